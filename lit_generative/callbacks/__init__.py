@@ -1,0 +1,9 @@
+"""Callbacks for any GenerativeModule, usable in YAML and in Python."""
+
+from lit_generative.callbacks.ema import EMA
+from lit_generative.callbacks.evaluate import Evaluate
+from lit_generative.callbacks.interrupt import SaveOnInterrupt
+from lit_generative.callbacks.progress import ImagesProgressBar
+from lit_generative.callbacks.samples import SampleGrid, SampleWriter
+
+__all__ = ["EMA", "Evaluate", "ImagesProgressBar", "SampleGrid", "SampleWriter", "SaveOnInterrupt"]

@@ -1,0 +1,86 @@
+"""Pictures of a model's samples while it trains, and files of what ``predict`` draws."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lit_generative.core import GenerativeModule
+from lit_generative.pictures import save_png, tile
+
+__all__ = ["SampleGrid", "SampleWriter", "run_folder"]
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """Return the folder of the run: the first logger's, or the trainer's root."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class SampleGrid(L.Callback):
+    """Draws the same noise through the model after every validation and at the end, so that progress can be watched.
+
+    The grid is a PNG file in the run's ``grids`` folder, named by the images seen, and goes to every logger that takes
+    images. A conditional model shows one class a column.
+
+    Args:
+        num_samples: Images in the grid.
+        every_n_epochs: Epochs between grids.
+        seed: The seed of the noise.
+    """
+
+    def __init__(self, num_samples: int = 64, every_n_epochs: int = 1, seed: int = 0) -> None:
+        if num_samples < 1 or every_n_epochs < 1:
+            raise ValueError(f"num_samples={num_samples}, every_n_epochs={every_n_epochs}: both must be at least 1")
+        self.num_samples = num_samples
+        self.every_n_epochs = every_n_epochs
+        self.seed = seed
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
+        """Draw the grid, with the weights that validation uses."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+                self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
+        """Draw the last grid."""
+        self.draw(trainer, pl_module)
+
+    def draw(self, trainer: L.Trainer, model: GenerativeModule) -> None:
+        """Write the grid and log it; every process draws, so that none waits, and the first one writes."""
+        path = run_folder(trainer) / "grids" / f"images_{model.images_seen:010d}.png"
+        columns = model.num_classes or round(self.num_samples**0.5)
+        y = torch.arange(self.num_samples) % columns if model.num_classes else None
+        generator = torch.Generator().manual_seed(self.seed)
+        grid = tile(model.sample(self.num_samples, y, generator=generator), columns)
+        if trainer.is_global_zero:
+            save_png(grid, path)
+            log_picture(trainer, "samples", grid)
+
+
+class SampleWriter(L.Callback):
+    """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Tensor,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one batch of samples (B, C, H, W)."""
+        for i, image in enumerate(outputs):
+            save_png(image, run_folder(trainer) / "samples" / f"{trainer.global_rank}_{batch_idx:04d}_{i:04d}.png")
+
+
+def log_picture(trainer: L.Trainer, name: str, image: Tensor) -> None:
+    """Give an image (C, H, W) in [-1, 1] to each logger that takes images."""
+    unit = image.add(1).div(2)
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(key=name, images=[unit], step=trainer.global_step)
+        elif hasattr(getattr(logger, "experiment", None), "add_image"):
+            logger.experiment.add_image(name, unit, trainer.global_step)

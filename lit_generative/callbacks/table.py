@@ -1,0 +1,47 @@
+"""The small table of a run's numbers."""
+
+from rich.console import Console
+from rich.table import Table
+
+from lit_generative.evaluation import Evaluation
+
+__all__ = ["print_table"]
+
+UNITS = {"loss": "nats", "nelbo": "nats", "nll": "nats", "kl": "nats", "bits_per_dim": "bits/dim"}
+
+
+def print_table(title: str, losses: dict[str, float], evaluation: Evaluation | None, reason: str = "") -> None:
+    """Print losses (per image) and the samples' quality, each distance beside its floor.
+
+    Args:
+        title: What was measured.
+        losses: Means by name, for instance "test/nelbo".
+        evaluation: The samples' quality; None if it was not measured.
+        reason: Why it was not.
+    """
+    floor = {} if evaluation is None else evaluation.protocol.get("floor", {})
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in ("", "value", "floor", "unit"):
+        table.add_column(column, justify="right" if column in ("value", "floor") else "left")
+    for name, value in losses.items():
+        table.add_row(name, f"{value:.4g}", "", UNITS.get(name.rpartition("/")[2], ""))
+    for name, value in ({} if evaluation is None else evaluation.metrics).items():
+        table.add_row(name, f"{value:.4g}", f"{floor[name]:.4g}" if name in floor else "", "")
+    console = Console()
+    console.print(table)
+    if evaluation is None:
+        console.print(f"The quality of samples was not measured: {reason}" if reason else "", highlight=False)
+        return
+    console.print(describe_protocol(evaluation), highlight=False)
+
+
+def describe_protocol(evaluation: Evaluation) -> str:
+    """Return the sentences that belong beside the numbers."""
+    stamp = evaluation.protocol
+    lines = [
+        f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} real images, {stamp['extractor']} features, "
+        f"weights {stamp['weights']}; the floor is that of real images."
+    ]
+    missing = evaluation.classes.get("missing", [])
+    lines += [f"Missing classes: {', '.join(map(str, missing))}."] if missing else []
+    return "\n".join([*lines, *evaluation.warnings])

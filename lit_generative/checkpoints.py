@@ -1,0 +1,72 @@
+"""Checkpoints that rebuild their model: what is in them, and reading them without running anything in them."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from lit_generative.description import Described, describe, find, rebuild
+
+__all__ = ["pack", "read_checkpoint", "unpack"]
+
+KEY = "lit_generative"
+FORMAT = 1
+STATE = ("images_seen", "weights", "precision", "noise_seed")
+
+T = TypeVar("T")
+
+
+def pack(checkpoint: dict[str, Any], model: Any, data: Any = None) -> None:
+    """Add to a Lightning checkpoint the descriptions of the model and its data, and the model's counters."""
+    checkpoint[KEY] = {
+        "format": FORMAT,
+        "model": describe(model),
+        "data": describe(data) if isinstance(data, Described) else None,
+        "state": {name: getattr(model, name) for name in STATE} | checkpoint.pop("averaged", {}),
+    }
+
+
+def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint of this package with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, holds code, or was not written by this package.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path}: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        is_code = "Unsupported" in str(error)
+        reason = "it holds code or objects, not only weights and plain data" if is_code else "it is damaged or cut off"
+        raise ValueError(f"checkpoint {path} is refused: {reason}") from None
+    contents = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"checkpoint {path} was not written by lit_generative: it does not say which model it holds")
+    if contents.get("format") != FORMAT:
+        raise ValueError(f"checkpoint {path} has format {contents.get('format')}; this version reads format {FORMAT}")
+    return checkpoint
+
+
+def unpack(checkpoint: dict[str, Any], expected: type[T], overrides: dict[str, Any], source: str) -> T:
+    """Rebuild the model of a checkpoint, which must be of the class ``expected`` or a subclass of it.
+
+    Raises:
+        ImportError: If a class is not imported.
+        ValueError: If the class is another one, or if a network must be passed in.
+    """
+    description = checkpoint[KEY]["model"]
+    try:
+        cls = find(description["class_path"])
+        if not (isinstance(cls, type) and issubclass(cls, expected)):
+            raise ValueError(f"it holds a {description['class_path']}, which is not a {expected.__name__}")
+        arguments = {k: v for k, v in description["init_args"].items() if k not in overrides}
+        rebuilt = rebuild({"class_path": description["class_path"], "init_args": arguments | overrides})
+    except (ImportError, TypeError, ValueError, KeyError) as error:
+        raise (ImportError if isinstance(error, ImportError) else ValueError)(f"checkpoint {source}: {error}") from None
+    return rebuilt

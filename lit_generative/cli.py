@@ -1,0 +1,104 @@
+"""The command line: ``lit-generative COMMAND``."""
+
+import difflib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "fit": "train a model: lit-generative fit --config vae/fashion",
+    "validate": "measure the losses on the validation split: lit-generative validate --ckpt_path CKPT",
+    "test": "measure the losses and the samples' quality on the test split: lit-generative test --ckpt_path CKPT",
+    "predict": "draw one sample per test image into the run's folder: lit-generative predict --ckpt_path CKPT",
+    "sample": "draw images into a folder: lit-generative sample --ckpt_path CKPT --num_samples 64 --output DIR",
+    "extractor": "train a feature extractor for evaluation on labelled data of one's own",
+    "recipes": "list the recipes that ship, with what each costs",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 for a failed run, 2 for wrong usage, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print("usage: lit-generative COMMAND [OPTIONS]\n\n" + "\n".join(f"  {k:10}{v}" for k, v in COMMANDS.items()))
+        print("\n`lit-generative COMMAND --help` lists the options of a command.")
+        return 0
+    if command not in COMMANDS:
+        nearest = difflib.get_close_matches(command, COMMANDS, n=1) or COMMANDS
+        return _fail(f"unknown command {command!r}; there is {', '.join(nearest)}", 2)
+    sys.path.insert(0, os.getcwd())  # so that --model my_file.MyModel is found, as with python -m
+    _quiet()
+    try:
+        return _runner(command)(arguments[1:])
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return _explain(error)
+
+
+def _runner(command: str) -> Callable[[list[str]], int]:
+    """Import only what the command needs: torch and Lightning take seconds."""
+    if command in ("fit", "validate", "test", "predict"):
+        from lit_generative.commands.trainer import run_trainer
+
+        return lambda arguments: run_trainer(command, arguments)
+    from lit_generative.commands import tools
+
+    return getattr(tools, command)
+
+
+def _explain(error: Exception) -> int:
+    """Print one line for an error that was raised on purpose, the whole traceback for any other.
+
+    On purpose is what this package or Lightning raises itself; a library may have wrapped it on the way. An error in a
+    user's own code keeps its traceback. ``LIT_GENERATIVE_DEBUG=1`` shows all of them.
+    """
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for candidate in reversed(chain):
+        frames = list(traceback.walk_tb(candidate.__traceback__))
+        raised_by = frames[-1][0].f_globals.get("__name__", "").partition(".")[0] if frames else ""
+        if raised_by in ("lit_generative", "lightning") and isinstance(candidate, _ON_PURPOSE):
+            if "LIT_GENERATIVE_DEBUG" not in os.environ:
+                return _fail(str(candidate), 1)
+    traceback.print_exception(error)
+    return 1
+
+
+_ON_PURPOSE = (ValueError, FileNotFoundError, ImportError, FloatingPointError, TypeError)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"lit-generative: error: {message}", file=sys.stderr)
+    return status
+
+
+def _quiet() -> None:
+    """Silence what other libraries say about things that are as they should be here."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for message in (
+        ".*does not have many workers.*",  # the data are in memory
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+        ".*number of training batches .* is smaller than the logging interval.*",
+        ".*was configured so validation will run.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    import logging
+
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def script() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Reading the command line: recipes by name, and errors of one sentence."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NoReturn
+
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lit_generative.description import find
+from lit_generative.recipes import configs_folder, resolve
+
+__all__ = ["Parser", "resolve_recipes", "take_option"]
+
+
+def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Replace the names after ``--config`` by files; return the arguments and the names that are experiments."""
+    resolved, names = [], []
+    is_value = False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if is_value or (option in ("--config", "-c") and equals):
+            path = resolve(argument if is_value else value)
+            resolved.append(str(path) if is_value else f"{option}={path}")
+            if (configs_folder() / "extras") not in path.parents:
+                within = path.relative_to(configs_folder()) if configs_folder() in path.parents else path.name
+                names.append(str(within).removesuffix(".yaml"))
+        else:
+            resolved.append(argument)
+        is_value = not is_value and argument in ("--config", "-c")
+    return resolved, names
+
+
+def take_option(arguments: list[str], option: str) -> str | None:
+    """Return the last value that is given to an option, as ``option value`` or ``option=value``."""
+    found = None
+    for argument, following in pairwise([*arguments, ""]):
+        if argument == option:
+            found = following
+        elif argument.startswith(f"{option}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+class Parser(LightningArgumentParser):
+    """An argument parser whose errors are one sentence each, with the nearest valid names."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and exit with status 2."""
+        if not self.exit_on_error:  # a parser within a parser, whose alternatives are still to be tried
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        print(f"lit-generative: error: {explain(message, parser)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(message: str, parser: LightningArgumentParser) -> str:
+    """Shorten jsonargparse's nested report to the option it is about, its innermost reason and the nearest names."""
+    path = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    classes = re.findall(r"Problem with given class_path '([^']+)'", message)
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        name, owner = found[1], classes[-1] if classes else ""
+        return f"--{path}.{name}: {owner} has no such option{_nearest(name, _parameters(owner))}"
+    if found := re.search(r"Expected a path but (\S+) either|Expected a dot import path string: (\S+)", message):
+        name = found[1] or found[2]
+        return f"--{path} {name}: there is no such class{_nearest(name, _class_names())}"
+    if found := re.search(r"[Uu]nrecognized arguments: (.*)", message):
+        known = [option for option in parser._option_string_actions if option.startswith("--")]
+        return f"unknown option {found[1]}{_nearest(found[1].split()[0], known)}"
+    if found := re.search(r"the following arguments are required: (.*)", message):
+        missing = [f"--{path}.{name}" if path else f"--{name}" for name in found[1].split(", ")]
+        return f"missing {', '.join(missing)}; recipes have them all: lit-generative recipes"
+    reasons = [line.strip(" -") for line in message.splitlines() if not re.search(_WRAPPING, line) and line.strip(" -")]
+    return f"--{path}: {reasons[0]}" if path and reasons else " ".join(reasons or message.split())
+
+
+_WRAPPING = r"Parser key|Does not validate|Subtypes:|Errors:|NoneType|Given value|Problem with given class_path"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    by_lower = {option.lower(): option for option in known}
+    found = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _parameters(class_path: str) -> list[str]:
+    try:
+        return list(inspect.signature(find(class_path)).parameters)
+    except (ImportError, TypeError, ValueError):
+        return []
+
+
+def _class_names() -> set[str]:
+    """Return the names of all classes that an option may name, ours and torch's."""
+    found: set[str] = set()
+    todo: list[type] = [nn.Module, Optimizer, LRScheduler, LightningDataModule, Callback]
+    while todo:
+        subclasses = todo.pop().__subclasses__()
+        found |= {cls.__name__ for cls in subclasses}
+        todo += subclasses
+    return found

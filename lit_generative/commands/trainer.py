@@ -1,0 +1,145 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with recipes, links from the data, and a run's folder."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+import lit_generative.nn
+import lit_generative.vae  # noqa: F401  imported so that short class names resolve
+from lit_generative.callbacks import Evaluate, ImagesProgressBar, SampleGrid, SampleWriter, SaveOnInterrupt
+from lit_generative.callbacks.samples import run_folder
+from lit_generative.checkpoints import read_checkpoint
+from lit_generative.commands.parsing import Parser, resolve_recipes, take_option
+from lit_generative.core import GenerativeModule
+from lit_generative.data import ImageDataModule  # noqa: F401
+from lit_generative.evaluation import Evaluator
+
+__all__ = ["run_trainer"]
+
+NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
+
+
+def run_trainer(command: str, arguments: list[str]) -> int:
+    """Run one of LightningCLI's commands.
+
+    ``validate``, ``test`` and ``predict`` need nothing but ``--ckpt_path``: the checkpoint says which model and which
+    data it was trained on.
+    """
+    arguments, recipe_names = resolve_recipes(arguments)
+    checkpoint_path = take_option(arguments, "--ckpt_path")
+    checkpoint = None if checkpoint_path is None else read_checkpoint(checkpoint_path)  # a bad file ends here
+    has_model = bool(recipe_names) or take_option(arguments, "--model") or take_option(arguments, "--model.class_path")
+    if not (has_model or checkpoint_path or {"-h", "--help"} & set(arguments)):
+        hint = "--config vae/fashion (lit-generative recipes lists them all)" if command == "fit" else "--ckpt_path CKPT"
+        raise ValueError(f"no model is given; add for instance {hint}")
+    sys.argv = ["lit-generative", command, *arguments]
+    if command == "fit" or checkpoint_path is None or checkpoint is None or has_model:
+        TrainerCLI.start(command, "-".join(recipe_names), {"subclass_mode_model": True})
+    else:
+        TrainerCLI.start(command, command, {}, checkpoint_path, checkpoint["lit_generative"])
+    return 0
+
+
+class TrainerCLI(LightningCLI):
+    """LightningCLI for a GenerativeModule and its data, with a folder for each run."""
+
+    command: str
+    run_name: str
+    saved: dict[str, Any]
+
+    @classmethod
+    def start(
+        cls,
+        command: str,
+        run_name: str,
+        options: dict[str, Any],
+        checkpoint_path: str | None = None,
+        saved: dict[str, Any] | None = None,
+    ) -> None:
+        """Parse ``sys.argv``, build everything and run ``command``; ``saved`` is what a checkpoint says of itself."""
+
+        def restored() -> GenerativeModule:
+            return GenerativeModule.load_from_checkpoint(checkpoint_path or "")
+
+        # one class per command: LightningCLI would build the parsers of all four, which takes seconds
+        namespace = {"command": command, "run_name": run_name, "saved": saved or {}}
+        type(cls.__name__, (cls,), namespace)(
+            restored if saved else GenerativeModule,
+            L.LightningDataModule,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
+            parser_class=Parser,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            **options,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the one command that runs."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks that every run has, and let networks learn shape and classes from the data."""
+        parser.add_class_arguments(Evaluator, "evaluation")
+        parser.add_lightning_class_args(Evaluate, "evaluate")
+        parser.link_arguments("evaluation", "evaluate.evaluator", apply_on="instantiate")
+        parser.set_defaults(
+            {
+                "data": {"class_path": "ImageDataModule"},
+                "trainer.default_root_dir": "runs",
+                "trainer.use_distributed_sampler": False,  # the data module shares its images among processes itself
+                "trainer.num_sanity_val_steps": 0,
+                "trainer.log_every_n_steps": 20,
+                "trainer.enable_model_summary": False,
+            }
+        )
+        if self.saved:
+            parser.set_defaults({"trainer.precision": self.saved["state"]["precision"]})
+            if self.saved["data"]:
+                parser.set_defaults({"data": self.saved["data"]})
+            return
+        for network in NETWORKS:
+            target = f"model.init_args.{network}.init_args"
+            parser.link_arguments("data.image_shape", f"{target}.image_shape", apply_on="instantiate")
+            for shared in ("latent_dim", "num_classes"):
+                parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
+        parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        if self.command == "fit":
+            parser.add_lightning_class_args(SampleGrid, "grid")
+            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+            parser.set_defaults(
+                {
+                    "checkpoint.monitor": "val/loss",
+                    "checkpoint.filename": "best",
+                    "checkpoint.save_last": True,
+                    "checkpoint.enable_version_counter": False,
+                }
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Put the run's folder first among the loggers, and add what needs no options."""
+        config = self._get(self.config_init, "trainer")
+        config["check_val_every_n_epoch"] = min(config["check_val_every_n_epoch"] or 1, config["max_epochs"] or 1000)
+        given = config["logger"]
+        loggers: list[Logger] = [] if given in (None, True, False) else given if isinstance(given, list) else [given]
+        callbacks = config["callbacks"] or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if config["enable_progress_bar"] is not False:
+            callbacks.append(ImagesProgressBar())
+        callbacks.append(SampleWriter() if self.command == "predict" else SaveOnInterrupt())
+        name = self.run_name or type(self.model).__name__.lower()
+        folder = CSVLogger(config["default_root_dir"], name=name)
+        return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
+
+    def after_fit(self) -> None:
+        """Say where everything is."""
+        if self.trainer.is_global_zero:
+            print(f"run folder: {run_folder(self.trainer)}")
+
+    after_validate = after_test = after_predict = after_fit

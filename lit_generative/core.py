@@ -1,0 +1,293 @@
+"""GenerativeModule: the one LightningModule that every model is, and the only one that callbacks and evaluation know."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lit_generative.checkpoints import pack, read_checkpoint, unpack
+from lit_generative.description import Described
+
+__all__ = ["GenerativeModule", "sampling_mode"]
+
+Self = TypeVar("Self", bound="GenerativeModule")
+Batch = dict[str, Tensor]
+
+
+class GenerativeModule(Described, L.LightningModule):
+    """A generative model of images.
+
+    A subclass implements :meth:`losses` and :meth:`sample`. Images are float tensors (B, C, H, W) in [-1, 1], labels
+    int64 (B,).
+
+    Args:
+        num_classes: How many classes the model is conditioned on; None: it takes no labels.
+        optimizer: Makes the optimizer from the parameters; a class or ``partial(AdamW, lr=1e-3)`` in Python, a
+            ``class_path`` with ``init_args`` in YAML.
+        lr_scheduler: Makes the learning rate's schedule from the optimizer. It advances every step, and a
+            ``total_steps`` that it takes (``OneCycleLR``) is filled in from the trainer.
+
+    Attributes:
+        images_seen: Training images seen so far, over all processes: the axis of every plot.
+        weights: Which weights the parameters hold, "raw" or for instance "ema 0.999".
+        precision: Lightning's name of the precision trained in; sampling uses it too.
+    """
+
+    sampler: ClassVar[str] = "unspecified"
+    network_evaluations: int = 1
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+        self.images_seen = 0
+        self.weights = "raw"
+        self.precision = "32-true"
+        self.noise_seed: int | None = None
+
+    # ---------------------------------------------------------------- to be implemented by each family
+
+    def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what is to be minimised under ``loss``, and what else is worth logging.
+
+        Args:
+            x: Images (B, C, H, W) in [-1, 1].
+            y: Labels (B,), given if the model has ``num_classes``.
+
+        Returns:
+            Tensors (B,), per image, in nats where the family defines them, summed over dimensions.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement losses(x, y)")
+
+    def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw new images; implementations wear the decorator :func:`sampling_mode`.
+
+        Args:
+            n: How many.
+            y: Labels (n,), needed if the model has ``num_classes``.
+            generator: The source of all randomness; None: torch's global one.
+
+        Returns:
+            Images (n, C, H, W) in [-1, 1].
+        """
+        raise TypeError(f"{type(self).__name__} does not implement sample(n, y, *, generator)")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How :meth:`sample` works, for the protocol stamp of a number."""
+        return {"sampler": self.sampler, "evaluations": self.network_evaluations, "precision": self.precision}
+
+    # ---------------------------------------------------------------- the steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch; the images count towards ``images_seen``."""
+        losses = self.losses(*self.unpack(batch))
+        self.images_seen += len(batch["image"]) * self.trainer.world_size
+        if (self.trainer.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # a log costs 0.4 ms
+            self.log_losses("train", losses)
+            self.log("images_seen", float(self.images_seen), prog_bar=True, logger=True)
+        return losses["loss"].mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log ``val/…``."""
+        self.log_losses("val", self.losses(*self.unpack(batch)))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log ``test/…``."""
+        self.log_losses("test", self.losses(*self.unpack(batch)))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Draw as many samples as the batch has images, of its labels if the model is conditional."""
+        x, y = self.unpack(batch)
+        return self.sample(len(x), y)
+
+    def unpack(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the images and, for a conditional model, the labels."""
+        return batch["image"], batch["label"] if self.num_classes is not None else None
+
+    def log_losses(self, stage: str, losses: dict[str, Tensor]) -> None:
+        """Log the mean of each loss as ``stage/name``; a loss that is not finite stops the run."""
+        means = {name: value.detach().mean() for name, value in losses.items()}
+        if stage == "train" and not torch.isfinite(means["loss"]):
+            raise FloatingPointError(self._describe_divergence(means))
+        metrics = {f"{stage}/{name}": value for name, value in means.items()}
+        is_training = stage == "train"
+        self.log_dict(
+            metrics,
+            on_step=is_training,
+            on_epoch=not is_training,
+            batch_size=len(losses["loss"]),
+            sync_dist=not is_training,
+        )
+
+    def _describe_divergence(self, means: dict[str, Tensor]) -> str:
+        values = ", ".join(f"{name} {float(value):g}" for name, value in means.items())
+        last = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        return (
+            f"the loss is not finite at step {self.trainer.global_step} ({values}). "
+            f"{f'The last checkpoint is {last}. ' if last else ''}A lower learning rate or gradient clipping may help."
+        )
+
+    # ---------------------------------------------------------------- optimisation
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer and, if there is one, the learning rate's schedule."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.make_lr_scheduler)}
+
+    def schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> dict[str, Any]:
+        """Return Lightning's description of a schedule that advances every step of ``optimizer``.
+
+        Raises:
+            ValueError: If the schedule spans the whole training but the trainer's length is not known.
+        """
+        factory = make.args[0] if isinstance(make, functools.partial) and make.args else make
+        if "total_steps" in inspect.signature(factory).parameters and not _keyword(make, "total_steps"):
+            steps = self.trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise ValueError("lr_scheduler needs total_steps: give it, or trainer.max_epochs or trainer.max_steps")
+            return {"scheduler": make(optimizer, total_steps=int(steps)), "interval": "step"}  # type: ignore[call-arg]
+        scheduler = make(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
+        return {"scheduler": scheduler, "interval": "step"}
+
+    def on_fit_start(self) -> None:
+        """Check the data against ``num_classes`` and take note of precision and seed."""
+        self.precision = str(self.trainer.precision)
+        if self.noise_seed is None:
+            self.noise_seed = torch.initial_seed()
+        data_classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
+        if self.num_classes is not None and data_classes != self.num_classes:
+            raise ValueError(f"num_classes={self.num_classes}, but the data have {data_classes or 'no'} classes")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
+        assert self.noise_seed is not None
+        torch.manual_seed((self.noise_seed + self.images_seen * self.trainer.world_size + self.global_rank) % 2**63)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what :meth:`load_from_checkpoint` needs: the class and its arguments, as plain data."""
+        pack(checkpoint, self, getattr(self.trainer, "datamodule", None))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the counters."""
+        state = checkpoint.get("lit_generative", {}).get("state", {})
+        for name in ("images_seen", "weights", "precision", "noise_seed"):
+            setattr(self, name, state.get(name, getattr(self, name)))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls: type[Self], checkpoint_path: str | Path, map_location: Any = None, strict: bool = True, **overrides: Any
+    ) -> Self:
+        """Rebuild the very model that a checkpoint holds: its class, its networks and their weights.
+
+        Nothing in the file is executed: it is read with ``weights_only=True``, and only classes of modules that the
+        caller has imported are built from it.
+
+        Args:
+            checkpoint_path: A checkpoint of this class or of a subclass.
+            map_location: As in ``torch.load``.
+            strict: Whether the weights must match the networks exactly.
+            **overrides: Constructor arguments to be used instead of those in the file; a network put together by
+                hand must be passed.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ImportError: If the model's class, or a network's, is not imported.
+            ValueError: If the file is damaged, holds code, is not of this package or is of another class, or if a
+                network must be passed in.
+        """
+        checkpoint = read_checkpoint(checkpoint_path, map_location)
+        model = unpack(checkpoint, cls, overrides, source=str(checkpoint_path))
+        model.on_load_checkpoint(checkpoint)
+        try:
+            model.load_state_dict(checkpoint["state_dict"], strict=strict)
+        except RuntimeError as error:
+            raise ValueError(f"{checkpoint_path}: the weights do not fit the networks: {error}") from None
+        return model
+
+
+def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate an implementation of ``sample``: check the arguments, then run it as sampling should run.
+
+    That is: in evaluation mode, without gradients, in the precision of the training, all randomness (that of
+    ``torch.distributions`` too) from ``generator``, and clamped to [-1, 1].
+    """
+
+    @functools.wraps(sample)
+    def checked(
+        self: GenerativeModule, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        y = _check_labels(self, n, y)
+        with _evaluating(self), _seeded_by(generator, self.device), _autocast(self):
+            return sample(self, n, y, generator=generator).float().clamp(-1, 1)
+
+    return checked
+
+
+def _check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | None:
+    if n < 1:
+        raise ValueError(f"n={n}: the number of samples must be at least 1")
+    if model.num_classes is None:
+        if y is not None:
+            raise ValueError("y was given, but the model is unconditional (num_classes is not set)")
+        return None
+    if y is None or y.shape != (n,):
+        raise ValueError(f"y has shape {None if y is None else tuple(y.shape)}: a model of classes needs labels ({n},)")
+    if not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
+        raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: the classes are 0 to {model.num_classes - 1}")
+    return y.to(model.device)
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put every submodule into evaluation mode and each back into its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _seeded_by(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Draw torch's global randomness from ``generator``, and leave the global state as it was."""
+    if generator is None:
+        yield
+        return
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(seed))
+        yield
+
+
+def _autocast(model: GenerativeModule) -> torch.autocast:
+    dtype = torch.float16 if model.precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(model.device.type, dtype=dtype, enabled=model.precision in ("16-mixed", "bf16-mixed"))
+
+
+def _keyword(make: Any, name: str) -> Any:
+    return getattr(make, "keywords", {}).get(name)

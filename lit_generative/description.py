@@ -1,0 +1,224 @@
+"""Objects as plain data: what a checkpoint holds so that a model can be rebuilt in a new process.
+
+A description is made of None, booleans, numbers, strings, lists, tuples and dicts, so that it loads with
+``torch.load(weights_only=True)`` and can be read by a person. It has the form that LightningCLI uses in YAML:
+``{"class_path": "package.module.Class", "init_args": {...}}``, nested as the objects are.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+__all__ = ["Described", "describe", "find", "rebuild"]
+
+
+class Described:
+    """A mixin for classes that remember the arguments they were constructed with.
+
+    Put it first among the bases of a network (``class MyEncoder(Described, nn.Module)``); nothing else is needed for
+    checkpoints to rebuild it. Arguments are plain data, classes, or objects that can be described themselves.
+    """
+
+    _init_args: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        object.__setattr__(self, "_init_args", _describe_arguments(cls, args, kwargs))
+        return self
+
+
+def _describe_arguments(cls: type, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    if not args and not kwargs:  # also how copy and pickle create an instance
+        return {}
+    signature = inspect.signature(cls.__init__)
+    try:
+        bound = signature.bind_partial(None, *args, **kwargs)
+    except TypeError:  # the constructor itself says what is wrong with its arguments
+        return {}
+    arguments = dict(list(bound.arguments.items())[1:])  # without self
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name, {})
+    return {name: describe(value) for name, value in arguments.items()}
+
+
+def describe(value: Any) -> Any:
+    """Describe ``value`` as plain data.
+
+    What cannot be described (a lambda, a network put together by hand) becomes ``{"opaque": its name, "is_module":
+    whether it is a network}``, which :func:`rebuild` answers with an error that says what to pass instead.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(map(describe, value)) if isinstance(value, tuple) else list(map(describe, value))
+    if isinstance(value, dict):
+        return {key: describe(v) for key, v in value.items()}
+    if isinstance(value, Described) and _is_importable(type(value)):
+        return {"class_path": _path(type(value)), "init_args": value._init_args}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+        return {"class_path": _path(type(value)), "init_args": fields}
+    if isinstance(value, functools.partial):
+        # jsonargparse makes partial(its own function, Class, **keywords) of a callable given in YAML
+        factory = value.args[0] if value.args and isinstance(value.args[0], type) else value.func
+        keywords = {key: describe(v) for key, v in value.keywords.items()}
+        return {"partial": _path(factory), "keywords": keywords} if _may_build(factory) else _opaque(factory)
+    if _may_build(value):
+        return {"import_path": _path(value)}
+    if isinstance(value, nn.Module) and (arguments := _recover_arguments(value)) is not None:
+        return {"class_path": _path(type(value)), "init_args": arguments}
+    return _opaque(value)
+
+
+def rebuild(description: Any) -> Any:
+    """Build what :func:`describe` described.
+
+    Raises:
+        ImportError: If a class is in a module that is not imported yet, or does not exist any more.
+        TypeError: If something is named that is no network, dataclass, optimizer or scheduler (and so is not called).
+        ValueError: If a network was put together by hand and must be passed in.
+    """
+    if isinstance(description, list | tuple):
+        return type(description)(map(rebuild, description))
+    if not isinstance(description, dict):
+        return description
+    keys = set(description)
+    if keys == {"class_path", "init_args"}:
+        cls = _find_buildable(description["class_path"])
+        return cls(**{name: rebuild(_named(value, name)) for name, value in description["init_args"].items()})
+    if keys == {"partial", "keywords"}:
+        keywords = {name: rebuild(value) for name, value in description["keywords"].items()}
+        return functools.partial(_find_buildable(description["partial"]), **keywords)
+    if keys == {"import_path"}:
+        return _find_buildable(description["import_path"])
+    if "opaque" in keys:
+        return _stand_in(**description)
+    return {key: rebuild(value) for key, value in description.items()}
+
+
+def find(path: str) -> Any:
+    """Find what ``path`` names among the modules that are imported already: a file never causes an import.
+
+    Raises:
+        ImportError: If the module is not imported, or has no such name; the message says which.
+    """
+    parts = path.split(".")
+    if parts[0] == __package__:  # our own modules may be lazy
+        with contextlib.suppress(ImportError):
+            importlib.import_module(path.rpartition(".")[0])
+    for end in range(len(parts) - 1, 0, -1):  # the longest prefix that is a module
+        if (found := sys.modules.get(".".join(parts[:end]))) is None:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part, None)
+        if found is not None:
+            return found
+    module = path.rpartition(".")[0]
+    raise ImportError(
+        f"{path} is gone from its module"
+        if module in sys.modules
+        else f"{path} is not imported; `import {module}` first (a file by itself imports no code)"
+    )
+
+
+def _find_buildable(path: str) -> Any:
+    found = find(path)
+    if not _may_build(found):
+        raise TypeError(f"{path} is no network, dataclass, optimizer or scheduler, so it is not called from a file")
+    return found
+
+
+def _may_build(value: Any) -> bool:
+    """Whether a file may have ``value`` called: it could name any function of any imported module."""
+    kinds = (nn.Module, Described, Optimizer, LRScheduler)
+    is_known = isinstance(value, type) and (issubclass(value, kinds) or dataclasses.is_dataclass(value))
+    return is_known and _is_importable(value)
+
+
+def _is_importable(cls: type) -> bool:
+    """Whether ``cls`` is found again under its own name (a local class is not)."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
+
+
+def _path(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _opaque(value: Any) -> dict[str, Any]:
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return {"opaque": _path(named), "is_module": isinstance(value, nn.Module)}
+
+
+def _named(description: Any, name: str) -> Any:
+    is_opaque = isinstance(description, dict) and "opaque" in description
+    return description | {"argument": name} if is_opaque else description
+
+
+def _stand_in(opaque: str, is_module: bool, argument: str = "") -> Any:
+    """Raise for a network that cannot be rebuilt; for any other callable, raise only when it is called."""
+    message = f"the argument {argument!r} was a {opaque}, which a file cannot describe; pass {argument}=… when loading"
+    if is_module:
+        hint = "derive its class from lit_generative.Described so that it remembers its arguments"
+        raise ValueError(f"{message}, or {hint}")
+
+    def missing(*args: Any, **kwargs: Any) -> NoReturn:
+        raise ValueError(message)
+
+    return missing
+
+
+def _recover_arguments(module: nn.Module) -> dict[str, Any] | None:
+    """Work out the constructor arguments of a network that does not remember them, or None.
+
+    A candidate is read off the attributes that have a parameter's name; it counts only if a second module built from
+    it equals the first in everything but the values of its weights: classes, plain attributes, shapes and buffers.
+    """
+    arguments = {}
+    for name, parameter in list(inspect.signature(type(module).__init__).parameters.items())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return None
+        value = describe(vars(module).get(name, parameter.default))
+        if not isinstance(value, dict) and value is not parameter.default and value is not inspect.Parameter.empty:
+            arguments[name] = value
+    if not _is_importable(type(module)):
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            twin = type(module)(**arguments)
+    except Exception:
+        return None
+    return arguments if _are_alike(module, twin) else None
+
+
+def _are_alike(a: nn.Module, b: nn.Module) -> bool:
+    modules_a, modules_b = dict(a.named_modules()), dict(b.named_modules())
+    state_a, state_b = a.state_dict(), b.state_dict()
+    return (
+        modules_a.keys() == modules_b.keys()
+        and {key: value.shape for key, value in state_a.items()} == {key: value.shape for key, value in state_b.items()}
+        and all(_own_state(m) == _own_state(modules_b[name]) for name, m in modules_a.items())
+    )
+
+
+def _own_state(module: nn.Module) -> dict[str, Any]:
+    """Everything that decides a module's output besides its weights and its submodules."""
+    hidden = ("_parameters", "_buffers", "_modules", "_is_full_backward_hook", "training")
+    state: dict[str, Any] = {key: value for key, value in vars(module).items() if key not in hidden}
+    for name in module._non_persistent_buffers_set:
+        buffer = module._buffers[name]
+        state[name] = buffer.tolist() if isinstance(buffer, Tensor) else buffer
+    return state | {"class": type(module)}

@@ -1,0 +1,108 @@
+"""Residual convolutional encoder and decoder for images of any size.
+
+Both fold 2x2 pixels into channels first (pixel unshuffle), which takes three quarters of the positions off the
+costliest layers, and keep their weights in channels_last, which bf16 convolutions on a CPU are several times faster in.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent
+from torch.nn import functional as F
+
+from lit_generative.description import Described
+from lit_generative.nn.layers import ClassEmbedding, ImageShape, ResidualBlock, diagonal_normal
+
+__all__ = ["ConvDecoder", "ConvEncoder"]
+
+
+class ConvEncoder(Described, nn.Module):
+    """q(z|x) as a diagonal normal, from residual blocks at 1/2, 1/4, ... of the image's size.
+
+    Args:
+        image_shape: (C, H, W) of the images; sizes that do not halve evenly are padded.
+        latent_dim: The size of z.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest.
+        blocks: Residual blocks a level.
+        num_classes: For q(z|x, y): how many classes there are.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        latent_dim: int,
+        widths: Sequence[int] = (64, 128),
+        blocks: int = 1,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.padding = _padding(height, width, 2 ** len(widths))
+        levels: list[nn.Module] = []
+        for level, to_width in enumerate(widths):
+            from_width = 4 * (widths[level - 1] if level else channels)
+            levels += [nn.PixelUnshuffle(2), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
+            levels += [ResidualBlock(to_width) for _ in range(blocks)]
+        self.levels = nn.Sequential(*levels)
+        features = widths[-1] * _coarsest(height, len(widths)) * _coarsest(width, len(widths))
+        self.classes = ClassEmbedding(num_classes, features)
+        self.head = nn.Linear(features, 2 * latent_dim)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Independent:
+        """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
+        x = F.pad(x, self.padding, mode="replicate").to(memory_format=torch.channels_last)
+        features = F.silu(self.levels(x)).flatten(1)
+        return diagonal_normal(self.head(self.classes(features, y)))
+
+
+class ConvDecoder(Described, nn.Module):
+    """The parameters of p(x|z), the mirror image of :class:`ConvEncoder`.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        latent_dim: The size of z.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest.
+        blocks: Residual blocks a level.
+        num_classes: For p(x|z, y): how many classes there are.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        latent_dim: int,
+        widths: Sequence[int] = (64, 128),
+        blocks: int = 1,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.padding = _padding(height, width, 2 ** len(widths))
+        self.coarsest = (widths[-1], _coarsest(height, len(widths)), _coarsest(width, len(widths)))
+        self.classes = ClassEmbedding(num_classes, latent_dim)
+        self.stem = nn.Linear(latent_dim, self.coarsest[0] * self.coarsest[1] * self.coarsest[2])
+        levels: list[nn.Module] = []
+        for level, from_width in reversed(list(enumerate(widths))):
+            to_width = 4 * (widths[level - 1] if level else channels)
+            levels += [ResidualBlock(from_width) for _ in range(blocks)]
+            levels += [nn.SiLU(), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
+            levels += [nn.PixelShuffle(2)]
+        self.levels = nn.Sequential(*levels)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
+        x = self.stem(self.classes(z, y)).unflatten(1, self.coarsest).to(memory_format=torch.channels_last)
+        return F.pad(self.levels(x), [-side for side in self.padding])
+
+
+def _coarsest(size: int, levels: int) -> int:
+    return ceil(size / 2**levels)
+
+
+def _padding(height: int, width: int, multiple: int) -> list[int]:
+    """Return [left, right, top, bottom] that bring an image to multiples of ``multiple``."""
+    rows, columns = -height % multiple, -width % multiple
+    return [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2]

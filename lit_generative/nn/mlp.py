@@ -1,0 +1,64 @@
+"""Multilayer perceptrons on flattened images."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from lit_generative.description import Described
+from lit_generative.nn.layers import ClassEmbedding, ImageShape, diagonal_normal
+
+__all__ = ["MLPDecoder", "MLPEncoder"]
+
+
+def _hidden_layers(sizes: Sequence[int]) -> nn.Sequential:
+    return nn.Sequential(*[layer for i, o in pairwise(sizes) for layer in (nn.Linear(i, o), nn.ReLU())])
+
+
+class MLPEncoder(Described, nn.Module):
+    """q(z|x) as a diagonal normal (Kingma & Welling 2014, appendix C.2).
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        latent_dim: The size of z.
+        hidden: Widths of the hidden layers, first to last.
+        num_classes: For q(z|x, y): how many classes there are.
+    """
+
+    def __init__(
+        self, image_shape: ImageShape, latent_dim: int, hidden: Sequence[int] = (400,), num_classes: int | None = None
+    ) -> None:
+        super().__init__()
+        self.layers = _hidden_layers([prod(image_shape), *hidden])
+        self.classes = ClassEmbedding(num_classes, hidden[-1])
+        self.head = nn.Linear(hidden[-1], 2 * latent_dim)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Independent:
+        """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
+        return diagonal_normal(self.head(self.classes(self.layers(x.flatten(1)), y)))
+
+
+class MLPDecoder(Described, nn.Module):
+    """The parameters of p(x|z).
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        latent_dim: The size of z.
+        hidden: Widths of the hidden layers, first to last.
+        num_classes: For p(x|z, y): how many classes there are.
+    """
+
+    def __init__(
+        self, image_shape: ImageShape, latent_dim: int, hidden: Sequence[int] = (400,), num_classes: int | None = None
+    ) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.classes = ClassEmbedding(num_classes, latent_dim)
+        self.layers = _hidden_layers([latent_dim, *hidden])
+        self.head = nn.Linear(hidden[-1], prod(image_shape))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
+        return self.head(self.layers(self.classes(z, y))).unflatten(1, self.image_shape)

@@ -1,0 +1,61 @@
+"""Fixtures that several test modules share: real images, a small VAE, and trainers that leave nothing behind."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from lit_generative import VAE, ImageDataModule
+from lit_generative.nn import MLPDecoder, MLPEncoder
+from lit_generative.vae import Gaussian
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep caches of real statistics and runs out of the home folder, and never reach for the network."""
+    monkeypatch.setenv("LIT_GENERATIVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+
+
+@pytest.fixture
+def data() -> ImageDataModule:
+    """A few hundred images of the embedded set."""
+    return ImageDataModule(subset=500, batch_size=50)
+
+
+@pytest.fixture
+def make_vae() -> Callable[..., VAE]:
+    """Make a small VAE of 28x28 grayscale images, always with the same weights."""
+
+    def make(cls: type[VAE] = VAE, num_classes: int | None = None) -> VAE:
+        torch.manual_seed(0)
+        return cls(
+            encoder=MLPEncoder((1, 28, 28), 8, hidden=(64,), num_classes=num_classes),
+            decoder=MLPDecoder((1, 28, 28), 8, hidden=(64,), num_classes=num_classes),
+            likelihood=Gaussian(),
+            latent_dim=8,
+            num_classes=num_classes,
+            optimizer=functools.partial(torch.optim.Adam, lr=1e-3),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> Callable[..., L.Trainer]:
+    """Make a quiet trainer that writes into the test's own folder."""
+
+    def make(**options: object) -> L.Trainer:
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        defaults = {"accelerator": "cpu", "enable_model_summary": False, "num_sanity_val_steps": 0}
+        return L.Trainer(**({"default_root_dir": tmp_path, "use_distributed_sampler": False} | quiet | defaults | options))
+
+    return make
