@@ -42,11 +42,12 @@ def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any
             warnings.simplefilter("ignore")
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        is_code = "Unsupported" in str(error)
-        reason = "it holds code or objects, not only weights and plain data" if is_code else "it is damaged or cut off"
+        is_code = "GLOBAL" in str(error)  # pickle's name for a function or class
+        is_damaged = "it is damaged, cut off or no checkpoint at all"
+        reason = "it holds code or objects, not only weights and plain data" if is_code else is_damaged
         raise ValueError(f"checkpoint {path} is refused: {reason}") from None
     contents = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict) or "state_dict" not in checkpoint:
+    if not isinstance(contents, dict) or not _is_description(contents.get("model")) or "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} was not written by lit_generative: it does not say which model it holds")
     if contents.get("format") != FORMAT:
         raise ValueError(f"checkpoint {path} has format {contents.get('format')}; this version reads format {FORMAT}")
@@ -70,3 +71,8 @@ def unpack(checkpoint: dict[str, Any], expected: type[T], overrides: dict[str, A
     except (ImportError, TypeError, ValueError, KeyError) as error:
         raise (ImportError if isinstance(error, ImportError) else ValueError)(f"checkpoint {source}: {error}") from None
     return rebuilt
+
+
+def _is_description(value: Any) -> bool:
+    has_parts = isinstance(value, dict) and value.keys() == {"class_path", "init_args"}
+    return has_parts and isinstance(value["class_path"], str) and isinstance(value["init_args"], dict)

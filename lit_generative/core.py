@@ -1,23 +1,21 @@
-"""GenerativeModule: the one LightningModule that every model is, and the only one that callbacks and evaluation know."""
+"""GenerativeModule: the LightningModule that every model is, and all that callbacks and evaluation know of it."""
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_generative.checkpoints import pack, read_checkpoint, unpack
-from lit_generative.description import Described
+from lit_generative.description import Described, describe
 
-__all__ = ["GenerativeModule", "sampling_mode"]
+__all__ = ["GenerativeModule"]
 
 Self = TypeVar("Self", bound="GenerativeModule")
 Batch = dict[str, Tensor]
@@ -98,7 +96,8 @@ class GenerativeModule(Described, L.LightningModule):
         """Return the mean loss of a batch; the images count towards ``images_seen``."""
         losses = self.losses(*self.unpack(batch))
         self.images_seen += len(batch["image"]) * self.trainer.world_size
-        if (self.trainer.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # a log costs 0.4 ms
+        # a log costs 0.4 ms, so there is one every log_every_n_steps
+        if (self.trainer.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]
             self.log_losses("train", losses)
             self.log("images_seen", float(self.images_seen), prog_bar=True, logger=True)
         return losses["loss"].mean()
@@ -106,6 +105,12 @@ class GenerativeModule(Described, L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log ``val/…``."""
         self.log_losses("val", self.losses(*self.unpack(batch)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the place of ``val/…`` or ``test/…`` on the axis of all plots."""
+        self.log("images_seen", float(self.images_seen), reduce_fx="max", sync_dist=True)
+
+    on_test_epoch_end = on_validation_epoch_end
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log ``test/…``."""
@@ -152,7 +157,7 @@ class GenerativeModule(Described, L.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.make_lr_scheduler)}
 
-    def schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> dict[str, Any]:
+    def schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> LRSchedulerConfigType:
         """Return Lightning's description of a schedule that advances every step of ``optimizer``.
 
         Raises:
@@ -161,6 +166,8 @@ class GenerativeModule(Described, L.LightningModule):
         factory = make.args[0] if isinstance(make, functools.partial) and make.args else make
         if "total_steps" in inspect.signature(factory).parameters and not _keyword(make, "total_steps"):
             steps = self.trainer.estimated_stepping_batches
+            # which has set up the training loader, before its place in the epoch is restored; let fit do it again
+            self.trainer.fit_loop._combined_loader = None
             if steps == float("inf"):
                 raise ValueError("lr_scheduler needs total_steps: give it, or trainer.max_epochs or trainer.max_steps")
             return {"scheduler": make(optimizer, total_steps=int(steps)), "interval": "step"}  # type: ignore[call-arg]
@@ -170,13 +177,17 @@ class GenerativeModule(Described, L.LightningModule):
         return {"scheduler": scheduler, "interval": "step"}
 
     def on_fit_start(self) -> None:
-        """Check the data against ``num_classes`` and take note of precision and seed."""
+        """Check the data against ``num_classes``, note precision and seed, and tell loggers what a CLI has not told."""
         self.precision = str(self.trainer.precision)
         if self.noise_seed is None:
             self.noise_seed = torch.initial_seed()
         data_classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
         if self.num_classes is not None and data_classes != self.num_classes:
             raise ValueError(f"num_classes={self.num_classes}, but the data have {data_classes or 'no'} classes")
+        if not any(isinstance(callback, SaveConfigCallback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            data = getattr(self.trainer, "datamodule", None)
+            for logger in self.trainer.loggers:
+                logger.log_hyperparams({"model": describe(self), "data": describe(data)})
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
@@ -186,8 +197,10 @@ class GenerativeModule(Described, L.LightningModule):
     # ---------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what :meth:`load_from_checkpoint` needs: the class and its arguments, as plain data."""
+        """Add the class and its arguments, for :meth:`load_from_checkpoint`, and the loggers' runs, as plain data."""
         pack(checkpoint, self, getattr(self.trainer, "datamodule", None))
+        runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
+        checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counters."""
@@ -225,68 +238,6 @@ class GenerativeModule(Described, L.LightningModule):
         except RuntimeError as error:
             raise ValueError(f"{checkpoint_path}: the weights do not fit the networks: {error}") from None
         return model
-
-
-def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate an implementation of ``sample``: check the arguments, then run it as sampling should run.
-
-    That is: in evaluation mode, without gradients, in the precision of the training, all randomness (that of
-    ``torch.distributions`` too) from ``generator``, and clamped to [-1, 1].
-    """
-
-    @functools.wraps(sample)
-    def checked(
-        self: GenerativeModule, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        y = _check_labels(self, n, y)
-        with _evaluating(self), _seeded_by(generator, self.device), _autocast(self):
-            return sample(self, n, y, generator=generator).float().clamp(-1, 1)
-
-    return checked
-
-
-def _check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | None:
-    if n < 1:
-        raise ValueError(f"n={n}: the number of samples must be at least 1")
-    if model.num_classes is None:
-        if y is not None:
-            raise ValueError("y was given, but the model is unconditional (num_classes is not set)")
-        return None
-    if y is None or y.shape != (n,):
-        raise ValueError(f"y has shape {None if y is None else tuple(y.shape)}: a model of classes needs labels ({n},)")
-    if not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
-        raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: the classes are 0 to {model.num_classes - 1}")
-    return y.to(model.device)
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put every submodule into evaluation mode and each back into its own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _seeded_by(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
-    """Draw torch's global randomness from ``generator``, and leave the global state as it was."""
-    if generator is None:
-        yield
-        return
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(seed))
-        yield
-
-
-def _autocast(model: GenerativeModule) -> torch.autocast:
-    dtype = torch.float16 if model.precision == "16-mixed" else torch.bfloat16
-    return torch.autocast(model.device.type, dtype=dtype, enabled=model.precision in ("16-mixed", "bf16-mixed"))
 
 
 def _keyword(make: Any, name: str) -> Any:

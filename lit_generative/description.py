@@ -31,7 +31,7 @@ class Described:
 
     _init_args: dict[str, Any]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         self = super().__new__(cls)
         object.__setattr__(self, "_init_args", _describe_arguments(cls, args, kwargs))
         return self
@@ -40,7 +40,7 @@ class Described:
 def _describe_arguments(cls: type, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     if not args and not kwargs:  # also how copy and pickle create an instance
         return {}
-    signature = inspect.signature(cls.__init__)
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     try:
         bound = signature.bind_partial(None, *args, **kwargs)
     except TypeError:  # the constructor itself says what is wrong with its arguments
@@ -128,7 +128,7 @@ def find(path: str) -> Any:
     raise ImportError(
         f"{path} is gone from its module"
         if module in sys.modules
-        else f"{path} is not imported; `import {module}` first (a file by itself imports no code)"
+        else f"{path} is not imported; `import {module}` first (`--import {module}` on the command line)"
     )
 
 

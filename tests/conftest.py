@@ -13,8 +13,6 @@ from lit_generative import VAE, ImageDataModule
 from lit_generative.nn import MLPDecoder, MLPEncoder
 from lit_generative.vae import Gaussian
 
-torch.set_num_threads(2)
-
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +53,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., L.Trainer]:
 
     def make(**options: object) -> L.Trainer:
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        defaults = {"accelerator": "cpu", "enable_model_summary": False, "num_sanity_val_steps": 0}
-        return L.Trainer(**({"default_root_dir": tmp_path, "use_distributed_sampler": False} | quiet | defaults | options))
+        quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
+        return L.Trainer(**({"accelerator": "cpu", "default_root_dir": tmp_path} | quiet | options))
 
     return make

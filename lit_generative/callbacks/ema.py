@@ -23,7 +23,8 @@ class EMA(L.Callback):
         part: The submodule to average, for instance "generator"; None: the whole model.
 
     Raises:
-        ValueError: If ``decay`` is out of range or the model has no such part.
+        ValueError: If ``decay`` is out of range, the model has no such part, or a ``ModelCheckpoint`` is to save weights
+            only, which Lightning does without asking any callback.
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True, part: str | None = None) -> None:
@@ -40,6 +41,8 @@ class EMA(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Come first among the callbacks: the others are to see the average."""
+        if any(getattr(callback, "save_weights_only", False) for callback in trainer.checkpoint_callbacks):
+            raise ValueError("save_weights_only=True: such a checkpoint leaves the average out; use false with EMA")
         self._find_parameters(pl_module)
         self._parameters, self._average, self._raw = [], [], []
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
@@ -84,9 +87,7 @@ class EMA(L.Callback):
         """Put the trained weights back if the run broke off in validation."""
         self._swap_out(pl_module)
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average as the model's weights and the trained ones in this callback's state."""
         if not self._average:
             return

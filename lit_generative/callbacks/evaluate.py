@@ -93,9 +93,12 @@ class Evaluate(L.Callback):
 
     def _evaluate(self, trainer: L.Trainer, model: GenerativeModule, losses: dict[str, float]) -> Evaluation:
         evaluation = self.evaluator.evaluate(model, _data(trainer))
+        folder = run_folder(trainer)  # asked for by every process: the first one broadcasts it
         if trainer.is_global_zero:
             record = {"images_seen": model.images_seen, "step": trainer.global_step, "losses": losses}
-            append_record(run_folder(trainer) / "evaluation.json", record | evaluation.to_dict())
+            append_record(folder / "evaluation.json", record | evaluation.to_dict())
+            for logger in trainer.loggers:
+                logger.log_hyperparams({"evaluation_protocol": evaluation.protocol})
         return evaluation
 
 

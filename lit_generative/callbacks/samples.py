@@ -36,19 +36,22 @@ class SampleGrid(L.Callback):
         self.num_samples = num_samples
         self.every_n_epochs = every_n_epochs
         self.seed = seed
+        self._drawn_at = -1
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Draw the grid, with the weights that validation uses."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-                self.draw(trainer, pl_module)
+        is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if is_training and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
-        """Draw the last grid."""
-        self.draw(trainer, pl_module)
+        """Draw the last grid, unless the last validation did."""
+        if pl_module.images_seen != self._drawn_at:
+            self.draw(trainer, pl_module)
 
     def draw(self, trainer: L.Trainer, model: GenerativeModule) -> None:
         """Write the grid and log it; every process draws, so that none waits, and the first one writes."""
+        self._drawn_at = model.images_seen
         path = run_folder(trainer) / "grids" / f"images_{model.images_seen:010d}.png"
         columns = model.num_classes or round(self.num_samples**0.5)
         y = torch.arange(self.num_samples) % columns if model.num_classes else None
@@ -56,7 +59,7 @@ class SampleGrid(L.Callback):
         grid = tile(model.sample(self.num_samples, y, generator=generator), columns)
         if trainer.is_global_zero:
             save_png(grid, path)
-            log_picture(trainer, "samples", grid)
+            log_picture(trainer, "samples", grid, path, model.images_seen)
 
 
 class SampleWriter(L.Callback):
@@ -76,11 +79,11 @@ class SampleWriter(L.Callback):
             save_png(image, run_folder(trainer) / "samples" / f"{trainer.global_rank}_{batch_idx:04d}_{i:04d}.png")
 
 
-def log_picture(trainer: L.Trainer, name: str, image: Tensor) -> None:
-    """Give an image (C, H, W) in [-1, 1] to each logger that takes images."""
-    unit = image.add(1).div(2)
+def log_picture(trainer: L.Trainer, name: str, image: Tensor, path: Path, images_seen: int) -> None:
+    """Give an image (C, H, W) in [-1, 1], which is in the file ``path`` already, to each logger that takes images."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
-            logger.log_image(key=name, images=[unit], step=trainer.global_step)
-        elif hasattr(getattr(logger, "experiment", None), "add_image"):
-            logger.experiment.add_image(name, unit, trainer.global_step)
+            logger.log_metrics({"images_seen": images_seen}, trainer.global_step)  # the picture's place on the axis
+            logger.log_image(key=name, images=[str(path)], step=trainer.global_step)  # wandb takes tensors as 0...255
+        elif (add_image := getattr(getattr(logger, "experiment", None), "add_image", None)) is not None:
+            add_image(name, image.add(1).div(2), trainer.global_step)

@@ -102,7 +102,7 @@ def _class_names() -> set[str]:
     found: set[str] = set()
     todo: list[type] = [nn.Module, Optimizer, LRScheduler, LightningDataModule, Callback]
     while todo:
-        subclasses = todo.pop().__subclasses__()
+        subclasses: list[type] = todo.pop().__subclasses__()
         found |= {cls.__name__ for cls in subclasses}
         todo += subclasses
     return found

@@ -1,18 +1,18 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with recipes, links from the data, and a run's folder."""
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with recipes, and a folder for each run."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import lit_generative.nn
 import lit_generative.vae  # noqa: F401  imported so that short class names resolve
 from lit_generative.callbacks import Evaluate, ImagesProgressBar, SampleGrid, SampleWriter, SaveOnInterrupt
-from lit_generative.callbacks.samples import run_folder
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.commands.parsing import Parser, resolve_recipes, take_option
 from lit_generative.core import GenerativeModule
@@ -35,14 +35,25 @@ def run_trainer(command: str, arguments: list[str]) -> int:
     checkpoint = None if checkpoint_path is None else read_checkpoint(checkpoint_path)  # a bad file ends here
     has_model = bool(recipe_names) or take_option(arguments, "--model") or take_option(arguments, "--model.class_path")
     if not (has_model or checkpoint_path or {"-h", "--help"} & set(arguments)):
-        hint = "--config vae/fashion (lit-generative recipes lists them all)" if command == "fit" else "--ckpt_path CKPT"
+        hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else "--ckpt_path CKPT"
         raise ValueError(f"no model is given; add for instance {hint}")
-    sys.argv = ["lit-generative", command, *arguments]
+    sys.argv = [sys.argv[0], command, *arguments]  # the script itself: ddp starts it again for each device
+    runs = {} if checkpoint is None else checkpoint["lit_generative"].get("runs", {})
     if command == "fit" or checkpoint_path is None or checkpoint is None or has_model:
-        TrainerCLI.start(command, "-".join(recipe_names), {"subclass_mode_model": True})
+        TrainerCLI.start(command, "-".join(recipe_names), runs, {"subclass_mode_model": True})
     else:
-        TrainerCLI.start(command, command, {}, checkpoint_path, checkpoint["lit_generative"])
+        TrainerCLI.start(command, command, runs, {}, checkpoint_path, checkpoint["lit_generative"])
     return 0
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the configuration in the run's folder and hands it to every logger."""
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Hand it over; that of ``test`` goes under ``test``, since the run may be the training's own."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config if stage == "fit" else {stage: config})
 
 
 class TrainerCLI(LightningCLI):
@@ -50,24 +61,31 @@ class TrainerCLI(LightningCLI):
 
     command: str
     run_name: str
+    runs: dict[str, str]
     saved: dict[str, Any]
+    checkpoint_path: str | None
 
     @classmethod
     def start(
         cls,
         command: str,
         run_name: str,
+        runs: dict[str, str],
         options: dict[str, Any],
         checkpoint_path: str | None = None,
         saved: dict[str, Any] | None = None,
     ) -> None:
-        """Parse ``sys.argv``, build everything and run ``command``; ``saved`` is what a checkpoint says of itself."""
+        """Parse ``sys.argv``, build everything and run ``command``.
+
+        ``saved`` is what a checkpoint says of itself, ``runs`` the runs it was saved in, by the loggers' class names.
+        """
 
         def restored() -> GenerativeModule:
             return GenerativeModule.load_from_checkpoint(checkpoint_path or "")
 
         # one class per command: LightningCLI would build the parsers of all four, which takes seconds
-        namespace = {"command": command, "run_name": run_name, "saved": saved or {}}
+        namespace: dict[str, Any] = {"command": command, "run_name": run_name, "runs": runs}
+        namespace |= {"saved": saved or {}, "checkpoint_path": checkpoint_path}
         type(cls.__name__, (cls,), namespace)(
             restored if saved else GenerativeModule,
             L.LightningDataModule,
@@ -76,6 +94,7 @@ class TrainerCLI(LightningCLI):
             load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
             parser_class=Parser,
             seed_everything_default=0,
+            save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             **options,
         )
@@ -100,7 +119,10 @@ class TrainerCLI(LightningCLI):
             }
         )
         if self.saved:
-            parser.set_defaults({"trainer.precision": self.saved["state"]["precision"]})
+            folder = Path(self.checkpoint_path or "").parent
+            root = str(folder.parent) if folder.name == "checkpoints" else "runs"
+            precision = self.saved["state"]["precision"]
+            parser.set_defaults({"trainer.precision": precision, "trainer.default_root_dir": root})
             if self.saved["data"]:
                 parser.set_defaults({"data": self.saved["data"]})
             return
@@ -122,6 +144,19 @@ class TrainerCLI(LightningCLI):
                 }
             )
 
+    def before_instantiate_classes(self) -> None:
+        """Let loggers write below the trainer's root, and go on with the runs that the checkpoint was saved in."""
+        config = self._get(self.config, "trainer")
+        loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
+        for logger in loggers:
+            if isinstance(logger, None | bool):
+                continue
+            options = logger.get("init_args", {})
+            run = self.runs.get(logger["class_path"].rpartition(".")[2])
+            for name, value in {"save_dir": config["default_root_dir"], "id": run}.items():
+                if name in options and options[name] is None:
+                    options[name] = value
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Put the run's folder first among the loggers, and add what needs no options."""
         config = self._get(self.config_init, "trainer")
@@ -137,9 +172,22 @@ class TrainerCLI(LightningCLI):
         folder = CSVLogger(config["default_root_dir"], name=name)
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
 
-    def after_fit(self) -> None:
-        """Say where everything is."""
-        if self.trainer.is_global_zero:
-            print(f"run folder: {run_folder(self.trainer)}")
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        options = super()._prepare_subcommand_kwargs(subcommand)
+        return options | ({"verbose": False} if "verbose" in options else {})  # Evaluate prints the table
 
-    after_validate = after_test = after_predict = after_fit
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self._say_where_everything_is()
+
+    def _say_where_everything_is(self) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        # not by run_folder: it waits for the other processes, which may have failed
+        folder = self.trainer.loggers[0].log_dir or self.trainer.default_root_dir
+        print(f"run folder: {folder}")
+        interrupt = next((c for c in self.trainer.callbacks if isinstance(c, SaveOnInterrupt)), None)  # type: ignore[attr-defined]
+        if interrupt is not None and interrupt.saved:
+            print(f"go on with: lit-generative fit --config {folder}/config.yaml --ckpt_path {interrupt.saved}")

@@ -6,6 +6,7 @@ channels and pixels.
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,13 +99,15 @@ class BernoulliImages(Distribution):
         """E[x] in [-1, 1]."""
         return 2 * torch.sigmoid(self.logits) - 1
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw pixels from {-1, 1}."""
-        return 2 * torch.bernoulli(torch.sigmoid(self.logits).expand(self._extended_shape(sample_shape))) - 1
+        p = torch.sigmoid(self.logits).expand(self._extended_shape(torch.Size(sample_shape)))
+        return 2 * torch.bernoulli(p) - 1
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p of each pixel of ``value`` in [-1, 1], in nats."""
-        return -F.binary_cross_entropy_with_logits(*torch.broadcast_tensors(self.logits, (value + 1) / 2), reduction="none")
+        logits, unit = torch.broadcast_tensors(self.logits, (value + 1) / 2)
+        return -F.binary_cross_entropy_with_logits(logits, unit, reduction="none")
 
 
 class DiscretizedLogisticImages(Distribution):
@@ -128,9 +131,9 @@ class DiscretizedLogisticImages(Distribution):
         upper, lower = (1 - self.loc) / self.scale, (-1 - self.loc) / self.scale
         return 1 - self.scale * (F.softplus(upper) - F.softplus(lower))
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw levels in [-1, 1] by inverting the CDF."""
-        u = torch.rand(self._extended_shape(sample_shape), device=self.loc.device).clamp_(1e-7, 1 - 1e-7)
+        u = torch.rand(self._extended_shape(torch.Size(sample_shape)), device=self.loc.device).clamp_(1e-7, 1 - 1e-7)
         x = self.loc + self.scale * torch.logit(u)
         return torch.round((x.clamp(-1, 1) + 1) / (2 * self.half_bin)) * (2 * self.half_bin) - 1
 

@@ -1,14 +1,15 @@
 """The variational autoencoder."""
 
-from typing import ClassVar
 from math import log, prod
+from typing import ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from lit_generative.core import GenerativeModule, sampling_mode
+from lit_generative.core import GenerativeModule
+from lit_generative.sampling import sampling_mode
 from lit_generative.vae.likelihoods import Likelihood
 
 __all__ = ["VAE"]
@@ -63,7 +64,7 @@ class VAE(GenerativeModule):
         return self.likelihood(self.decoder(z, y))
 
     def kl(self, q: Distribution, z: Tensor) -> Tensor:
-        """Return KL(q || p(z)), (B,), in nats; ``z`` (B, latent_dim) is q's sample, for priors without a closed form."""
+        """Return KL(q || p(z)), (B,), in nats; ``z`` (B, latent_dim), drawn from q, is for priors of no closed form."""
         return kl_divergence(q, self.prior())
 
     def objective(self, nll: Tensor, kl: Tensor) -> Tensor:

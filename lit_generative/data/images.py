@@ -1,0 +1,133 @@
+"""Images as torch datasets that give whole batches: decoded in memory beforehand, or when they are asked for."""
+
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from .decode import Decoder, ImageReadError, attempt
+from .samplers import Picks, rank_and_world
+from .splits import Part
+
+__all__ = ["DecodedImages", "EncodedImages", "to_batch"]
+
+_CHUNK = 512  # images decoded between two moves of the progress bar
+
+
+def to_batch(pixels: np.ndarray, labels: np.ndarray | None, mirrored: np.ndarray | None = None) -> dict[str, Tensor]:
+    """Make a batch of uint8 ``pixels`` (B, C, H, W).
+
+    It is NumPy that computes, in this thread: for so little work torch's threads wait longer than they compute, a
+    thousand times longer where other programs use the cores.
+
+    Returns:
+        ``image`` (B, C, H, W) in [-1, 1], flipped where ``mirrored`` (B,) says so, and, if there are ``labels`` (B,),
+        ``label``.
+    """
+    if mirrored is not None:
+        pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
+    values = np.divide(pixels, 127.5, dtype=np.float32)
+    values -= 1
+    batch = {"image": torch.from_numpy(values)}
+    return batch if labels is None else batch | {"label": torch.from_numpy(labels)}
+
+
+class DecodedImages(Dataset):
+    """All images of a part as one uint8 array (N, C, H, W), from which batches are cut.
+
+    Args:
+        part: The encoded images; they are decoded here, with a progress bar if that takes long.
+        decoder: Makes them pixels.
+        skip_unreadable: Whether images that cannot be read are left out; they are an error otherwise.
+    """
+
+    max_workers = 0  # batches are cut faster than a worker process could send them
+
+    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool) -> None:
+        self.pixels = np.empty((len(part), decoder.channels, *decoder.size), np.uint8)
+        self.labels = part.labels
+        errors = {}
+        for i, decoded in enumerate(_decode(part, decoder)):
+            if isinstance(decoded, np.ndarray):
+                self.pixels[i] = decoded
+            elif skip_unreadable:
+                errors[i] = decoded
+            else:
+                raise decoded
+        self.num_skipped = len(errors)
+        if errors:
+            self._leave_out(errors, part.origin)
+
+    def _leave_out(self, errors: dict[int, ImageReadError], origin: str) -> None:
+        which = f"{len(errors):,} of {len(self.pixels):,} images of {origin}"
+        first = next(iter(errors.values()))
+        if len(errors) == len(self.pixels):
+            raise first
+        rank_zero_warn(f"left out {which} that cannot be read; the first: {first}")
+        is_good = np.ones(len(self.pixels), bool)
+        is_good[list(errors)] = False
+        self.pixels = self.pixels[is_good]
+        self.labels = None if self.labels is None else self.labels[is_good]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, picks: Picks) -> dict[str, Tensor]:
+        """Return the batch of the images in ``picks``."""
+        labels = None if self.labels is None else self.labels[picks.index]
+        return to_batch(self.pixels.take(picks.index, axis=0), labels, picks.mirrored)
+
+
+def _decode(part: Part, decoder: Decoder) -> Iterator[np.ndarray | ImageReadError]:
+    """Decode a part in order, in threads and with a progress bar; see :func:`~.decode.attempt`."""
+    bar = tqdm(total=len(part), desc=f"decoding {part.origin}", unit="img", delay=1, disable=rank_and_world()[0] > 0)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
+        for index in np.array_split(np.arange(len(part)), -(-len(part) // _CHUNK)):
+            yield from pool.map(functools.partial(attempt, decoder), *zip(*part.encoded(index), strict=True))
+            bar.update(len(index))
+
+
+class EncodedImages(Dataset):
+    """Images that are decoded each time they are asked for, in DataLoader workers.
+
+    Args:
+        part: The encoded images.
+        decoder: Makes them pixels.
+        skip_unreadable: Whether a batch goes on without the images that cannot be read; they are an error otherwise.
+    """
+
+    max_workers = 1024  # as many as are wanted
+
+    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool) -> None:
+        self.part = part
+        self.labels = part.labels
+        self.decoder = decoder
+        self.skip_unreadable = skip_unreadable
+        self._is_bad = torch.zeros(len(part), dtype=torch.bool).share_memory_()  # workers write it
+
+    @property
+    def num_skipped(self) -> int:
+        """How many of the images seen so far could not be read."""
+        return int(self._is_bad.sum())
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, picks: Picks) -> dict[str, Tensor]:
+        """Return the batch of the images in ``picks``."""
+        encoded = self.part.encoded(picks.index)
+        decoded = [attempt(self.decoder, row, name) for row, name in encoded]
+        errors = [image for image in decoded if isinstance(image, ImageReadError)]
+        if errors and (not self.skip_unreadable or len(errors) == len(decoded)):
+            raise errors[0]
+        is_good = np.array([not isinstance(image, ImageReadError) for image in decoded])
+        self._is_bad[torch.from_numpy(picks.index[~is_good])] = True
+        pixels = np.stack([image for image in decoded if not isinstance(image, ImageReadError)])
+        labels = None if self.labels is None else self.labels[picks.index[is_good]]
+        return to_batch(pixels, labels, None if picks.mirrored is None else picks.mirrored[is_good])

@@ -1,0 +1,229 @@
+"""The one data module: images from anywhere, as batches that every model, metric and callback understands."""
+
+import functools
+import os
+from typing import Any, Literal, cast
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..description import Described
+from .catalog import Catalog
+from .decode import check_background
+from .images import DecodedImages, EncodedImages
+from .loaders import ResumableLoader
+from .opening import choose_decoder, open_parts
+from .samplers import SequentialBatches, ShuffledBatches
+from .sources import open_source
+from .splits import spread
+from .streams import StreamedImages, StreamedPart
+
+__all__ = ["ImageDataModule", "Split"]
+
+Split = Literal["train", "val", "test"]
+
+
+class ImageDataModule(Described, L.LightningDataModule):
+    """Images from an embedded set, the Hugging Face hub, a folder or files.
+
+    A batch is a dict with ``image`` (B, C, H, W), float32 in [-1, 1], and, if the set is labelled, ``label`` (B,),
+    int64. Nothing is opened before it is needed; wrong arguments are errors at once.
+
+    Args:
+        dataset: The name of an embedded set (``fashion-mnist``); the hub id ``owner/name``; a folder of images, with
+            a subfolder for each class if there are labels; a Parquet, Arrow, zip or WebDataset (tar) file or a folder
+            of such files; a folder of IDX files.
+        image_size: Height and width in pixels. The shorter side is resized to it (bicubic, antialiased) and the centre
+            cut out. None keeps the images as they are, if all have the same size.
+        batch_size: Images a training or evaluation batch and process.
+        config_name: The configuration of a hub data set that has several.
+        revision: The branch, tag or commit of a hub data set.
+        train_split: The source's name of the training split; None finds it.
+        val_split: The same for validation. Where there is none, a fixed share of the training split is set aside.
+        test_split: The same for test. Where there is none, it is the source's validation split, else a fixed share.
+        val_fraction: The size of such a share, relative to the training split: above 0, below 0.5.
+        subset: Use only so many training images, equally many a class as far as they go, always the same ones.
+        image_column: The column with the images; ``auto`` finds it by its type.
+        label_column: The column with the labels; ``auto`` finds it by its type; None leaves labels out.
+        channels: 1 (grayscale), 3 (RGB), or ``auto``: 3 if any image is in colour.
+        background: The colour behind transparent pixels: a name or #rrggbb.
+        random_flip: Whether training images are mirrored left to right with probability 1/2.
+        in_memory: Whether to decode all images once into memory; ``auto``: if they need no more than memory_budget.
+        memory_budget: How much memory the decoded images of all splits may take in each process, in GiB.
+        num_workers: Worker processes that decode, where images are not in memory; None: one a core, at most 8.
+        streaming: Read from the hub or from files while training, for sets larger than the disk.
+        on_error: Whether an image that cannot be read is an error (``raise``), or left out and counted (``skip``).
+        seed: Decides order and mirroring of the training images. Splits and subset do not depend on it.
+
+    Raises:
+        ValueError: If an argument has no meaning.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "fashion-mnist",
+        image_size: int | None = None,
+        batch_size: int = 128,
+        config_name: str | None = None,
+        revision: str | None = None,
+        train_split: str | None = None,
+        val_split: str | None = None,
+        test_split: str | None = None,
+        val_fraction: float = 0.1,
+        subset: int | None = None,
+        image_column: str = "auto",
+        label_column: str | None = "auto",
+        channels: Literal["auto", 1, 3] = "auto",
+        background: str = "white",
+        random_flip: bool = False,
+        in_memory: Literal["auto"] | bool = "auto",
+        memory_budget: float = 4.0,
+        num_workers: int | None = None,
+        streaming: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.config_name, self.revision = dataset, config_name, revision
+        self.image_size, self.batch_size = image_size, batch_size
+        self.split_names = {"train": train_split, "val": val_split, "test": test_split}
+        self.val_fraction, self.subset = val_fraction, subset
+        self.image_column, self.label_column = image_column, label_column
+        self.channels, self.background, self.random_flip = channels, background, random_flip
+        self.in_memory, self.memory_budget, self.num_workers = in_memory, memory_budget, num_workers
+        self.streaming, self.skip_unreadable, self.seed = streaming, on_error == "skip", seed
+        self._check_arguments(on_error)
+
+    def _check_arguments(self, on_error: str) -> None:
+        at_least = {"image_size": 1, "batch_size": 1, "subset": 1, "num_workers": 0, "seed": 0, "memory_budget": 0}
+        for name, least in at_least.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name}={value} is too small; it is at least {least}")
+        choices = {"channels": ("auto", 1, 3), "in_memory": ("auto", True, False)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(str, allowed))}")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error={on_error!r} is neither raise nor skip")
+        if not 0 < self.val_fraction < 0.5:
+            raise ValueError(f"val_fraction={self.val_fraction} is not between 0 and 0.5")
+        if self.streaming and (self.subset is not None or self.in_memory is True):
+            raise ValueError("streaming goes with neither subset nor in_memory=True, which need the whole set at once")
+        if not self.dataset:
+            raise ValueError("dataset='' names nothing; give an embedded set, a path or a hub id")
+        check_background(self.background)
+
+    @functools.cached_property
+    def _catalog(self) -> Catalog:
+        source = open_source(
+            self.dataset,
+            config_name=self.config_name,
+            revision=self.revision,
+            streaming=self.streaming,
+            skip_unreadable=self.skip_unreadable,
+        )
+        columns = self.image_column, self.label_column
+        parts = open_parts(source, self.split_names, self.val_fraction, *columns, self.subset)
+        decoder = choose_decoder(parts, self.image_size, self.channels, self.background, self.skip_unreadable)
+        memory = self.in_memory, self.memory_budget
+        return Catalog(source, parts, decoder, self.subset, *memory, self.skip_unreadable)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """A short name for run folders and reports: ``fashion-mnist``, ``owner/name``, or a folder's or file's name."""
+        return self._catalog.source.name
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        decoder = self._catalog.decoder
+        return (decoder.channels, *decoder.size)
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes, or None if there are no labels."""
+        return None if self.class_names is None else len(self.class_names)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """What the classes are called, in the order of the labels, or None if there are no labels."""
+        classes = self._catalog.parts.classes
+        return None if classes is None else list(classes.names)
+
+    def num_images(self, split: Split) -> int | None:
+        """The number of images in ``train``, ``val`` or ``test``, or None for a stream that does not tell."""
+        return self._catalog.num_images(split)
+
+    def num_skipped(self, split: Split) -> int:
+        """How many files and images were left out so far because they cannot be read (``on_error: skip``)."""
+        return self._catalog.num_skipped(split)
+
+    def fingerprint(self, split: Split, limit: int | None = None) -> str:
+        """A hex digest of the images in :meth:`loader`: it changes with the data and with all that is done to them."""
+        return self._catalog.fingerprint(split, limit)
+
+    def protocol(self, split: Split) -> dict[str, Any]:
+        """What should accompany a number measured on ``split``: data set, split, size, resizing …, as plain data."""
+        return self._catalog.protocol(split)
+
+    def prepare_data(self) -> None:
+        """Download what has to be downloaded (Lightning calls this in one process of each machine)."""
+        _ = self._catalog
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training images; the loader can resume in the middle of an epoch."""
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            return self.loader("train")
+        if self.streaming:
+            stream = self._stream("train", self.batch_size, shuffle_seed=self.seed, mirror=self.random_flip)
+            return ResumableLoader(stream, **self._options(stream))
+        images = self._catalog.images("train")
+        sampler = ShuffledBatches(len(images), self.batch_size, seed=self.seed, mirror=self.random_flip)
+        return ResumableLoader(images, sampler=sampler, **self._options(images))
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation images in order."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Test images in order."""
+        return self.loader("test")
+
+    def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> DataLoader:
+        """Images for evaluation: in a fixed order, not mirrored, and of several processes each gets its own share.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            batch_size: Images a batch and process; by default the data module's.
+            limit: Take so many images, always the same ones, with the classes in their proportions. Of a stream they
+                are the first.
+        """
+        batch_size = batch_size or self.batch_size
+        if self.streaming:
+            stream = self._stream(split, batch_size, limit=limit)
+            return DataLoader(stream, **self._options(stream))
+        images = self._catalog.images(split)
+        index = np.arange(len(images))
+        if limit is not None and limit < len(images):
+            index = np.sort(spread(images.labels, len(images))[:limit])
+        return DataLoader(images, sampler=SequentialBatches(index, batch_size), **self._options(images))
+
+    def _stream(self, split: str, batch_size: int, **options: Any) -> StreamedImages:
+        part = cast(StreamedPart, self._catalog.part(split))
+        options |= {"skip_unreadable": self.skip_unreadable, "num_threads": max(1, self._num_workers)}
+        return StreamedImages(part, self._catalog.decoder, batch_size, **options)
+
+    def _options(self, images: DecodedImages | EncodedImages | StreamedImages) -> dict[str, Any]:
+        workers = min(self._num_workers, images.max_workers)
+        return {
+            "batch_size": None,  # samplers and data sets deal in whole batches
+            "num_workers": workers,
+            "persistent_workers": workers > 0 and isinstance(images, EncodedImages),
+            "pin_memory": workers > 0 and torch.cuda.is_available(),
+        }
+
+    @property
+    def _num_workers(self) -> int:
+        return min(8, os.cpu_count() or 1) if self.num_workers is None else self.num_workers

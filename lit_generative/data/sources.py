@@ -1,0 +1,209 @@
+"""Where images come from: whatever is named becomes tables of Hugging Face ``datasets``, one for each split."""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from .decode import IN_ZIP
+from .folders import images_table, is_image, list_files, list_zip
+from .idx import find_idx, idx_table
+
+if TYPE_CHECKING:  # importing datasets takes a second; only those who open data pay for it
+    import datasets
+
+__all__ = ["EMBEDDED", "Source", "open_source"]
+
+EMBEDDED = {"fashion-mnist": Path(__file__).parent / "fashion_mnist"}
+"""The sets in this package: name and folder of Parquet files, one for each split."""
+
+_FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened set of images.
+
+    Args:
+        name: A short name for run folders and reports.
+        identity: A hex digest that changes when the data do.
+        tables: A ``datasets.Dataset`` (``IterableDataset`` when streaming) for each split.
+        skipped: Files that were left out because they are no images.
+    """
+
+    name: str
+    identity: str
+    tables: "dict[str, datasets.Dataset | datasets.IterableDataset]"
+    skipped: int = 0
+
+
+def open_source(
+    dataset: str, *, config_name: str | None, revision: str | None, streaming: bool, skip_unreadable: bool
+) -> Source:
+    """Open what ``dataset`` names.
+
+    Args:
+        dataset: An embedded set's name, a path (folder of images or of IDX files, Parquet, Arrow, zip or tar file, or a
+            folder of such), or the hub id ``owner/name``.
+        config_name: The configuration of a hub data set.
+        revision: The branch, tag or commit of a hub data set.
+        streaming: Whether to read while training instead of downloading and preparing first.
+        skip_unreadable: Whether files in a folder that are no images are left out; they are an error otherwise.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If an embedded name is unknown, a folder holds no images, or the hub does not give the data.
+    """
+    path = Path(dataset).expanduser()
+    is_hub_id = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")) and not dataset.endswith("/")
+    if dataset in EMBEDDED or path.exists():
+        _refuse_hub_options(dataset, config_name, revision)
+    if dataset in EMBEDDED:
+        return _open_embedded(dataset, streaming)
+    if path.exists():
+        return _open_path(path, streaming, skip_unreadable)
+    if is_hub_id:
+        return _open_hub(dataset, config_name, revision, streaming)
+    if os.sep in dataset or path.suffix:
+        raise FileNotFoundError(f"dataset={dataset!r}: there is no such file or folder")
+    nearest = difflib.get_close_matches(dataset, EMBEDDED, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise ValueError(
+        f"dataset={dataset!r} is neither an embedded set nor a path; {hint}"
+        f"The embedded sets: {', '.join(EMBEDDED)}. Or give a hub id (owner/name), a folder of images or a file"
+    )
+
+
+def _open_embedded(name: str, streaming: bool) -> Source:
+    import datasets
+    import pyarrow.parquet
+
+    if streaming:
+        raise ValueError(f"streaming=True, but {name} is a few megabytes that lie in this package; leave it out")
+    files = sorted(EMBEDDED[name].glob("*.parquet"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    # Reading the table ourselves spares the copy that Dataset.from_parquet would put into the user's cache
+    tables: Any = {file.stem: datasets.Dataset(pyarrow.parquet.read_table(file)) for file in files}
+    return Source(name, digest, tables)
+
+
+def _open_path(path: Path, streaming: bool, skip_unreadable: bool) -> Source:
+    if path.is_dir():
+        return _open_folder(path, streaming, skip_unreadable)
+    if path.suffix == ".zip":
+        return _open_zip(path, streaming, skip_unreadable)
+    return _open_files(path, [path], streaming)
+
+
+def _open_folder(path: Path, streaming: bool, skip_unreadable: bool) -> Source:
+    files = list_files(path)
+    if not files:
+        raise ValueError(f"dataset={str(path)!r} is an empty folder; put images into it, in a subfolder for each class")
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        return _open_saved(path, files, streaming)
+    tables = [file for file in files if file.suffix in _FORMATS]
+    if tables and not any(map(is_image, files)):
+        return _open_files(path, tables, streaming)
+    _refuse_streaming(path, streaming)
+    if idx := find_idx(files):
+        splits: Any = {split: idx_table(parts) for split, parts in idx.items()}
+        return Source(path.resolve().name, _identity(path, files), splits)
+    images = _images_only(path, files, skip_unreadable)
+    splits = images_table([(str(file), file.relative_to(path).parts) for file in images])
+    return Source(path.resolve().name, _identity(path, files), splits, skipped=len(files) - len(images))
+
+
+def _open_zip(path: Path, streaming: bool, skip_unreadable: bool) -> Source:
+    _refuse_streaming(path, streaming)
+    members = list_zip(path)
+    images = _images_only(path, members, skip_unreadable)
+    depth = len(Path(os.path.commonpath(images)).parts) if len(images) > 1 else 0  # a zip often has one top folder
+    addresses = [(f"{IN_ZIP}{image}::{path.resolve()}", image.parts[depth:]) for image in images]
+    return Source(path.stem, _identity(path.parent, [path]), images_table(addresses), len(members) - len(images))
+
+
+def _images_only(path: Path, files: Sequence[PurePath], skip_unreadable: bool) -> list[PurePath]:
+    images = [file for file in files if is_image(file)]
+    strays = [file for file in files if not is_image(file)]
+    if not images:
+        example = f" (there is, for example, {strays[0].name})" if strays else ""
+        raise ValueError(f"dataset={str(path)!r} holds no images{example}")
+    if strays and not skip_unreadable:
+        others = f" (nor are {len(strays) - 1:,} others)" if len(strays) > 1 else ""
+        raise ValueError(f"{strays[0]} is not an image{others}; take it away, or on_error: skip leaves such files out")
+    return images
+
+
+def _refuse_streaming(path: Path, streaming: bool) -> None:
+    if streaming:
+        raise ValueError(
+            f"streaming=True is for hub ids and for Parquet, Arrow and tar files; {path} need not be streamed"
+        )
+
+
+def _open_saved(path: Path, files: Sequence[Path], streaming: bool) -> Source:
+    """Open what ``datasets``' own ``save_to_disk`` wrote."""
+    import datasets
+
+    saved = datasets.load_from_disk(path)
+    tables = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+    if streaming:
+        tables = {split: table.to_iterable_dataset() for split, table in tables.items()}
+    return Source(path.resolve().name, _identity(path, files), tables)
+
+
+def _open_files(path: Path, files: Sequence[Path], streaming: bool) -> Source:
+    import datasets
+
+    formats = {file.suffix: _FORMATS.get(file.suffix) for file in files}
+    if len(formats) > 1 or None in formats.values():
+        raise ValueError(
+            f"dataset={str(path)!r} has the ending {' and '.join(sorted(formats))}; "
+            f"what can be read: a folder or .zip file of images, or files of one of the kinds {', '.join(_FORMATS)}"
+        )
+    (kind,) = formats.values()
+    where = {"data_dir": str(path)} if path.is_dir() else {"data_files": str(path)}
+    name = path.resolve().name if path.is_dir() else path.stem
+    try:
+        tables = datasets.load_dataset(kind, streaming=streaming, **where)
+    except Exception as error:  # datasets and the readers below it raise a dozen kinds
+        raise ValueError(f"dataset={str(path)!r} cannot be read ({_reason(error)})") from error
+    return Source(name, _identity(path, files), dict(tables))
+
+
+def _open_hub(dataset: str, config_name: str | None, revision: str | None, streaming: bool) -> Source:
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(dataset, name=config_name, revision=revision)
+        tables = datasets.load_dataset(dataset, name=config_name, revision=revision, streaming=streaming)
+    except Exception as error:  # as above, and the hub's client and the network
+        raise ValueError(
+            f"dataset={dataset!r}: there is no such path here, and it cannot be loaded from the Hugging Face hub "
+            f"({_reason(error)})"
+        ) from error
+    identity = hashlib.sha256(f"{dataset} {builder.config.name} {builder.hash}".encode()).hexdigest()
+    return Source(dataset, identity, dict(tables))
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line: the first two of its message, which in ``datasets`` name what there is to choose from."""
+    if type(error).__name__ == "DatasetGenerationError" and error.__cause__:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).strip().splitlines()[:2])}"
+
+
+def _identity(root: Path, files: Iterable[Path]) -> str:
+    """A digest of names, sizes and times of change, since reading all content would take long."""
+    stats = [(str(file.relative_to(root)), file.stat()) for file in sorted(files)]
+    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()
+
+
+def _refuse_hub_options(dataset: str, config_name: str | None, revision: str | None) -> None:
+    for argument, value in {"config_name": config_name, "revision": revision}.items():
+        if value is not None:
+            raise ValueError(f"{argument}={value!r} is for data sets of the hub, but {dataset!r} is not from there")

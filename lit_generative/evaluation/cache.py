@@ -1,0 +1,94 @@
+"""What is computed once about the real images: tensors on disk, and their way over several processes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+__all__ = ["TensorCache", "broadcast", "gather", "rank_and_world"]
+
+T = TypeVar("T")
+
+
+class TensorCache:
+    """A folder of safetensors files, each named by the hash of the key that describes its content.
+
+    Args:
+        folder: Where; by default ``$LIT_GENERATIVE_CACHE``, else ``lit_generative`` in ``$XDG_CACHE_HOME`` or
+            ``~/.cache``.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        user_cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        default = os.environ.get("LIT_GENERATIVE_CACHE") or f"{user_cache}/lit_generative"
+        self.folder = Path(folder or default).expanduser()
+
+    def get(self, key: dict[str, Any], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Read the tensors of ``key``, or compute and write them.
+
+        Only rank 0 touches the disk, so processes need not share one. What was read is known to rank 0 alone; the
+        others get an empty dict. ``compute`` is called by every rank or by none, and may communicate.
+
+        Args:
+            key: Plain data that determines the tensors.
+            compute: Called if there is no such file, or if it is damaged; its result counts on rank 0.
+        """
+        text = json.dumps(key, sort_keys=True)
+        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+        is_first = rank_and_world()[0] == 0
+        tensors = _read(path, text) if is_first else {}
+        if not broadcast(bool(tensors)):
+            tensors = {name: value.cpu().contiguous() for name, value in compute().items()}
+            if is_first:
+                _write(path, text, tensors)
+        return tensors if is_first else {}
+
+
+def _read(path: Path, text: str) -> dict[str, Tensor]:
+    """The tensors in a file, or none if it is missing, damaged, or of another key."""
+    with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        if (file.metadata() or {}).get("key") == text:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return {}
+
+
+def _write(path: Path, text: str, tensors: dict[str, Tensor]) -> None:
+    """Write a file at once, so that other runs find all of it or nothing. A disk that refuses costs time, no result."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            save_file(tensors, f"{folder}/new", {"key": text})
+            os.replace(f"{folder}/new", path)
+    except OSError as error:
+        rank_zero_warn(f"real features are not cached, so the next run computes them again: {error}")
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Number of this process and number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def broadcast(value: T) -> T:
+    """What ``value`` is on rank 0 (anything that can be pickled)."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def gather(rows: Tensor) -> Tensor:
+    """The rows of all processes, in order of rank; their numbers may differ."""
+    return dim_zero_cat(gather_all_tensors(rows)) if dist.is_initialized() else rows

@@ -1,0 +1,88 @@
+"""Which feature extractor to use, and where its weights are."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from lit_generative.description import rebuild
+from lit_generative.evaluation.extractors import ClassifierExtractor, Extractor, InceptionExtractor, file_digest
+
+if TYPE_CHECKING:
+    from lit_generative.data import ImageDataModule
+
+__all__ = ["ClassifierExtractor", "Extractor", "InceptionExtractor", "default_extractor", "load_extractor"]
+
+FASHION_WEIGHTS = Path(__file__).parent / "weights" / "fashion.safetensors"
+FASHION_SHA256 = "fdafb5908379557a30433abbc32147314acb76b41ce74c3cdfc03bf9c498ead5"
+INCEPTION_FILES = (  # torch-fidelity's and pytorch-fid's names for the same file
+    "weights-inception-2015-12-05-6726825d.pth",
+    "pt_inception-2015-12-05-6726825d.pth",
+)
+
+
+def load_extractor(spec: str | Path | nn.Module) -> Extractor:
+    """Load a feature extractor. Nothing is ever downloaded.
+
+    Args:
+        spec: ``"fashion"`` (embedded), ``"inception"`` (weights from torch hub's cache), ``"inception:FILE.pth"``, a
+            ``.safetensors`` file written by ``lit-generative extractor``, or any module that maps images in [-1, 1] to
+            features (B, D).
+
+    Raises:
+        FileNotFoundError: If a file of weights is missing; the message says where it was looked for.
+        ValueError: If there is no such extractor, or its file is damaged.
+    """
+    if isinstance(spec, Extractor):
+        return spec
+    if isinstance(spec, nn.Module):
+        return Extractor(spec)
+    name, _, path = str(spec).partition(":")
+    if name == "inception":
+        return InceptionExtractor(_inception_file(path))
+    if name == "fashion":
+        return _load_classifier(FASHION_WEIGHTS, name, FASHION_SHA256)
+    if Path(spec).suffix == ".safetensors":
+        return _load_classifier(Path(spec), Path(spec).stem)
+    raise ValueError(
+        f"extractor is {str(spec)!r}; it must be fashion, inception, inception:FILE.pth, a .safetensors file written "
+        "by `lit-generative extractor`, or a module"
+    )
+
+
+def default_extractor(data: "ImageDataModule") -> str:
+    """The extractor to use for ``data`` unless told otherwise: ``fashion`` for Fashion-MNIST, else ``inception``."""
+    name = "".join(filter(str.isalnum, data.name.lower()))
+    return "fashion" if "fashionmnist" in name and data.num_classes == 10 else "inception"
+
+
+def _inception_file(path: str) -> Path:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    candidates = [Path(path)] if path else [folder / name for name in INCEPTION_FILES]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"extractor inception needs its weights, and {candidates[0]} does not exist. Put torch-fidelity's file "
+        f"{INCEPTION_FILES[0]} there, or name its place with extractor=inception:FILE.pth, or train an extractor of "
+        "your own with `lit-generative extractor`; nothing is downloaded"
+    )
+
+
+def _load_classifier(path: Path, name: str, digest: str | None = None) -> ClassifierExtractor:
+    if not path.is_file():
+        raise FileNotFoundError(f"extractor {path} does not exist; `lit-generative extractor` trains one")
+    found = file_digest(path)
+    if digest not in (None, found):
+        raise ValueError(f"{path} is damaged: its SHA-256 is {found} instead of {digest}; install lit-generative anew")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            network = rebuild(json.loads(metadata["network"]))
+            network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+            return ClassifierExtractor(network, name, found, json.loads(metadata["class_names"]))
+    except (SafetensorError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path} was not written by `lit-generative extractor`: {error}") from error

@@ -1,0 +1,153 @@
+"""The :class:`torchmetrics.Metric` classes that collect features, over batches and over processes.
+
+The maths is in :mod:`lit_generative.evaluation.distances`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.utilities import dim_zero_cat
+
+from lit_generative.evaluation.distances import (
+    check_sizes,
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
+
+__all__ = ["ClassHistogram", "FrechetDistance", "SampleQuality"]
+
+
+class _Given(nn.Module):
+    """Stands where torchmetrics wants a network: the features are computed already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.double()
+
+
+class FrechetDistance(FrechetInceptionDistance):
+    """torchmetrics' FID on features that were computed elsewhere, with :func:`frechet_distance` for its last step.
+
+    The sums are float64 and are added up exactly over processes.
+
+    Args:
+        num_features: Features an image, D.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(feature=_Given(num_features))
+
+    def compute(self) -> Tensor:
+        """The distance so far, a float64 scalar."""
+        real = _moments(self.real_features_sum, self.real_features_cov_sum, self.real_features_num_samples)
+        fake = _moments(self.fake_features_sum, self.fake_features_cov_sum, self.fake_features_num_samples)
+        return frechet_distance(*real, *fake)
+
+
+def _moments(total: Tensor, products: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+    mean = total / n
+    return mean, (products - n * mean.outer(mean)) / (n - 1)
+
+
+class SampleQuality(Metric):
+    """All distances of a set of fake images to a set of real ones, from features that are computed once an image.
+
+    Several processes give the value that one process would: each updates with its own share of the images.
+
+    Args:
+        num_features: Features an image, D.
+    """
+
+    full_state_update = False
+    real: list[Tensor]
+    fake: list[Tensor]
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.frechet = FrechetDistance(num_features)
+        self.add_state("real", default=[], dist_reduce_fx="cat")
+        self.add_state("fake", default=[], dist_reduce_fx="cat")
+
+    def update(self, features: Tensor, real: bool) -> None:
+        """Add the features (B, D) of real or of fake images."""
+        (self.real if real else self.fake).append(features.float())
+        self.frechet.update(features, real)
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """As the base class does; a process without images takes part with none (torchmetrics would hang)."""
+        for features in (self.real, self.fake):
+            features.append(torch.empty(0, self.num_features, device=self.device))
+        super().sync(*args, **kwargs)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Frechet and kernel distance, precision, recall, density and coverage by name, float64 scalars.
+
+        Raises:
+            ValueError: If either set has fewer than six images.
+        """
+        real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
+        check_sizes(real, fake, neighbours=5)
+        precision, recall = precision_recall(real, fake)
+        density, coverage = density_coverage(real, fake)
+        return {
+            "frechet_distance": self.frechet.compute(),
+            "kernel_distance": kernel_distance(real, fake),
+            "precision": precision,
+            "recall": recall,
+            "density": density,
+            "coverage": coverage,
+        }
+
+
+class ClassHistogram(Metric):
+    """Into which classes a classifier puts fake images, against what the real ones lead to expect.
+
+    The expectation is the classifier's own histogram of the real images, so its habitual mistakes do not count.
+
+    Args:
+        class_names: Names of the K classes.
+    """
+
+    full_state_update = False
+    missing_below = 0.05  # of the expected number; not 0, for a classifier's mistakes put a few images into any class
+    rare_below = 0.5
+    least_expected = 20  # images; by chance 20 become less than half once in 200 times
+    real: Tensor
+    fake: Tensor
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        self.add_state("real", default=torch.zeros(len(self.class_names), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("fake", default=torch.zeros(len(self.class_names), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, real: bool) -> None:
+        """Count the likeliest class of each of the logits (B, K)."""
+        counts = self.real if real else self.fake
+        counts += logits.argmax(dim=1).bincount(minlength=len(counts))
+
+    def compute(self) -> dict[str, Any]:
+        """Fake images by class name (``histogram``), how many were ``expected``, and lists of names.
+
+        ``missing`` are the classes with less than 5% of the expected images, ``rare`` the others with less than half,
+        both only where at least 20 images are expected.
+        """
+        expected = self.real * (self.fake.sum() / self.real.sum())
+        found = dict(zip(self.class_names, zip(self.fake.tolist(), expected.tolist(), strict=True), strict=True))
+        shares = {name: fake / n for name, (fake, n) in found.items() if n >= self.least_expected}
+        return {
+            "histogram": {name: fake for name, (fake, _) in found.items()},
+            "expected": {name: round(n, 1) for name, (_, n) in found.items()},
+            "missing": [name for name, share in shares.items() if share < self.missing_below],
+            "rare": [name for name, share in shares.items() if self.missing_below <= share < self.rare_below],
+        }

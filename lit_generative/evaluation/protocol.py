@@ -1,0 +1,234 @@
+"""The protocol by which every model is evaluated: what is sampled, what it is compared with, and the stamp."""
+
+import dataclasses
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lit_generative.evaluation.cache import TensorCache, gather, rank_and_world
+from lit_generative.evaluation.features import Extractor, default_extractor, load_extractor
+from lit_generative.evaluation.metrics import ClassHistogram, SampleQuality
+from lit_generative.evaluation.reference import Reference, counter
+
+if TYPE_CHECKING:
+    from lit_generative.core import GenerativeModule
+    from lit_generative.data import ImageDataModule
+
+__all__ = ["Evaluation", "Evaluator"]
+
+_PACKAGES = ("lit-generative", "torch", "torchmetrics", "torch-fidelity")  # whose versions a number may depend on
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """What an evaluation found, and the protocol without which the numbers mean little.
+
+    Attributes:
+        metrics: Name to value. Fréchet and kernel distance are called ``fid`` and ``kid`` only in Inception's features.
+        classes: If the extractor is a classifier, its ``histogram`` of the samples by class name, the numbers that were
+            ``expected``, and the names of ``missing`` and ``rare`` classes; else empty.
+        protocol: The stamp, plain data.
+        warnings: Sentences to print beside the numbers.
+    """
+
+    metrics: dict[str, float]
+    classes: dict[str, Any]
+    protocol: dict[str, Any]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain data for JSON."""
+        return dataclasses.asdict(self)
+
+
+class Evaluator:
+    """Compares samples of a model with real images that it was not trained on.
+
+    It is a plain object: no weights of the extractor and no state of a metric get into a model or a checkpoint. The
+    same seed gives the same samples on any number of processes. Real features are cached on disk.
+
+    Args:
+        extractor: ``auto`` (``fashion`` for Fashion-MNIST, else ``inception``), ``fashion``, ``inception``,
+            ``inception:FILE.pth``, a file written by ``lit-generative extractor``, or an :class:`Extractor`, which
+            wraps any module that maps images in [-1, 1] to features (B, D).
+        num_samples: Images to draw from the model. Papers use 50,000; the fewer, the higher the distance.
+        num_real: Images of the split to compare with; by default all.
+        split: Which real images.
+        batch_size: Images sampled at a time. It decides, with the seed, which samples are drawn.
+        seed: Seed of the samples.
+        cache_dir: Folder for real features; by default ``$LIT_GENERATIVE_CACHE``, else ``~/.cache/lit_generative``.
+
+    Raises:
+        ValueError: If a number is too small or the split is not one to evaluate on.
+    """
+
+    def __init__(
+        self,
+        extractor: str | Extractor = "auto",
+        num_samples: int = 2000,
+        num_real: int | None = None,
+        split: Literal["val", "test"] = "test",
+        batch_size: int = 250,
+        seed: int = 0,
+        cache_dir: str | None = None,
+    ) -> None:
+        bounds = {"num_samples": (num_samples, 6), "num_real": (num_real, 6), "batch_size": (batch_size, 1)}
+        for name, (value, least) in (bounds | {"seed": (seed, 0)}).items():
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if split not in ("val", "test"):
+            raise ValueError(f"split is {split!r}; it must be val or test, images that models are not trained on")
+        self.extractor = extractor
+        self.num_samples = num_samples
+        self.num_real = num_real
+        self.split: Literal["val", "test"] = split
+        self.batch_size = batch_size
+        self.seed = seed
+        self.cache = TensorCache(cache_dir)
+        self._loaded: Extractor | None = None
+
+    def check(self, data: "ImageDataModule") -> None:
+        """Load the extractor and try it on an image of the data's shape: to be called before a long training.
+
+        Raises:
+            FileNotFoundError: If the extractor's weights are missing.
+            ValueError: If the extractor does not exist, is damaged, or cannot take these images.
+        """
+        self._load_extractor(data)
+
+    def _load_extractor(self, data: "ImageDataModule") -> Extractor:
+        if self._loaded is None:
+            with isolate_rng():  # a network draws weights before it loads its own
+                self._loaded = load_extractor(default_extractor(data) if self.extractor == "auto" else self.extractor)
+        shape = tuple(data.image_shape)
+        try:
+            self._loaded(torch.zeros(1, *shape, device=self._loaded.device))
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(f"extractor {self._loaded.name!r} cannot take images of shape {shape}: {error}") from error
+        return self._loaded
+
+    @torch.no_grad()
+    def evaluate(self, model: "GenerativeModule", data: "ImageDataModule", *, progress: bool = True) -> Evaluation:
+        """Sample, compare, and say how; every process of a distributed run has to call it.
+
+        The global random state is left as it was.
+
+        Args:
+            model: What to evaluate, where it is and with the weights it has.
+            data: Where the real images come from.
+            progress: Show progress bars, on rank 0.
+
+        Raises:
+            FileNotFoundError: If the extractor's weights are missing.
+            ValueError: If extractor, data and model do not fit together.
+        """
+        if model.num_classes is not None and data.num_classes not in (None, model.num_classes):
+            raise ValueError(f"the model has num_classes={model.num_classes}, but {data.name} has {data.num_classes}")
+        device = torch.device("cpu") if model.device.type == "mps" else model.device  # MPS has no float64
+        extractor = self._load_extractor(data).to(device)
+        with isolate_rng():
+            real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
+            quality = SampleQuality(real.features.shape[1]).to(device)
+            quality.update(real.features, real=True)
+            broken = 0
+            for images in self._samples(model, data, real.label_counts, progress):
+                broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
+                for part in images.to(device).nan_to_num(0).clamp(-1, 1).split(extractor.max_batch):
+                    quality.update(extractor(part), real=False)
+        metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
+        classes = _classes(extractor, quality)
+        if classes:
+            metrics["missing_classes"] = float(len(classes["missing"]))
+        broken = int(gather(torch.tensor([broken], device=device)).sum())
+        stamp = self._stamp(model, data, extractor, real)
+        return Evaluation(metrics, classes, stamp, self._warnings(extractor, real, broken))
+
+    def _samples(
+        self, model: "GenerativeModule", data: "ImageDataModule", label_counts: Tensor | None, progress: bool
+    ) -> Iterator[Tensor]:
+        """This process's share of the samples: every ``world``-th batch, each with a random state of its own."""
+        rank, world = rank_and_world()
+        labels = self._labels(model, label_counts)
+        with counter("samples", self.num_samples, progress) as bar:
+            for batch in range(rank, -(-self.num_samples // self.batch_size), world):
+                start, stop = batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_samples)
+                seed = int(np.random.SeedSequence([self.seed, batch]).generate_state(1)[0])
+                torch.manual_seed(seed)  # for a sample() that ignores its generator
+                generator = torch.Generator(model.device).manual_seed(seed)
+                y = None if labels is None else labels[start:stop].to(model.device)
+                images = model.sample(stop - start, y, generator=generator)
+                if images.shape != (stop - start, *data.image_shape):
+                    raise ValueError(
+                        f"the model's samples have shape {tuple(images.shape)}, but the images of {data.name} have "
+                        f"{tuple(data.image_shape)}: it was trained on other data"
+                    )
+                yield images
+                bar.update(len(images))
+
+    def _labels(self, model: "GenerativeModule", label_counts: Tensor | None) -> Tensor | None:
+        """Labels (num_samples,) in the real images' proportions (equal ones if those have no labels), shuffled."""
+        if model.num_classes is None:
+            return None
+        counts = torch.ones(model.num_classes) if label_counts is None else label_counts
+        quantiles = (torch.arange(self.num_samples, dtype=torch.double) + 0.5) / self.num_samples
+        labels = torch.searchsorted(counts.double().cumsum(0) / counts.sum(), quantiles)
+        return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))]
+
+    def _stamp(
+        self, model: "GenerativeModule", data: "ImageDataModule", extractor: Extractor, real: Reference
+    ) -> dict[str, Any]:
+        return {
+            "extractor": extractor.name,
+            "extractor_sha256": extractor.digest,
+            "extractor_resizing": extractor.resizing,
+            "num_features": extractor.num_features,
+            "num_real": real.num_images,
+            "num_fake": self.num_samples,
+            "split": self.split,
+            "data": data.protocol(self.split),
+            "weights": model.weights,
+            **model.sampling,
+            "labels": None if model.num_classes is None else "as real" if real.label_counts is not None else "balanced",
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "kernel_distance": "unbiased over all pairs, (x.y / D + 1)^3",
+            "neighbours": {"precision_recall": 3, "density_coverage": 5},
+            "floor": {extractor.metric_names.get(name, name): value for name, value in real.floor.items()},
+            "num_floor": real.num_floor,
+            "versions": {name: _version(name) for name in _PACKAGES},
+        }
+
+    def _warnings(self, extractor: Extractor, real: Reference, broken: int) -> list[str]:
+        """What a reader of the numbers must know; empty for a protocol as in the papers."""
+        n, features = self.num_samples, extractor.num_features or 0
+        fewest = min(n, real.num_images)
+        is_fid = "fid" in extractor.metric_names.values()
+        cases = {
+            f"{broken} of {n} samples have values that are not finite; they count as gray or saturated": broken,
+            f"{fewest} images for {features} features: their covariance is singular": fewest <= features,
+            f"FID of {fewest} images: with fewer than 10,000 it is too high": is_fid and fewest < 10_000,
+            f"{n} samples against {real.num_images} real images: the distance is too high": n < real.num_images,
+            f"the floor is of {real.num_floor} training images, not {n}: there are no more": real.num_floor < n,
+        }
+        return [sentence for sentence, applies in cases.items() if applies]
+
+
+def _classes(extractor: Extractor, quality: SampleQuality) -> dict[str, Any]:
+    if extractor.class_names is None:
+        return {}
+    histogram = ClassHistogram(extractor.class_names).to(extractor.device)
+    histogram.update(extractor.classify(torch.cat(quality.real)), real=True)
+    histogram.update(extractor.classify(torch.cat(quality.fake)), real=False)
+    return histogram.compute()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"

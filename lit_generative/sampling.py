@@ -1,0 +1,76 @@
+"""How samples are drawn: checked, in evaluation mode, without gradients, and reproducibly."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lit_generative.core import GenerativeModule
+
+__all__ = ["sampling_mode"]
+
+
+def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate an implementation of ``sample``: check the arguments, then run it as sampling should run.
+
+    That is: in evaluation mode, without gradients, in the precision of the training, all randomness (that of
+    ``torch.distributions`` too) from ``generator``, and clamped to [-1, 1].
+    """
+
+    @functools.wraps(sample)
+    def checked(
+        self: "GenerativeModule", n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        y = _check_labels(self, n, y)
+        with _evaluating(self), _seeded_by(generator, self.device), _autocast(self):
+            return sample(self, n, y, generator=generator).float().clamp(-1, 1)
+
+    return checked
+
+
+def _check_labels(model: "GenerativeModule", n: int, y: Tensor | None) -> Tensor | None:
+    if n < 1:
+        raise ValueError(f"n={n}: the number of samples must be at least 1")
+    if model.num_classes is None:
+        if y is not None:
+            raise ValueError("y was given, but the model is unconditional (num_classes is not set)")
+        return None
+    if y is None or y.shape != (n,):
+        raise ValueError(f"y has shape {None if y is None else tuple(y.shape)}: a model of classes needs labels ({n},)")
+    if not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
+        raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: the classes are 0 to {model.num_classes - 1}")
+    return y.to(model.device)
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put every submodule into evaluation mode and each back into its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _seeded_by(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Draw torch's global randomness from ``generator``, and leave the global state as it was."""
+    if generator is None:
+        yield
+        return
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(seed))
+        yield
+
+
+def _autocast(model: "GenerativeModule") -> torch.autocast:
+    dtype = torch.float16 if model.precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(model.device.type, dtype=dtype, enabled=model.precision in ("16-mixed", "bf16-mixed"))

@@ -1,0 +1,176 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from lit_generative import VAE, Evaluator, ImageDataModule
+from lit_generative.callbacks import EMA, Evaluate
+from lit_generative.callbacks.evaluate import append_record
+from lit_generative.pictures import save_png
+
+MakeTrainer = Callable[..., L.Trainer]
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageDataModule:
+    return ImageDataModule(subset=40, batch_size=20)
+
+
+def small(**options: Any) -> Evaluator:
+    return Evaluator(**({"num_samples": 30, "num_real": 50} | options))
+
+
+@pytest.fixture
+def folder(data: ImageDataModule, tmp_path: Path) -> Path:
+    """A folder of 30 pictures, which are not known to be Fashion-MNIST."""
+    for i, image in enumerate(next(iter(data.loader("test", batch_size=30)))["image"]):
+        save_png(image, tmp_path / "pictures" / f"{i % 2}" / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_a_run_is_evaluated_at_its_end_with_the_average(
+    make_vae: Callable[..., VAE],
+    make_trainer: MakeTrainer,
+    data: ImageDataModule,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = make_vae()
+    trainer = make_trainer(callbacks=[Evaluate(small()), EMA(0.9)], max_epochs=2, limit_val_batches=1)
+    trainer.fit(model, datamodule=data)
+    (record,) = records(tmp_path)
+    assert (record["images_seen"], record["step"]) == (80, 4)
+    assert record["losses"].keys() == {"val/loss", "val/nelbo", "val/nll", "val/kl"}
+    assert record["metrics"]["frechet_distance"] > 0
+    stamp = record["protocol"]
+    assert (stamp["weights"], stamp["num_fake"], stamp["num_real"], stamp["split"]) == ("ema 0.9", 30, 50, "test")
+    assert stamp["floor"].keys() >= {"frechet_distance"}
+    printed = capsys.readouterr().out
+    assert "VAE after 80 images" in printed
+    assert f"{record['metrics']['frechet_distance']:.4g}" in printed
+
+
+def test_evaluations_in_between_are_logged_and_kept(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
+) -> None:
+    trainer = make_trainer(callbacks=[Evaluate(small(), every_n_epochs=2)], max_epochs=4, limit_val_batches=1)
+    trainer.fit(make_vae(), datamodule=data)
+    assert [record["images_seen"] for record in records(tmp_path)] == [80, 160, 160]
+    logged = trainer.callback_metrics["evaluation/frechet_distance"].item()
+    assert logged == pytest.approx(records(tmp_path)[1]["metrics"]["frechet_distance"])
+    assert records(tmp_path)[1]["metrics"] == records(tmp_path)[2]["metrics"]  # the same weights and seed
+
+
+def test_every_n_images_counts_images(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
+) -> None:
+    trainer = make_trainer(callbacks=[Evaluate(small(), every_n_images=100)], max_epochs=6, limit_val_batches=1)
+    trainer.fit(make_vae(), datamodule=data)
+    assert [record["images_seen"] for record in records(tmp_path)] == [120, 240, 240]
+
+
+def test_evaluating_does_not_disturb_the_training(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule
+) -> None:
+    finals = []
+    for callbacks in ([Evaluate(small(), every_n_epochs=1)], []):
+        model = make_vae()
+        torch.manual_seed(1)
+        make_trainer(callbacks=callbacks, max_epochs=2, limit_val_batches=1).fit(model, datamodule=data)
+        finals.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*finals)
+
+
+def test_a_test_adds_its_losses_and_its_evaluation(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
+) -> None:
+    append_record(tmp_path / "evaluation.json", {"earlier": 1})
+    trainer = make_trainer(callbacks=[Evaluate(small())], limit_test_batches=2)
+    trainer.test(make_vae(), datamodule=data, verbose=False)
+    earlier, record = records(tmp_path)
+    assert earlier == {"earlier": 1}
+    assert record["losses"]["test/loss"] == pytest.approx(trainer.callback_metrics["test/loss"].item())
+
+
+def test_a_missing_default_extractor_does_not_stop_the_run(
+    make_vae: Callable[..., VAE],
+    make_trainer: MakeTrainer,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    model = make_vae()
+    trainer = make_trainer(callbacks=[Evaluate(small(), every_n_epochs=1)], max_epochs=1)
+    trainer.fit(model, datamodule=ImageDataModule(str(folder), batch_size=10))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The quality of samples will not be measured: extractor inception needs its weights" in printed
+    assert "The quality of samples was not measured" in printed
+    assert "val/loss" in printed
+    assert model.images_seen == 20
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_a_missing_extractor_that_was_asked_for_is_an_error_before_training(
+    make_vae: Callable[..., VAE],
+    make_trainer: MakeTrainer,
+    data: ImageDataModule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    for extractor in ("inception", str(tmp_path / "none.safetensors")):
+        model = make_vae()
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            make_trainer(callbacks=[Evaluate(small(extractor=extractor))], max_epochs=1).fit(model, datamodule=data)
+        assert model.images_seen == 0
+
+
+def test_no_extractor_gets_into_the_checkpoint(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
+) -> None:
+    model = make_vae()
+    trainer = make_trainer(callbacks=[Evaluate(small())], max_epochs=1, limit_val_batches=1)
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    checkpoint = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    assert checkpoint["state_dict"].keys() == make_vae().state_dict().keys()
+    assert not checkpoint["callbacks"]
+    numbers = sum(p.numel() for p in model.parameters())
+    assert (tmp_path / "model.ckpt").stat().st_size < 3.2 * 4 * numbers  # weights and Adam's two moments
+
+
+def test_an_evaluation_needs_a_data_module(make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: Any) -> None:
+    with pytest.raises(ValueError, match="Evaluate needs a data module"):
+        make_trainer(callbacks=[Evaluate(small())], max_epochs=1).fit(make_vae(), data.loader("val"))
+
+
+@pytest.mark.parametrize("options", [{"every_n_epochs": 0}, {"every_n_images": -5}])
+def test_a_period_must_be_positive(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"every_n_\w+=-?\d: must be at least 1"):
+        Evaluate(small(), **options)
+
+
+def test_a_record_is_added_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run" / "evaluation.json"
+    append_record(path, {"a": 1})
+    append_record(path, {"a": 2})
+    assert os.listdir(path.parent) == ["evaluation.json"]
+
+    def fail(*paths: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        append_record(path, {"a": 3})
+    assert json.loads(path.read_text()) == [{"a": 1}, {"a": 2}]
