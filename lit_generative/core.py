@@ -1,6 +1,5 @@
 """GenerativeModule: the LightningModule that every model is, and all that callbacks and evaluation know of it."""
 
-import functools
 import inspect
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_generative.checkpoints import pack, read_checkpoint, unpack
-from lit_generative.description import Described, describe
+from lit_generative.description import Described, describe, factory_of
 
 __all__ = ["GenerativeModule"]
 
@@ -29,8 +28,8 @@ class GenerativeModule(Described, L.LightningModule):
 
     Args:
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
-        optimizer: Makes the optimizer from the parameters; a class or ``partial(AdamW, lr=1e-3)`` in Python, a
-            ``class_path`` with ``init_args`` in YAML.
+        optimizer: Makes the optimizer from the parameters; a class or ``partial(Adam, lr=1e-3)`` in Python, a
+            ``class_path`` with ``init_args`` in YAML. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule from the optimizer. It advances every step, and a
             ``total_steps`` that it takes (``OneCycleLR``) is filled in from the trainer.
 
@@ -46,12 +45,12 @@ class GenerativeModule(Described, L.LightningModule):
     def __init__(
         self,
         num_classes: int | None = None,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
+        optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.make_optimizer = optimizer
+        self.make_optimizer = optimizer or torch.optim.AdamW
         self.make_lr_scheduler = lr_scheduler
         self.images_seen = 0
         self.weights = "raw"
@@ -163,8 +162,8 @@ class GenerativeModule(Described, L.LightningModule):
         Raises:
             ValueError: If the schedule spans the whole training but the trainer's length is not known.
         """
-        factory = make.args[0] if isinstance(make, functools.partial) and make.args else make
-        if "total_steps" in inspect.signature(factory).parameters and not _keyword(make, "total_steps"):
+        takes_total_steps = "total_steps" in inspect.signature(factory_of(make)).parameters
+        if takes_total_steps and getattr(make, "keywords", {}).get("total_steps") is None:
             steps = self.trainer.estimated_stepping_batches
             # which has set up the training loader, before its place in the epoch is restored; let fit do it again
             self.trainer.fit_loop._combined_loader = None
@@ -238,7 +237,3 @@ class GenerativeModule(Described, L.LightningModule):
         except RuntimeError as error:
             raise ValueError(f"{checkpoint_path}: the weights do not fit the networks: {error}") from None
         return model
-
-
-def _keyword(make: Any, name: str) -> Any:
-    return getattr(make, "keywords", {}).get(name)

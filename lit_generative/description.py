@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["Described", "describe", "find", "rebuild"]
+__all__ = ["Described", "describe", "factory_of", "find", "rebuild"]
 
 
 class Described:
@@ -70,8 +71,7 @@ def describe(value: Any) -> Any:
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
         return {"class_path": _path(type(value)), "init_args": fields}
     if isinstance(value, functools.partial):
-        # jsonargparse makes partial(its own function, Class, **keywords) of a callable given in YAML
-        factory = value.args[0] if value.args and isinstance(value.args[0], type) else value.func
+        factory = factory_of(value)
         keywords = {key: describe(v) for key, v in value.keywords.items()}
         return {"partial": _path(factory), "keywords": keywords} if _may_build(factory) else _opaque(factory)
     if _may_build(value):
@@ -105,6 +105,13 @@ def rebuild(description: Any) -> Any:
     if "opaque" in keys:
         return _stand_in(**description)
     return {key: rebuild(value) for key, value in description.items()}
+
+
+def factory_of(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a partial calls in the end; jsonargparse makes ``partial(its own functions, Class, **keywords)``."""
+    if not isinstance(make, functools.partial):
+        return make
+    return next((value for value in make.args if isinstance(value, type)), make.func)
 
 
 def find(path: str) -> Any:

@@ -21,6 +21,7 @@ LAYERS = {
     "recipes": 0,
     "checkpoints": 1,
     "core": 1,
+    "sampling": 1,
     "loggers": 2,
     "data": 2,
     "evaluation": 2,
@@ -96,7 +97,7 @@ def test_maths_needs_torch_alone(path: Path) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_family_knows_its_maths_and_the_core(family: str) -> None:
-    allowed = {"core", "description", family}
+    allowed = {"core", "sampling", "description", family}
     assert {name.partition(".")[0] for name in own_imports(PACKAGE / family / "module.py")} <= allowed
 
 
@@ -108,7 +109,7 @@ def test_what_serves_all_families_knows_none(part: str) -> None:
 
 
 def test_the_core_needs_lightning_and_torch_alone() -> None:
-    for name in ("core", "checkpoints", "description"):
+    for name in ("core", "sampling", "checkpoints", "description"):
         others = {module.partition(".")[0] for module in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
         assert others <= {"torch", "lightning", "lit_generative"}
     assert "lightning" not in {name.partition(".")[0] for name in imports(PACKAGE / "description.py")}
@@ -119,6 +120,7 @@ def test_an_upward_import_would_be_found(tmp_path: Path, monkeypatch: pytest.Mon
     bad = tmp_path / "lit_generative" / "nn" / "bad.py"
     monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path / "lit_generative")
     (tmp_path / "lit_generative" / "core.py").touch()
-    for line in ("from lit_generative.core import X", "from ..core import X", "from .. import core", "import lit_generative.core"):
+    absolute, relative = "from lit_generative.core import X", "from ..core import X"
+    for line in (absolute, relative, "from .. import core", "import lit_generative.core"):
         bad.write_text(line)
         assert own_imports(bad) == {"core"}, line

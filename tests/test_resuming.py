@@ -75,7 +75,7 @@ def test_resumed_equals_unbroken_bit_for_bit(
             assert_identical(resumed[part], unbroken[part], f"resumed at step {stop}: {part}")
 
 
-def test_half_and_half_equals_the_whole(make_vae: Callable[..., VAE], make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_two_halves_equal_the_whole(make_vae: Callable[..., VAE], make_trainer: MakeTrainer, tmp_path: Path) -> None:
     def steps(n: int) -> L.Trainer:
         return make_trainer(max_steps=n, limit_val_batches=1, callbacks=[EMA(0.9)])
 

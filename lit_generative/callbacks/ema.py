@@ -23,8 +23,8 @@ class EMA(L.Callback):
         part: The submodule to average, for instance "generator"; None: the whole model.
 
     Raises:
-        ValueError: If ``decay`` is out of range, the model has no such part, or a ``ModelCheckpoint`` is to save weights
-            only, which Lightning does without asking any callback.
+        ValueError: If ``decay`` is out of range, the model has no such part, or a ``ModelCheckpoint`` is to save
+            weights only, which Lightning does without asking any callback.
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True, part: str | None = None) -> None:

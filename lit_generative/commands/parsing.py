@@ -52,6 +52,10 @@ def take_option(arguments: list[str], option: str) -> str | None:
 class Parser(LightningArgumentParser):
     """An argument parser whose errors are one sentence each, with the nearest valid names."""
 
+    def format_help(self) -> str:
+        """Return the help without the hundreds of classes of torch that an option would take."""
+        return re.sub(r"known\s+subclasses:\s+([^()]*)\)", _shorten, super().format_help())
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and exit with status 2."""
         if not self.exit_on_error:  # a parser within a parser, whose alternatives are still to be tried
@@ -64,24 +68,48 @@ class Parser(LightningArgumentParser):
 def explain(message: str, parser: LightningArgumentParser) -> str:
     """Shorten jsonargparse's nested report to the option it is about, its innermost reason and the nearest names."""
     path = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    classes = re.findall(r"Problem with given class_path '([^']+)'", message)
-    if found := re.search(r"Option '([^']+)' is not accepted", message):
-        name, owner = found[1], classes[-1] if classes else ""
+    if found := re.search(r"Option '([^']+)' is not accepted(?:.*?class_path='([^']+)')?", message):
+        before = re.findall(_CLASS, message[: found.start()])
+        name, owner = found[1], found[2] or (before[-1] if before else "")
         return f"--{path}.{name}: {owner} has no such option{_nearest(name, _parameters(owner))}"
     if found := re.search(r"Expected a path but (\S+) either|Expected a dot import path string: (\S+)", message):
         name = found[1] or found[2]
+        if name.rpartition(".")[2] in _class_names():
+            return f"--{path} {name}: that is a class of another kind than this option takes"
         return f"--{path} {name}: there is no such class{_nearest(name, _class_names())}"
     if found := re.search(r"[Uu]nrecognized arguments: (.*)", message):
         known = [option for option in parser._option_string_actions if option.startswith("--")]
         return f"unknown option {found[1]}{_nearest(found[1].split()[0], known)}"
     if found := re.search(r"the following arguments are required: (.*)", message):
         missing = [f"--{path}.{name}" if path else f"--{name}" for name in found[1].split(", ")]
-        return f"missing {', '.join(missing)}; recipes have them all: lit-generative recipes"
+        hint = "; recipes have them all: lit-generative recipes" if "--model" in missing[0] else ""
+        return f"missing {', '.join(missing)}{hint}"
+    if path and (kinds := _expected(message)):
+        given = re.search(r"(?:Got value|Given value): (?!Namespace|NestedArg)(.*)", message)
+        return f"--{path}{' ' + given[1] if given else ''}: expected {kinds}"
     reasons = [line.strip(" -") for line in message.splitlines() if not re.search(_WRAPPING, line) and line.strip(" -")]
     return f"--{path}: {reasons[0]}" if path and reasons else " ".join(reasons or message.split())
 
 
+_CLASS = r"Problem with given class_path '([^']+)'"
 _WRAPPING = r"Parser key|Does not validate|Subtypes:|Errors:|NoneType|Given value|Problem with given class_path"
+
+
+def _expected(message: str) -> str:
+    """Return the kinds of value that jsonargparse names, in words."""
+    kinds = re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", message, flags=re.MULTILINE)
+    words = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind) for kind in dict.fromkeys(kinds)]
+    words = [re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", word) for word in words if word != "NoneType"]
+    return " or ".join(words)
+
+
+def _shorten(listing: re.Match[str]) -> str:
+    """Keep this package's classes of a long list."""
+    names = re.sub(r"(\.)\s+|\s+", r"\1", listing[1]).split(",")
+    if len(names) < 20:
+        return listing[0]
+    own = [name.rpartition(".")[2] for name in names if name.startswith("lit_generative.")]
+    return f"for instance {', '.join(own) or ', '.join(names[:5])})"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

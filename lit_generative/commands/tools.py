@@ -1,9 +1,9 @@
 """``sample``, ``extractor`` and ``recipes``: plain functions whose signatures are their options."""
 
+import inspect
 from pathlib import Path
 
 import torch
-from jsonargparse import CLI
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from lit_generative.commands.parsing import Parser
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule
+from lit_generative.evaluation.train import train_extractor
 from lit_generative.pictures import save_png, tile
 from lit_generative.recipes import recipes as shipped_recipes
 
@@ -20,18 +21,29 @@ __all__ = ["extractor", "recipes", "sample"]
 
 def sample(arguments: list[str]) -> int:
     """Run ``lit-generative sample``."""
-    CLI(draw_samples, args=arguments, as_positional=False, parser_class=Parser, prog="lit-generative sample")
+    parser = Parser(
+        prog="lit-generative sample", allow_abbrev=False, description="Draw images from a trained model into PNG files."
+    )
+    parser.add_function_arguments(draw_samples)
+    draw_samples(**parser.instantiate_classes(parser.parse_args(arguments)).as_dict())
     return 0
 
 
 def extractor(arguments: list[str]) -> int:
     """Run ``lit-generative extractor``."""
-    CLI(train_own_extractor, args=arguments, as_positional=False, parser_class=Parser, prog="lit-generative extractor")
+    parser = Parser(
+        prog="lit-generative extractor", allow_abbrev=False, description="Train a feature extractor on labelled images."
+    )
+    parser.add_class_arguments(ImageDataModule, "data")
+    parser.add_function_arguments(train_extractor, skip={"data"})
+    options = parser.instantiate_classes(parser.parse_args(arguments))
+    train_extractor(**{name: options[name] for name in inspect.signature(train_extractor).parameters})
     return 0
 
 
 def recipes(arguments: list[str]) -> int:
     """Run ``lit-generative recipes``."""
+    Parser(prog="lit-generative recipes", description="List the recipes that ship.").parse_args(arguments)
     table = Table("recipe", "what it is", "measured", title_justify="left")
     for recipe in shipped_recipes():
         table.add_row(recipe.name, recipe.summary, recipe.cost)
@@ -64,6 +76,8 @@ def draw_samples(
     taken = next(output.glob("sample_*.png"), None) or (grid if grid is not None and grid.exists() else None)
     if taken is not None:
         raise ValueError(f"{taken} is there already; give another output, nothing is overwritten")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output={output} is a file; give a folder")
     if num_samples < 1 or batch_size < 1:
         raise ValueError(f"num_samples={num_samples}, batch_size={batch_size}: both must be at least 1")
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(_device(device))
@@ -83,20 +97,6 @@ def draw_samples(
     print(f"{num_samples} images in {output}" + (f", all of them in {grid}" if grid else ""))
 
 
-def train_own_extractor(data: ImageDataModule, output: Path, epochs: int = 20, seed: int = 0) -> None:
-    """Train a classifier whose features evaluation can use (``--evaluation.extractor FILE.safetensors``).
-
-    Args:
-        data: Labelled images.
-        output: The file to write, ending in .safetensors.
-        epochs: Passes over the training images.
-        seed: Seed of weights, order and augmentation.
-    """
-    from lit_generative.evaluation.train import train_extractor
-
-    train_extractor(data, str(output), epochs=epochs, seed=seed)
-
-
 def _labels(model: GenerativeModule, num_samples: int, labels: list[int] | None) -> Tensor | None:
     if model.num_classes is None:
         if labels is not None:
@@ -110,6 +110,6 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device={name!r}: use auto, cpu, cuda or cuda:N") from None
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device={name!r} is not there: use auto, cpu, cuda or cuda:N") from None

@@ -1,6 +1,5 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with recipes, and a folder for each run."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,11 @@ from lit_generative.evaluation import Evaluator
 
 __all__ = ["run_trainer"]
 
+USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [OPTIONS]"} | {
+    command: f"lit-generative {command} --ckpt_path CKPT [OPTIONS]" for command in ("validate", "test", "predict")
+}
+HELP = """`lit-generative recipes` lists the recipes. The options of the data, of a model and of its parts are listed by
+--data.help ImageDataModule, --model.help VAE and, with a recipe, --model.encoder.help ConvEncoder."""
 NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
 
 
@@ -34,16 +38,24 @@ def run_trainer(command: str, arguments: list[str]) -> int:
     checkpoint_path = take_option(arguments, "--ckpt_path")
     checkpoint = None if checkpoint_path is None else read_checkpoint(checkpoint_path)  # a bad file ends here
     has_model = bool(recipe_names) or take_option(arguments, "--model") or take_option(arguments, "--model.class_path")
-    if not (has_model or checkpoint_path or {"-h", "--help"} & set(arguments)):
+    wants_help = any(argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in arguments)
+    if not (has_model or checkpoint_path or wants_help):
         hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else "--ckpt_path CKPT"
         raise ValueError(f"no model is given; add for instance {hint}")
-    sys.argv = [sys.argv[0], command, *arguments]  # the script itself: ddp starts it again for each device
-    runs = {} if checkpoint is None else checkpoint["lit_generative"].get("runs", {})
-    if command == "fit" or checkpoint_path is None or checkpoint is None or has_model:
-        TrainerCLI.start(command, "-".join(recipe_names), runs, {"subclass_mode_model": True})
-    else:
-        TrainerCLI.start(command, command, runs, {}, checkpoint_path, checkpoint["lit_generative"])
+    saved = {} if checkpoint is None else checkpoint["lit_generative"]
+    restores = command != "fit" and checkpoint is not None and not has_model
+    run_name = command if restores else "-".join(recipe_names)
+    TrainerCLI(command, arguments, run_name, saved, checkpoint_path if restores else None)
     return 0
+
+
+def restored(checkpoint_path: str) -> GenerativeModule:
+    """Load the model of a checkpoint.
+
+    Args:
+        checkpoint_path: What was given as ckpt_path.
+    """
+    return GenerativeModule.load_from_checkpoint(checkpoint_path)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -52,55 +64,52 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Hand it over; that of ``test`` goes under ``test``, since the run may be the training's own."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        for logger in trainer.loggers:
+        for logger in trainer.loggers[1:]:  # the first is the folder's own, which has the file
             logger.log_hyperparams(config if stage == "fit" else {stage: config})
 
 
 class TrainerCLI(LightningCLI):
     """LightningCLI for a GenerativeModule and its data, with a folder for each run."""
 
-    command: str
-    run_name: str
-    runs: dict[str, str]
-    saved: dict[str, Any]
-    checkpoint_path: str | None
-
-    @classmethod
-    def start(
-        cls,
+    def __init__(
+        self,
         command: str,
+        arguments: list[str],
         run_name: str,
-        runs: dict[str, str],
-        options: dict[str, Any],
-        checkpoint_path: str | None = None,
-        saved: dict[str, Any] | None = None,
+        saved: dict[str, Any],
+        checkpoint_path: str | None,
     ) -> None:
-        """Parse ``sys.argv``, build everything and run ``command``.
+        """Parse ``arguments``, build everything and run ``command``.
 
-        ``saved`` is what a checkpoint says of itself, ``runs`` the runs it was saved in, by the loggers' class names.
+        Args:
+            command: fit, validate, test or predict.
+            arguments: The command's options.
+            run_name: What the run's folder is called.
+            saved: What the checkpoint that was given says of itself; empty if none was.
+            checkpoint_path: The checkpoint to take the model itself from; None: the configuration says what it is.
         """
+        self.command = command
+        self.run_name = run_name
+        self.saved = saved
+        self.checkpoint_path = checkpoint_path
 
-        def restored() -> GenerativeModule:
-            return GenerativeModule.load_from_checkpoint(checkpoint_path or "")
-
-        # one class per command: LightningCLI would build the parsers of all four, which takes seconds
-        namespace: dict[str, Any] = {"command": command, "run_name": run_name, "runs": runs}
-        namespace |= {"saved": saved or {}, "checkpoint_path": checkpoint_path}
-        type(cls.__name__, (cls,), namespace)(
-            restored if saved else GenerativeModule,
+        super().__init__(
+            GenerativeModule if checkpoint_path is None else restored,
             L.LightningDataModule,
+            subclass_mode_model=checkpoint_path is None,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
             parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
-            **options,
+            args=[command, *arguments],
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the one command that runs."""
+        """Return the one command that runs: the parsers of all four take seconds to build."""
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -118,11 +127,12 @@ class TrainerCLI(LightningCLI):
                 "trainer.enable_model_summary": False,
             }
         )
-        if self.saved:
-            folder = Path(self.checkpoint_path or "").parent
+        if self.checkpoint_path is not None:
+            folder = Path(self.checkpoint_path).parent
             root = str(folder.parent) if folder.name == "checkpoints" else "runs"
             precision = self.saved["state"]["precision"]
             parser.set_defaults({"trainer.precision": precision, "trainer.default_root_dir": root})
+            parser.set_defaults({"model.checkpoint_path": self.checkpoint_path})
             if self.saved["data"]:
                 parser.set_defaults({"data": self.saved["data"]})
             return
@@ -152,7 +162,7 @@ class TrainerCLI(LightningCLI):
             if isinstance(logger, None | bool):
                 continue
             options = logger.get("init_args", {})
-            run = self.runs.get(logger["class_path"].rpartition(".")[2])
+            run = self.saved.get("runs", {}).get(logger["class_path"].rpartition(".")[2])
             for name, value in {"save_dir": config["default_root_dir"], "id": run}.items():
                 if name in options and options[name] is None:
                     options[name] = value

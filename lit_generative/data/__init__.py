@@ -1,5 +1,5 @@
 """Every source of images behind one data module; the embedded Fashion-MNIST subset."""
 
-from .module import ImageDataModule
+from lit_generative.data.module import ImageDataModule
 
 __all__ = ["ImageDataModule"]

@@ -6,12 +6,12 @@ import json
 import math
 from typing import Any, cast
 
-from .decode import Decoder
-from .images import DecodedImages, EncodedImages
-from .opening import Parts
-from .sources import Source
-from .splits import Part
-from .streams import StreamedPart
+from lit_generative.data.decode import Decoder
+from lit_generative.data.images import DecodedImages, EncodedImages
+from lit_generative.data.opening import Parts
+from lit_generative.data.sources import Source
+from lit_generative.data.splits import Part
+from lit_generative.data.streams import StreamedPart
 
 __all__ = ["Catalog"]
 

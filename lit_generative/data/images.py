@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from .decode import Decoder, ImageReadError, attempt
-from .samplers import Picks, rank_and_world
-from .splits import Part
+from lit_generative.data.decode import Decoder, ImageReadError, attempt
+from lit_generative.data.samplers import Picks, rank_and_world
+from lit_generative.data.splits import Part
 
 __all__ = ["DecodedImages", "EncodedImages", "to_batch"]
 

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..description import Described
-from .catalog import Catalog
-from .decode import check_background
-from .images import DecodedImages, EncodedImages
-from .loaders import ResumableLoader
-from .opening import choose_decoder, open_parts
-from .samplers import SequentialBatches, ShuffledBatches
-from .sources import open_source
-from .splits import spread
-from .streams import StreamedImages, StreamedPart
+from lit_generative.data.catalog import Catalog
+from lit_generative.data.decode import check_background
+from lit_generative.data.images import DecodedImages, EncodedImages
+from lit_generative.data.loaders import ResumableLoader
+from lit_generative.data.opening import choose_decoder, open_parts
+from lit_generative.data.samplers import SequentialBatches, ShuffledBatches
+from lit_generative.data.sources import open_source
+from lit_generative.data.splits import spread
+from lit_generative.data.streams import StreamedImages, StreamedPart
+from lit_generative.description import Described
 
 __all__ = ["ImageDataModule", "Split"]
 
@@ -189,6 +189,10 @@ class ImageDataModule(Described, L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Test images in order."""
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Test images in order; ``predict`` draws a sample for each."""
         return self.loader("test")
 
     def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> DataLoader:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .columns import Classes, find_image_column, find_label_column, read_labels
-from .decode import Decoder, different_sizes, survey
-from .sources import Source
-from .splits import Part, Share, shares, spread_evenly
-from .streams import StreamedPart
+from lit_generative.data.columns import Classes, find_image_column, find_label_column, read_labels
+from lit_generative.data.decode import Decoder, different_sizes, survey
+from lit_generative.data.sources import Source
+from lit_generative.data.splits import Part, Share, shares, spread_evenly
+from lit_generative.data.streams import StreamedPart
 
 __all__ = ["Parts", "choose_decoder", "open_parts"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from .decode import IN_ZIP
-from .folders import images_table, is_image, list_files, list_zip
-from .idx import find_idx, idx_table
+from lit_generative.data.decode import IN_ZIP
+from lit_generative.data.folders import images_table, is_image, list_files, list_zip
+from lit_generative.data.idx import find_idx, idx_table
 
 if TYPE_CHECKING:  # importing datasets takes a second; only those who open data pay for it
     import datasets

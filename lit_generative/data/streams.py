@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from .columns import Classes
-from .decode import Decoder, ImageReadError, attempt
-from .images import to_batch
-from .samplers import rank_and_world
-from .splits import EMPTY, Share, place_by_content
+from lit_generative.data.columns import Classes
+from lit_generative.data.decode import Decoder, ImageReadError, attempt
+from lit_generative.data.images import to_batch
+from lit_generative.data.samplers import rank_and_world
+from lit_generative.data.splits import EMPTY, Share, place_by_content
 
 if TYPE_CHECKING:
     import datasets

@@ -27,6 +27,9 @@ class ConvEncoder(Described, nn.Module):
         widths: Channels at each level, from the finest (half the image's size) to the coarsest.
         blocks: Residual blocks a level.
         num_classes: For q(z|x, y): how many classes there are.
+
+    Raises:
+        ValueError: If ``widths`` is empty.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class ConvEncoder(Described, nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
+        _check_widths(widths)
         self.padding = _padding(height, width, 2 ** len(widths))
         levels: list[nn.Module] = []
         for level, to_width in enumerate(widths):
@@ -67,6 +71,9 @@ class ConvDecoder(Described, nn.Module):
         widths: Channels at each level, from the finest (half the image's size) to the coarsest.
         blocks: Residual blocks a level.
         num_classes: For p(x|z, y): how many classes there are.
+
+    Raises:
+        ValueError: If ``widths`` is empty.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class ConvDecoder(Described, nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
+        _check_widths(widths)
         self.padding = _padding(height, width, 2 ** len(widths))
         self.coarsest = (widths[-1], _coarsest(height, len(widths)), _coarsest(width, len(widths)))
         self.classes = ClassEmbedding(num_classes, latent_dim)
@@ -96,6 +104,11 @@ class ConvDecoder(Described, nn.Module):
         """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
         x = self.stem(self.classes(z, y)).unflatten(1, self.coarsest).to(memory_format=torch.channels_last)
         return F.pad(self.levels(x), [-side for side in self.padding])
+
+
+def _check_widths(widths: Sequence[int]) -> None:
+    if not widths:
+        raise ValueError(f"widths={widths}: give the channels of at least one level, for instance [64, 128]")
 
 
 def _coarsest(size: int, levels: int) -> int:

@@ -23,7 +23,7 @@ class MLPEncoder(Described, nn.Module):
     Args:
         image_shape: (C, H, W) of the images.
         latent_dim: The size of z.
-        hidden: Widths of the hidden layers, first to last.
+        hidden: Widths of the hidden layers, first to last; none make the network linear.
         num_classes: For q(z|x, y): how many classes there are.
     """
 
@@ -31,9 +31,10 @@ class MLPEncoder(Described, nn.Module):
         self, image_shape: ImageShape, latent_dim: int, hidden: Sequence[int] = (400,), num_classes: int | None = None
     ) -> None:
         super().__init__()
-        self.layers = _hidden_layers([prod(image_shape), *hidden])
-        self.classes = ClassEmbedding(num_classes, hidden[-1])
-        self.head = nn.Linear(hidden[-1], 2 * latent_dim)
+        sizes = [prod(image_shape), *hidden]
+        self.layers = _hidden_layers(sizes)
+        self.classes = ClassEmbedding(num_classes, sizes[-1])
+        self.head = nn.Linear(sizes[-1], 2 * latent_dim)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Independent:
         """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
@@ -46,7 +47,7 @@ class MLPDecoder(Described, nn.Module):
     Args:
         image_shape: (C, H, W) of the images.
         latent_dim: The size of z.
-        hidden: Widths of the hidden layers, first to last.
+        hidden: Widths of the hidden layers, first to last; none make the network linear.
         num_classes: For p(x|z, y): how many classes there are.
     """
 
@@ -56,8 +57,9 @@ class MLPDecoder(Described, nn.Module):
         super().__init__()
         self.image_shape = image_shape
         self.classes = ClassEmbedding(num_classes, latent_dim)
-        self.layers = _hidden_layers([latent_dim, *hidden])
-        self.head = nn.Linear(hidden[-1], prod(image_shape))
+        sizes = [latent_dim, *hidden]
+        self.layers = _hidden_layers(sizes)
+        self.head = nn.Linear(sizes[-1], prod(image_shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""

@@ -28,7 +28,7 @@ class VAE(GenerativeModule):
         likelihood: Maps these to a distribution over images.
         latent_dim: The size of z.
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
-        optimizer: Makes the optimizer from the parameters.
+        optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
     """
 
@@ -41,7 +41,7 @@ class VAE(GenerativeModule):
         likelihood: Likelihood,
         latent_dim: int,
         num_classes: int | None = None,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
+        optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)

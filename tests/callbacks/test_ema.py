@@ -78,7 +78,9 @@ def test_a_part_is_averaged_and_the_rest_is_not(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule
 ) -> None:
     model, watch = make_vae(), Watch()
-    make_trainer(callbacks=[watch, EMA(0.9, part="decoder")], max_steps=4, limit_val_batches=0).fit(model, datamodule=data)
+    make_trainer(callbacks=[watch, EMA(0.9, part="decoder")], max_steps=4, limit_val_batches=0).fit(
+        model, datamodule=data
+    )
     names = [name for name, _ in model.named_parameters()]
     expected = by_hand(watch.trained, 0.9, True)
     for name, value, average, trained in zip(names, weights(model), expected, watch.trained[4], strict=True):
@@ -155,7 +157,7 @@ def test_a_decay_that_is_none_is_refused(decay: float) -> None:
 def test_a_part_that_is_not_there_is_refused(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule
 ) -> None:
-    with pytest.raises(ValueError, match="part='generator': .* it has encoder, decoder, likelihood"):
+    with pytest.raises(ValueError, match=r"part='generator': .* it has encoder, decoder, likelihood"):
         make_trainer(callbacks=[EMA(part="generator")], max_steps=1).fit(make_vae(), datamodule=data)
 
 
@@ -164,5 +166,5 @@ def test_checkpoints_without_the_average_are_refused(
 ) -> None:
     keep = ModelCheckpoint(tmp_path, save_weights_only=True)
     trainer = make_trainer(callbacks=[EMA(), keep], max_steps=1, enable_checkpointing=True)
-    with pytest.raises(ValueError, match="save_weights_only=True: .*leaves the average out"):
+    with pytest.raises(ValueError, match=r"save_weights_only=True: .*leaves the average out"):
         trainer.fit(make_vae(), datamodule=data)

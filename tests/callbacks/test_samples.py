@@ -10,6 +10,8 @@ import pytest
 import torch
 from lightning.pytorch.loggers import Logger
 from PIL import Image
+from torch import Tensor
+from torch.distributions import Distribution
 
 from lit_generative import VAE, ImageDataModule
 from lit_generative.callbacks import SampleGrid, SampleWriter
@@ -22,33 +24,43 @@ def data() -> ImageDataModule:
     return ImageDataModule(subset=40, batch_size=20)
 
 
-class Pictures(Logger):
-    """A logger that takes images, as W&B's does."""
+class Numbers(Logger):
+    """A logger that takes no images."""
 
-    name, version = "pictures", 0
+    name, version = "numbers", 0
 
     def __init__(self) -> None:
         super().__init__()
         self.logged: list[tuple[str, Any, int | None]] = []
 
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Take numbers."""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Take options."""
+
+
+class Pictures(Numbers):
+    """A logger that takes images, as W&B's does."""
+
     def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
         self.logged.append((key, images[0], step))
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Take numbers too."""
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Take options too."""
-
-
-class Board(Pictures):
+class Board(Numbers):
     """A logger that takes images through its experiment, as TensorBoard's does."""
-
-    log_image = None  # type: ignore[assignment]
 
     @property
     def experiment(self) -> Any:
         return SimpleNamespace(add_image=lambda key, image, step: self.logged.append((key, image, step)))
+
+
+class Asked(VAE):
+    """Remembers the labels that it was last asked for."""
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        self.labels = y
+        return super().decode(z, y)
 
 
 def still(model: VAE) -> VAE:
@@ -99,12 +111,9 @@ def test_a_grid_every_n_epochs_and_at_the_end(
 def test_a_conditional_model_shows_a_class_a_column(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
 ) -> None:
-    model = make_vae(num_classes=10)
-    asked: list[Any] = []
-    sample = model.sample
-    model.sample = lambda n, y=None, **options: (asked.append(y), sample(n, y, **options))[1]  # type: ignore[method-assign]
+    model = make_vae(Asked, num_classes=10)
     make_trainer(callbacks=[SampleGrid(25)], max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
-    assert asked[0].tolist() == [*range(10), *range(10), *range(5)]
+    assert model.labels.tolist() == [*range(10), *range(10), *range(5)]
     (path,) = (tmp_path / "grids").iterdir()
     assert pixels(path).shape == (3 * 30 - 2, 10 * 30 - 2)
 
@@ -123,7 +132,7 @@ def test_drawing_does_not_disturb_the_training(
 
 @pytest.mark.parametrize("logger", [Pictures(), Board()], ids=["log_image", "add_image"])
 def test_loggers_that_take_images_get_the_grid(
-    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, logger: Pictures, tmp_path: Path
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, logger: Numbers, tmp_path: Path
 ) -> None:
     trainer = make_trainer(callbacks=[SampleGrid(4)], logger=logger, max_steps=2, limit_val_batches=0)
     trainer.fit(make_vae(), datamodule=data)

@@ -136,7 +136,7 @@ def test_a_rebuilt_model_draws_the_same_images(case: tuple[VAE, Tensor, Tensor |
     assert torch.equal(*draws)
 
 
-@pytest.mark.parametrize("labels", [torch.arange(6) + 5, torch.arange(6) - 1, torch.arange(5), torch.zeros(6, 1).long()])
+@pytest.mark.parametrize("labels", [torch.arange(6) + 5, torch.arange(6) - 1, torch.arange(5), torch.ones(6, 1).long()])
 def test_labels_that_are_no_classes_are_refused(labels: Tensor) -> None:
     with pytest.raises(ValueError, match=r"^y has (labels|shape) .*(0 to 9|\(6,\))"):
         build("mlp", "gaussian", 10, (1, 28, 28)).sample(6, labels)

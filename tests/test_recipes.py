@@ -1,0 +1,78 @@
+"""Every YAML file that ships is read, built, and short."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_generative import GenerativeModule
+from lit_generative.cli import main
+from lit_generative.commands import trainer
+from lit_generative.commands.parsing import resolve_recipes, take_option
+from lit_generative.recipes import configs_folder, recipes, resolve
+
+SHIPPED = {recipe.name: recipe for recipe in recipes()}
+EXPERIMENTS = [name for name in SHIPPED if not name.startswith("extras/")]
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """Build what a command line says, and do not run it."""
+    found: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trainer.TrainerCLI, "_run_subcommand", lambda cli, command: found.append(cli))
+    return found
+
+
+def test_there_are_recipes() -> None:
+    assert {"vae/fashion", "vae/mlp"} <= SHIPPED.keys()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_recipe_is_short_and_says_what_it_is(name: str) -> None:
+    lines = SHIPPED[name].path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert SHIPPED[name].summary == lines[0].removeprefix("# ")
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_built(name: str, built: list[Any]) -> None:
+    assert main(["fit", "--config", name, "--trainer.accelerator", "cpu"]) == 0
+    (cli,) = built
+    assert isinstance(cli.model, GenerativeModule)
+    assert Path(cli.trainer.log_dir).parts[:3] == ("runs", *name.split("/"))
+    y = torch.zeros(2, dtype=torch.long) if cli.model.num_classes else None
+    assert cli.model.sample(2, y).shape == (2, *cli.datamodule.image_shape)
+    x = torch.zeros(2, *cli.datamodule.image_shape)
+    assert torch.isfinite(cli.model.losses(x, y)["loss"]).all()
+
+
+def test_a_recipe_is_meant_by_its_name_or_its_file(tmp_path: Path) -> None:
+    shipped = configs_folder() / "vae" / "mlp.yaml"
+    assert resolve("vae/mlp") == resolve("vae/mlp.yaml") == resolve(str(shipped)) == shipped
+    (tmp_path / "own.yaml").touch()
+    assert resolve(str(tmp_path / "own.yaml")) == tmp_path / "own.yaml"
+    with pytest.raises(FileNotFoundError, match=r"--config vae/mpl: neither a file nor .*are vae/mlp"):
+        resolve("vae/mpl")
+
+
+def test_recipes_are_resolved_wherever_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").touch()
+    configs = configs_folder()
+    arguments = ["--config", "vae/mlp", "--config=extras/debug", "-c", "own.yaml", "--seed_everything", "1"]
+    resolved, names = resolve_recipes(arguments)
+    assert resolved == [
+        *("--config", str(configs / "vae/mlp.yaml"), f"--config={configs / 'extras/debug.yaml'}"),
+        *("-c", "own.yaml", "--seed_everything", "1"),
+    ]
+    assert names == ["vae/mlp", "own"]
+
+
+def test_the_last_value_of_an_option_counts() -> None:
+    assert take_option(["--a", "1", "--a=2", "--b", "3"], "--a") == "2"
+    assert take_option(["--a"], "--a") == ""
+    assert take_option(["--ab", "1"], "--a") is None
