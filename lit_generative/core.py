@@ -190,8 +190,9 @@ class GenerativeModule(Described, L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
-        assert self.noise_seed is not None
-        torch.manual_seed((self.noise_seed + self.images_seen * self.trainer.world_size + self.global_rank) % 2**63)
+        torch.manual_seed(
+            hash((self.noise_seed, self.images_seen, self.global_rank)) % 2**63
+        )  # the same in any process
 
     # ---------------------------------------------------------------- checkpoints
 

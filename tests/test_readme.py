@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import wandb
 from PIL import Image
 
 from lit_generative import ImageDataModule
@@ -56,6 +57,7 @@ def test_every_command_of_the_readme_runs_in_turn(
             arguments = shlex.split(line)[1:]
             assert main([*arguments, *shlex.split(small(arguments[0]))]) == 0, (line, capsys.readouterr().err)
     assert Image.open("grid.png").mode == "L"
+    wandb.finish()  # or the next test's logger would go on with this run
 
 
 def small(command: str) -> str:

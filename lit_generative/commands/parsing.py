@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
@@ -52,9 +52,9 @@ def take_option(arguments: list[str], option: str) -> str | None:
 class Parser(LightningArgumentParser):
     """An argument parser whose errors are one sentence each, with the nearest valid names."""
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the help without the hundreds of classes of torch that an option would take."""
-        return re.sub(r"known\s+subclasses:\s+([^()]*)\)", _shorten, super().format_help())
+        return re.sub(r"known\s+subclasses:\s+([^()]*)\)", _shorten, super().format_help(*args, **kwargs))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and exit with status 2."""
@@ -104,12 +104,12 @@ def _expected(message: str) -> str:
 
 
 def _shorten(listing: re.Match[str]) -> str:
-    """Keep this package's classes of a long list."""
+    """Keep this package's networks of a long list."""
     names = re.sub(r"(\.)\s+|\s+", r"\1", listing[1]).split(",")
     if len(names) < 20:
         return listing[0]
-    own = [name.rpartition(".")[2] for name in names if name.startswith("lit_generative.")]
-    return f"for instance {', '.join(own) or ', '.join(names[:5])})"
+    networks = [name.rpartition(".")[2] for name in names if re.fullmatch(r"lit_generative\.nn\.\w+", name)]
+    return f"for instance {', '.join(networks or names[:5])})"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

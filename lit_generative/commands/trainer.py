@@ -101,7 +101,7 @@ class TrainerCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
             parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False},
+            parser_kwargs={"allow_abbrev": False, command: {"usage": USAGE[command], "description": HELP}},
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},

@@ -70,10 +70,10 @@ def open_source(
     if os.sep in dataset or path.suffix:
         raise FileNotFoundError(f"dataset={dataset!r}: there is no such file or folder")
     nearest = difflib.get_close_matches(dataset, EMBEDDED, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise ValueError(
-        f"dataset={dataset!r} is neither an embedded set nor a path; {hint}"
-        f"The embedded sets: {', '.join(EMBEDDED)}. Or give a hub id (owner/name), a folder of images or a file"
+        f"dataset={dataset!r} is neither an embedded set nor a path{hint} "
+        f"(embedded sets: {', '.join(EMBEDDED)}; or give a hub id owner/name, a folder of images or a file)"
     )
 
 
