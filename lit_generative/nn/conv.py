@@ -5,7 +5,7 @@ costliest layers, and keep their weights in channels_last, which bf16 convolutio
 """
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.distributions import Independent
 from torch.nn import functional as F
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ClassEmbedding, ImageShape, ResidualBlock, diagonal_normal
+from lit_generative.nn.layers import ClassEmbedding, ImageShape, ResidualBlock, diagonal_normal, hidden_layers
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -26,6 +26,8 @@ class ConvEncoder(Described, nn.Module):
         latent_dim: The size of z.
         widths: Channels at each level, from the finest (half the image's size) to the coarsest.
         blocks: Residual blocks a level.
+        hidden: Widths of fully connected layers between the coarsest level and z, from the image's side. They let the
+            parts of an image depend on each other, so that samples from the prior hold together.
         num_classes: For q(z|x, y): how many classes there are.
 
     Raises:
@@ -38,6 +40,7 @@ class ConvEncoder(Described, nn.Module):
         latent_dim: int,
         widths: Sequence[int] = (64, 128),
         blocks: int = 1,
+        hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -51,14 +54,16 @@ class ConvEncoder(Described, nn.Module):
             levels += [ResidualBlock(to_width) for _ in range(blocks)]
         self.levels = nn.Sequential(*levels)
         features = widths[-1] * _coarsest(height, len(widths)) * _coarsest(width, len(widths))
-        self.classes = ClassEmbedding(num_classes, features)
-        self.head = nn.Linear(features, 2 * latent_dim)
+        sizes = [features, *hidden]
+        self.hidden = hidden_layers(sizes, nn.SiLU)
+        self.classes = ClassEmbedding(num_classes, sizes[-1])
+        self.head = nn.Linear(sizes[-1], 2 * latent_dim)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Independent:
         """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
         x = F.pad(x, self.padding, mode="replicate").to(memory_format=torch.channels_last)
-        features = F.silu(self.levels(x)).flatten(1)
+        features = self.hidden(F.silu(self.levels(x)).flatten(1))
         return diagonal_normal(self.head(self.classes(features, y)))
 
 
@@ -70,6 +75,8 @@ class ConvDecoder(Described, nn.Module):
         latent_dim: The size of z.
         widths: Channels at each level, from the finest (half the image's size) to the coarsest.
         blocks: Residual blocks a level.
+        hidden: Widths of fully connected layers between the coarsest level and z, from the image's side. They let the
+            parts of an image depend on each other, so that samples from the prior hold together.
         num_classes: For p(x|z, y): how many classes there are.
 
     Raises:
@@ -82,6 +89,7 @@ class ConvDecoder(Described, nn.Module):
         latent_dim: int,
         widths: Sequence[int] = (64, 128),
         blocks: int = 1,
+        hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -90,7 +98,9 @@ class ConvDecoder(Described, nn.Module):
         self.padding = _padding(height, width, 2 ** len(widths))
         self.coarsest = (widths[-1], _coarsest(height, len(widths)), _coarsest(width, len(widths)))
         self.classes = ClassEmbedding(num_classes, latent_dim)
-        self.stem = nn.Linear(latent_dim, self.coarsest[0] * self.coarsest[1] * self.coarsest[2])
+        sizes = [latent_dim, *reversed(hidden)]
+        self.hidden = hidden_layers(sizes, nn.SiLU)
+        self.stem = nn.Linear(sizes[-1], prod(self.coarsest))
         levels: list[nn.Module] = []
         for level, from_width in reversed(list(enumerate(widths))):
             to_width = 4 * (widths[level - 1] if level else channels)
@@ -102,7 +112,7 @@ class ConvDecoder(Described, nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
-        x = self.stem(self.classes(z, y)).unflatten(1, self.coarsest).to(memory_format=torch.channels_last)
+        x = self.stem(self.hidden(self.classes(z, y))).unflatten(1, self.coarsest).to(memory_format=torch.channels_last)
         return F.pad(self.levels(x), [-side for side in self.padding])
 
 

@@ -1,11 +1,14 @@
 """What several networks share."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
-__all__ = ["ChannelNorm", "ClassEmbedding", "ImageShape", "ResidualBlock", "diagonal_normal"]
+__all__ = ["ChannelNorm", "ClassEmbedding", "ImageShape", "ResidualBlock", "diagonal_normal", "hidden_layers"]
 
 ImageShape = tuple[int, int, int]
 
@@ -63,6 +66,11 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+def hidden_layers(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Return fully connected layers from (B, sizes[0]) to (B, sizes[-1]), each followed by the activation."""
+    return nn.Sequential(*[layer for i, o in pairwise(sizes) for layer in (nn.Linear(i, o), activation())])
 
 
 def diagonal_normal(parameters: Tensor) -> Independent:

@@ -1,20 +1,15 @@
 """Multilayer perceptrons on flattened images."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ClassEmbedding, ImageShape, diagonal_normal
+from lit_generative.nn.layers import ClassEmbedding, ImageShape, diagonal_normal, hidden_layers
 
 __all__ = ["MLPDecoder", "MLPEncoder"]
-
-
-def _hidden_layers(sizes: Sequence[int]) -> nn.Sequential:
-    return nn.Sequential(*[layer for i, o in pairwise(sizes) for layer in (nn.Linear(i, o), nn.ReLU())])
 
 
 class MLPEncoder(Described, nn.Module):
@@ -32,7 +27,7 @@ class MLPEncoder(Described, nn.Module):
     ) -> None:
         super().__init__()
         sizes = [prod(image_shape), *hidden]
-        self.layers = _hidden_layers(sizes)
+        self.layers = hidden_layers(sizes)
         self.classes = ClassEmbedding(num_classes, sizes[-1])
         self.head = nn.Linear(sizes[-1], 2 * latent_dim)
 
@@ -58,7 +53,7 @@ class MLPDecoder(Described, nn.Module):
         self.image_shape = image_shape
         self.classes = ClassEmbedding(num_classes, latent_dim)
         sizes = [latent_dim, *hidden]
-        self.layers = _hidden_layers(sizes)
+        self.layers = hidden_layers(sizes)
         self.head = nn.Linear(sizes[-1], prod(image_shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
