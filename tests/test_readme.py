@@ -83,6 +83,6 @@ def test_the_set_up_commands_are_those_of_a_fresh_clone() -> None:
 def test_the_readme_knows_every_recipe_and_links_to_files_that_exist() -> None:
     for recipe in recipes():
         assert recipe.name in README
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+    for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", README):
         assert (ROOT / link).exists(), link
     assert COMMANDS.keys() - {"validate", "predict"} <= {line.split()[1] for line in commands()}
