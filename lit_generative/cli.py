@@ -105,6 +105,7 @@ def _quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*was configured so validation will run.*",
+        ".*The dirpath has changed from.*",  # a resumed run has a folder of its own
         ".*callbacks used to create the checkpoint need to be provided.*",  # test needs none of fit's
         ".*args parameter is intended to run from within Python.*",
         ".*isinstance.treespec, LeafSpec.*",

@@ -20,7 +20,7 @@ def test_damaged_idx_file_is_named(tmp_path):
     ("dataset", "error", "message"),
     [
         ("fashion_mnist", ValueError, "did you mean 'fashion-mnist'"),
-        ("zzz", ValueError, "The embedded sets: fashion-mnist"),
+        ("zzz", ValueError, "embedded sets: fashion-mnist"),
         ("./no/such/folder", FileNotFoundError, "no such file or folder"),
         ("pictures.parquet", FileNotFoundError, "no such file or folder"),
     ],
