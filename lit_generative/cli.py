@@ -74,7 +74,7 @@ def _explain(error: Exception) -> int:
     user's own code keeps its traceback. ``LIT_GENERATIVE_DEBUG=1`` shows all of them.
     """
     chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+    while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
     for candidate in [] if "LIT_GENERATIVE_DEBUG" in os.environ else reversed(chain):
         frames = list(traceback.walk_tb(candidate.__traceback__))
@@ -84,6 +84,10 @@ def _explain(error: Exception) -> int:
             return _fail(str(candidate), 1)
     traceback.print_exception(error)
     return 1
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 _ON_PURPOSE = {  # by name: that of Lightning takes seconds to import
@@ -113,7 +117,7 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
     import logging
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+    for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -32,9 +32,9 @@ def configs_folder() -> Path:
 
 
 def recipes() -> Iterator[Recipe]:
-    """Yield what ships, sorted by name."""
+    """Yield what ships: experiments by name, then the extras that go with them."""
     folder = configs_folder()
-    for path in sorted(folder.rglob("*.yaml")):
+    for path in sorted(folder.rglob("*.yaml"), key=lambda path: (path.parent.name == "extras", path)):
         comment = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
         cost = next((line.removeprefix("Measured: ") for line in comment if line.startswith("Measured: ")), "")
         yield Recipe(path.relative_to(folder).with_suffix("").as_posix(), path, comment[0] if comment else "", cost)
