@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from lit_generative.description import Described, describe, find, rebuild
 
-__all__ = ["pack", "read_checkpoint", "unpack"]
+__all__ = ["check_weights", "pack", "read_checkpoint", "unpack"]
 
 KEY = "lit_generative"
 FORMAT = 1
@@ -71,6 +72,23 @@ def unpack(checkpoint: dict[str, Any], expected: type[T], overrides: dict[str, A
     except (ImportError, TypeError, ValueError, KeyError) as error:
         raise (ImportError if isinstance(error, ImportError) else ValueError)(f"checkpoint {source}: {error}") from None
     return rebuilt
+
+
+def check_weights(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
+    """Check that a checkpoint's weights have the names and shapes of the model's.
+
+    Raises:
+        ValueError: If they have not.
+    """
+    saved = {name: tuple(value.shape) for name, value in state_dict.items()}
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    differing = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"the checkpoint's weights do not fit: they are those of other networks. {len(differing)} differ, for "
+            f"instance {name}: {saved.get(name, 'absent')} in the file, {own.get(name, 'absent')} in the model"
+        )
 
 
 def _is_description(value: Any) -> bool:

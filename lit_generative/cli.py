@@ -117,7 +117,11 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
     import logging
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+        "lightning.fabric.utilities.seed",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLR
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_generative.checkpoints import pack, read_checkpoint, unpack
+from lit_generative.checkpoints import check_weights, pack, read_checkpoint, unpack
 from lit_generative.description import Described, describe, factory_of
 
 __all__ = ["GenerativeModule"]
@@ -178,6 +178,7 @@ class GenerativeModule(Described, L.LightningModule):
     def on_fit_start(self) -> None:
         """Check the data against ``num_classes``, note precision and seed, and tell loggers what a CLI has not told."""
         self.precision = str(self.trainer.precision)
+        self.weights = "raw"
         if self.noise_seed is None:
             self.noise_seed = torch.initial_seed()
         data_classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
@@ -203,7 +204,13 @@ class GenerativeModule(Described, L.LightningModule):
         checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counters."""
+        """Check that the weights fit, and restore the counters.
+
+        Raises:
+            ValueError: If the checkpoint's weights are those of another network.
+        """
+        if self.strict_loading:
+            check_weights(self, checkpoint["state_dict"])
         state = checkpoint.get("lit_generative", {}).get("state", {})
         for name in ("images_seen", "weights", "precision", "noise_seed"):
             setattr(self, name, state.get(name, getattr(self, name)))
@@ -232,9 +239,7 @@ class GenerativeModule(Described, L.LightningModule):
         """
         checkpoint = read_checkpoint(checkpoint_path, map_location)
         model = unpack(checkpoint, cls, overrides, source=str(checkpoint_path))
+        model.strict_loading = strict
         model.on_load_checkpoint(checkpoint)
-        try:
-            model.load_state_dict(checkpoint["state_dict"], strict=strict)
-        except RuntimeError as error:
-            raise ValueError(f"{checkpoint_path}: the weights do not fit the networks: {error}") from None
+        model.load_state_dict(checkpoint["state_dict"], strict=strict)
         return model

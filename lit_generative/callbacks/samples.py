@@ -63,7 +63,11 @@ class SampleGrid(L.Callback):
 
 
 class SampleWriter(L.Callback):
-    """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder."""
+    """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder, by process, batch and place."""
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ask for the folder, which every process has to do equally often."""
+        self.folder = run_folder(trainer) / "samples"
 
     def on_predict_batch_end(
         self,
@@ -76,7 +80,7 @@ class SampleWriter(L.Callback):
     ) -> None:
         """Write one batch of samples (B, C, H, W)."""
         for i, image in enumerate(outputs):
-            save_png(image, run_folder(trainer) / "samples" / f"{trainer.global_rank}_{batch_idx:04d}_{i:04d}.png")
+            save_png(image, self.folder / f"{trainer.global_rank}_{batch_idx:04d}_{i:04d}.png")
 
 
 def log_picture(trainer: L.Trainer, name: str, image: Tensor, path: Path, images_seen: int) -> None:

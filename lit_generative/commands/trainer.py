@@ -170,7 +170,8 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Put the run's folder first among the loggers, and add what needs no options."""
         config = self._get(self.config_init, "trainer")
-        config["check_val_every_n_epoch"] = min(config["check_val_every_n_epoch"] or 1, config["max_epochs"] or 1000)
+        if 0 < (config["max_epochs"] or 0) < (config["check_val_every_n_epoch"] or 0):  # a recipe's run cut short
+            config["check_val_every_n_epoch"] = config["max_epochs"]
         given = config["logger"]
         loggers: list[Logger] = [] if given in (None, True, False) else given if isinstance(given, list) else [given]
         callbacks = config["callbacks"] or []
