@@ -39,7 +39,7 @@ class GenerativeModule(Described, L.LightningModule):
         precision: Lightning's name of the precision trained in; sampling uses it too.
     """
 
-    sampler: ClassVar[str] = "unspecified"
+    sampler_name: ClassVar[str] = "unspecified"
     network_evaluations: int = 1
 
     def __init__(
@@ -87,7 +87,7 @@ class GenerativeModule(Described, L.LightningModule):
     @property
     def sampling(self) -> dict[str, Any]:
         """How :meth:`sample` works, for the protocol stamp of a number."""
-        return {"sampler": self.sampler, "evaluations": self.network_evaluations, "precision": self.precision}
+        return {"sampler": self.sampler_name, "evaluations": self.network_evaluations, "precision": self.precision}
 
     # ---------------------------------------------------------------- the steps
 

@@ -30,7 +30,8 @@ def print_table(title: str, losses: dict[str, float], evaluation: Evaluation | N
     console = Console()
     console.print(table)
     if evaluation is None:
-        console.print(f"The quality of samples was not measured: {reason}" if reason else "", highlight=False)
+        if reason:
+            console.print(f"The quality of samples was not measured: {reason.partition('. ')[0]}.", highlight=False)
         return
     console.print(describe_protocol(evaluation), highlight=False)
 

@@ -32,7 +32,7 @@ class VAE(GenerativeModule):
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
     """
 
-    sampler: ClassVar[str] = "prior, mean of the likelihood"
+    sampler_name: ClassVar[str] = "prior, mean of the likelihood"
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ def images_and_labels(data, split, count):
 class NoisyCopies(GenerativeModule):
     """A model that samples noisy copies of given images, so that it can be made as good or as bad as a test needs."""
 
-    sampler = "copies"
+    sampler_name = "copies"
 
     def __init__(self, images, labels, noise=0.1, num_classes=None):
         super().__init__(num_classes=num_classes)
