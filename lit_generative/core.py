@@ -141,7 +141,8 @@ class GenerativeModule(Described, L.LightningModule):
 
     def _describe_divergence(self, means: dict[str, Tensor]) -> str:
         values = ", ".join(f"{name} {float(value):g}" for name, value in means.items())
-        last = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        saved = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
+        last = saved[-1] if saved else ""
         return (
             f"the loss is not finite at step {self.trainer.global_step} ({values}). "
             f"{f'The last checkpoint is {last}. ' if last else ''}A lower learning rate or gradient clipping may help."

@@ -149,7 +149,6 @@ class TrainerCLI(LightningCLI):
                 {
                     "checkpoint.monitor": "val/loss",
                     "checkpoint.filename": "best",
-                    "checkpoint.save_last": True,
                     "checkpoint.enable_version_counter": False,
                 }
             )
@@ -179,6 +178,11 @@ class TrainerCLI(LightningCLI):
         if config["enable_progress_bar"] is not False:
             callbacks.append(ImagesProgressBar())
         callbacks.append(SampleWriter() if self.command == "predict" else SaveOnInterrupt())
+        if self.command == "fit":
+            # ModelCheckpoint's own save_last is a copy of the last best one
+            callbacks.append(
+                ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+            )
         name = self.run_name or type(self.model).__name__.lower()
         folder = CSVLogger(config["default_root_dir"], name=name)
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
@@ -197,8 +201,10 @@ class TrainerCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         # not by run_folder: it waits for the other processes, which may have failed
-        folder = self.trainer.loggers[0].log_dir or self.trainer.default_root_dir
+        folder = Path(self.trainer.loggers[0].log_dir or self.trainer.default_root_dir)
         print(f"run folder: {folder}")
+        if grids := sorted(folder.glob("grids/*.png")):
+            print(f"samples: {grids[-1]}")
         interrupt = next((c for c in self.trainer.callbacks if isinstance(c, SaveOnInterrupt)), None)  # type: ignore[attr-defined]
         if interrupt is not None and interrupt.saved:
             print(f"go on with: lit-generative fit --config {folder}/config.yaml --ckpt_path {interrupt.saved}")

@@ -59,6 +59,17 @@ def test_a_model_from_yaml_comes_back_in_python(fitted: Fitted) -> None:
     torch.load(fitted[1] / "checkpoints" / "best.ckpt", weights_only=True)
 
 
+def test_last_is_the_last_even_if_an_earlier_one_is_best(lit_generative: Callable, tmp_path: Path) -> None:
+    earliest_is_best = ("--checkpoint.monitor", "images_seen", "--checkpoint.mode", "min")
+    outcome = lit_generative("fit", "--config", "vae/mlp", *TINY, *earliest_is_best)
+    checkpoints = tmp_path / outcome.folder / "checkpoints"
+    seen = {
+        name: GenerativeModule.load_from_checkpoint(checkpoints / name).images_seen
+        for name in ("last.ckpt", "best.ckpt")
+    }
+    assert seen == {"last.ckpt": 400, "best.ckpt": 200}
+
+
 def test_a_second_run_has_a_second_folder(fitted: Fitted, lit_generative: Callable, tmp_path: Path) -> None:
     first, second = (lit_generative("fit", "--config", "vae/mlp", *TINY, "--trainer.max_epochs", "1") for _ in range(2))
     assert first.folder != second.folder
