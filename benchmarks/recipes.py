@@ -1,0 +1,55 @@
+"""Train recipes with several seeds, test their last checkpoints, and print the README's table.
+
+Usage: python benchmarks/recipes.py [--recipes vae/fashion vae/mlp] [--seeds 3] [--output runs/recipes]
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+def measure(recipe: str, seed: int, output: Path) -> dict[str, float]:
+    """Run ``fit`` and ``test`` in processes of their own; return what they found, and the minutes of ``fit``."""
+    command = [sys.executable, "-c", "from lit_generative.cli import script; script()"]
+    quiet = ["--trainer.enable_progress_bar", "false"]
+    root = output / f"seed_{seed}"
+    before = set((root / recipe).glob("version_*"))
+    start = time.perf_counter()
+    options = ["--config", recipe, "--seed_everything", str(seed), "--trainer.default_root_dir", str(root)]
+    subprocess.run([*command, "fit", *options, *quiet], check=True, stdout=subprocess.DEVNULL)
+    minutes = (time.perf_counter() - start) / 60
+    (run,) = set((root / recipe).glob("version_*")) - before
+    test = ["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    subprocess.run([*command, *test, *quiet], check=True, stdout=subprocess.DEVNULL)
+    record = json.loads((run / "test" / "version_0" / "evaluation.json").read_text())[-1]
+    floor = record["protocol"]["floor"]["frechet_distance"]
+    return {"minutes": minutes, "floor": floor, **record["losses"], **record["metrics"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=["vae/fashion", "vae/mlp"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("runs/recipes"))
+    options = parser.parse_args()
+    print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.seeds} seeds\n"
+    )
+    names = ["minutes", "test/nelbo", "frechet_distance", "recall", "floor"]
+    print(f"| recipe | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
+    for recipe in options.recipes:
+        found = [measure(recipe, seed, options.output) for seed in range(options.seeds)]
+        values = [[run[name] for run in found] for name in names]
+        cells = [f"{statistics.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in values]
+        print(f"| {recipe} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
