@@ -34,7 +34,7 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder with what the README's commands find there: images of one's own and my_models.py."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "my_models.py").write_text(block("my_models.py"))
@@ -47,9 +47,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_of_the_readme_runs_in_turn(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    users_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(workplace)
+    monkeypatch.chdir(users_folder)
     assert main(shlex.split(f"fit --config vae/fashion {small('fit')}")) == 0  # the first command, which sets up too
     assert {line.split()[1] for line in commands()} >= {"fit", "test", "sample", "extractor", "recipes"}
     for line in commands():
@@ -65,9 +65,9 @@ def small(command: str) -> str:
     return SMALL.get(command, "") + evaluation
 
 
-def test_the_python_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workplace)
-    monkeypatch.syspath_prepend(workplace)
+def test_the_python_of_the_readme_runs(users_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(users_folder)
+    monkeypatch.syspath_prepend(users_folder)
     code = block("python").replace("max_epochs=3", "max_epochs=1, limit_train_batches=2, limit_val_batches=1")
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
