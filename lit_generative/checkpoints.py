@@ -69,7 +69,7 @@ def unpack(checkpoint: dict[str, Any], expected: type[T], overrides: dict[str, A
             raise ValueError(f"it holds a {description['class_path']}, which is not a {expected.__name__}")
         arguments = {k: v for k, v in description["init_args"].items() if k not in overrides}
         rebuilt = rebuild({"class_path": description["class_path"], "init_args": arguments | overrides})
-    except (ImportError, TypeError, ValueError, KeyError) as error:
+    except (ImportError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise (ImportError if isinstance(error, ImportError) else ValueError)(f"checkpoint {source}: {error}") from None
     return rebuilt
 

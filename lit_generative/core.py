@@ -192,9 +192,8 @@ class GenerativeModule(Described, L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
-        torch.manual_seed(
-            hash((self.noise_seed, self.images_seen, self.global_rank)) % 2**63
-        )  # the same in any process
+        # a tuple of integers has the same hash in every process
+        torch.manual_seed(hash((self.noise_seed, self.images_seen, self.global_rank)) % 2**63)
 
     # ---------------------------------------------------------------- checkpoints
 

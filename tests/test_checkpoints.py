@@ -272,3 +272,16 @@ def test_a_hostile_description_runs_and_imports_nothing(
         GenerativeModule.load_from_checkpoint(path)
     assert not (tmp_path / "marker").exists()
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"encoder": {"class_path": 3, "init_args": {}}}, {"encoder": {"class_path": "torch.nn.Linear", "init_args": 4}}],
+)
+def test_a_malformed_description_is_one_clear_error(make_vae: Callable[..., VAE], save: Save, arguments: dict) -> None:
+    path = save(make_vae())
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["lit_generative"]["model"]["init_args"] |= arguments
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=r"^checkpoint .*: "):
+        GenerativeModule.load_from_checkpoint(path)
