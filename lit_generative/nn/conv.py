@@ -5,7 +5,7 @@ costliest layers, and keep their weights in channels_last, which bf16 convolutio
 """
 
 from collections.abc import Sequence
-from math import ceil, prod
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lit_generative.description import Described
 from lit_generative.nn.layers import ClassEmbedding, ImageShape, ResidualBlock, diagonal_normal, hidden_layers
+from lit_generative.nn.sizes import check_widths, halvings, padding_to
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -45,16 +46,15 @@ class ConvEncoder(Described, nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
-        _check_widths(widths)
-        self.padding = _padding(height, width, 2 ** len(widths))
+        check_widths(widths)
+        self.padding = padding_to(height, width, 2 ** len(widths))
         levels: list[nn.Module] = []
         for level, to_width in enumerate(widths):
             from_width = 4 * (widths[level - 1] if level else channels)
             levels += [nn.PixelUnshuffle(2), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
             levels += [ResidualBlock(to_width) for _ in range(blocks)]
         self.levels = nn.Sequential(*levels)
-        features = widths[-1] * _coarsest(height, len(widths)) * _coarsest(width, len(widths))
-        sizes = [features, *hidden]
+        sizes = [widths[-1] * prod(halvings(height, width, len(widths))[-1]), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.classes = ClassEmbedding(num_classes, sizes[-1])
         self.head = nn.Linear(sizes[-1], 2 * latent_dim)
@@ -94,9 +94,9 @@ class ConvDecoder(Described, nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
-        _check_widths(widths)
-        self.padding = _padding(height, width, 2 ** len(widths))
-        self.coarsest = (widths[-1], _coarsest(height, len(widths)), _coarsest(width, len(widths)))
+        check_widths(widths)
+        self.padding = padding_to(height, width, 2 ** len(widths))
+        self.coarsest = (widths[-1], *halvings(height, width, len(widths))[-1])
         self.classes = ClassEmbedding(num_classes, latent_dim)
         sizes = [latent_dim, *reversed(hidden)]
         self.hidden = hidden_layers(sizes, nn.SiLU)
@@ -114,18 +114,3 @@ class ConvDecoder(Described, nn.Module):
         """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
         x = self.stem(self.hidden(self.classes(z, y))).unflatten(1, self.coarsest).to(memory_format=torch.channels_last)
         return F.pad(self.levels(x), [-side for side in self.padding])
-
-
-def _check_widths(widths: Sequence[int]) -> None:
-    if not widths:
-        raise ValueError(f"widths={widths}: give the channels of at least one level, for instance [64, 128]")
-
-
-def _coarsest(size: int, levels: int) -> int:
-    return ceil(size / 2**levels)
-
-
-def _padding(height: int, width: int, multiple: int) -> list[int]:
-    """Return [left, right, top, bottom] that bring an image to multiples of ``multiple``."""
-    rows, columns = -height % multiple, -width % multiple
-    return [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2]

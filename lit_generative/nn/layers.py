@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
-__all__ = ["ChannelNorm", "ClassEmbedding", "ImageShape", "ResidualBlock", "diagonal_normal", "hidden_layers"]
+__all__ = [
+    "ChannelNorm",
+    "ClassEmbedding",
+    "ImageShape",
+    "ProjectionHead",
+    "ResidualBlock",
+    "diagonal_normal",
+    "hidden_layers",
+]
 
 ImageShape = tuple[int, int, int]
 
@@ -31,9 +39,31 @@ class ClassEmbedding(nn.Module):
         """Add the vectors of the classes ``y`` (B,) to ``features`` (B, dim)."""
         if self.embedding is None:
             return features
-        if y is None:
-            raise ValueError("y=None: a class-conditional network (num_classes is set) needs a label per image")
-        return features + self.embedding(y)
+        return features + self.embedding(require_labels(y))
+
+
+class ProjectionHead(nn.Module):
+    """The logit w.phi + b + v_y.phi of features phi (projection discriminator, Miyato & Koyama 2018, eq. 3).
+
+    Args:
+        features: The size of phi.
+        num_classes: How many classes there are; None leaves the last term out.
+    """
+
+    def __init__(self, features: int, num_classes: int | None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 1)
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, features)
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, std=features**-0.5)
+
+    def forward(self, phi: Tensor, y: Tensor | None) -> Tensor:
+        """Return logits (B,), float32, of features (B, features) and classes (B,)."""
+        weight = self.linear.weight  # (1, features)
+        if self.embedding is not None:
+            weight = weight + self.embedding(require_labels(y))  # (B, features)
+        # self.linear(phi) would be bf16 under autocast: too coarse for losses that take differences of large logits
+        return (phi.float() * weight).sum(1) + self.linear.bias
 
 
 class ChannelNorm(nn.Module):
@@ -66,6 +96,13 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+def require_labels(y: Tensor | None) -> Tensor:
+    """Return the labels that a class-conditional network needs."""
+    if y is None:
+        raise ValueError("y=None: a class-conditional network (num_classes is set) needs a label per image")
+    return y
 
 
 def hidden_layers(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ClassEmbedding, ImageShape, diagonal_normal, hidden_layers
+from lit_generative.nn.layers import ClassEmbedding, ImageShape, ProjectionHead, diagonal_normal, hidden_layers
 
-__all__ = ["MLPDecoder", "MLPEncoder"]
+__all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator"]
 
 
 class MLPEncoder(Described, nn.Module):
@@ -59,3 +60,50 @@ class MLPDecoder(Described, nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
         return self.head(self.layers(self.classes(z, y))).unflatten(1, self.image_shape)
+
+
+class MLPGenerator(Described, nn.Module):
+    """x = tanh(MLP(z)) (Goodfellow et al. 2014, sec. 5).
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        latent_dim: The size of z.
+        hidden: Widths of the hidden layers, first to last; none make the network linear.
+        num_classes: For p(x|y): how many classes there are.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        latent_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.decoder = MLPDecoder(image_shape, latent_dim, hidden, num_classes)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return images (B, C, H, W) in [-1, 1] for latents (B, latent_dim)."""
+        return torch.tanh(self.decoder(z, y).float())
+
+
+class MLPDiscriminator(Described, nn.Module):
+    """D(x) = MLP(x), a logit, with leaky ReLU.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        hidden: Widths of the hidden layers, first to last; none make the network linear.
+        num_classes: For D(x, y): how many classes there are.
+    """
+
+    def __init__(
+        self, image_shape: ImageShape, hidden: Sequence[int] = (256, 256), num_classes: int | None = None
+    ) -> None:
+        super().__init__()
+        sizes = [prod(image_shape), *hidden]
+        self.layers = hidden_layers(sizes, nn.LeakyReLU)
+        self.head = ProjectionHead(sizes[-1], num_classes)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return logits (B,), float32, of images (B, C, H, W) in [-1, 1]."""
+        return self.head(self.layers(x.flatten(1)), y)

@@ -1,0 +1,137 @@
+"""Generator and discriminator in the manner of DCGAN (Radford, Metz & Chintala 2016)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
+
+from lit_generative.description import Described
+from lit_generative.nn.layers import ClassEmbedding, ImageShape, ProjectionHead
+from lit_generative.nn.sizes import Crop, check_widths, default_widths, halvings
+
+__all__ = ["DCGANDiscriminator", "DCGANGenerator"]
+
+
+class DCGANGenerator(Described, nn.Module):
+    """Transposed convolutions that double the size, batch normalisation and ReLU; tanh at the end (sec. 3).
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        latent_dim: The size of z.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: 64, 128, ...
+            until the smaller side is at most 8 pixels.
+        hidden: Widths of fully connected layers between z and the coarsest level. The paper has none; they help the
+            parts of an image to agree.
+        num_classes: For p(x|y): how many classes there are.
+
+    Raises:
+        ValueError: If ``widths`` is empty.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        latent_dim: int,
+        widths: Sequence[int] | None = None,
+        hidden: Sequence[int] = (),
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        widths = default_widths(height, width) if widths is None else widths
+        check_widths(widths)
+        sizes = halvings(height, width, len(widths))
+        self.coarsest = (widths[-1], *sizes[-1])
+        features = [latent_dim, *hidden]
+        trunk = [
+            layer for i, o in pairwise(features) for layer in (_linear(i, o), nn.BatchNorm1d(o), nn.ReLU(inplace=True))
+        ]
+        self.stem = nn.Sequential(*trunk, _linear(features[-1], prod(self.coarsest)))
+        self.classes = ClassEmbedding(num_classes, prod(self.coarsest))
+        levels: list[nn.Module] = [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
+        for level in reversed(range(1, len(widths))):
+            doubling = nn.ConvTranspose2d(widths[level], widths[level - 1], 4, 2, padding=1, bias=False)
+            levels += [doubling, Crop(sizes[level]), nn.BatchNorm2d(widths[level - 1]), nn.ReLU(inplace=True)]
+        last = nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1)
+        nn.init.normal_(last.weight, std=(4 * widths[0]) ** -0.5)  # 2 x 2 of the kernel's values meet in a pixel
+        self.levels = nn.Sequential(*levels, last, Crop((height, width)))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return images (B, C, H, W) in [-1, 1] for latents (B, latent_dim)."""
+        x = self.classes(self.stem(z), y).unflatten(1, self.coarsest)
+        return torch.tanh(self.levels(x.contiguous(memory_format=torch.channels_last)).float())
+
+
+class DCGANDiscriminator(Described, nn.Module):
+    """Strided convolutions that halve the size, a normalisation and leaky ReLU (sec. 3).
+
+    Weights start as He et al. (2015) have them, not from the paper's N(0, 0.02^2), with which a signal that nothing
+    normalises would die out.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: 64, 128, ...
+            until the smaller side is at most 4 pixels.
+        batch_norm: Whether to normalise batches, as in the paper. Penalties on the gradients of single images, and
+            spectral normalisation, stand in for it: turn it off.
+        spectral_norm: Whether to divide each weight by its spectral norm (Miyato et al. 2018, eq. 8).
+        num_classes: For D(x, y): how many classes there are.
+
+    Raises:
+        ValueError: If ``widths`` is empty or has more levels than the image can be halved, or if both normalisations
+            are asked for.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        widths: Sequence[int] | None = None,
+        batch_norm: bool = True,
+        spectral_norm: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        widths = default_widths(height, width, coarsest=4) if widths is None else widths
+        check_widths(widths)
+        if min(height, width) < 2 ** len(widths):
+            raise ValueError(f"widths={widths}: {height} x {width} pixels cannot be halved {len(widths)} times")
+        if batch_norm and spectral_norm:
+            raise ValueError(
+                "spectral_norm=True bounds what batch norm would scale up again: set batch_norm=False with it"
+            )
+        levels: list[nn.Module] = []
+        for level, (from_width, to_width) in enumerate(pairwise([channels, *widths])):
+            has_norm = batch_norm and level > 0
+            levels += [nn.Conv2d(from_width, to_width, 4, 2, padding=1, bias=not has_norm)]
+            levels += [nn.BatchNorm2d(to_width)] if has_norm else []
+            levels += [nn.LeakyReLU(0.2)]
+        self.levels = nn.Sequential(*levels)
+        # the kernel covers an odd size whole while rounding its half down
+        features = widths[-1] * (height >> len(widths)) * (width >> len(widths))
+        self.head = ProjectionHead(features, num_classes)
+        for module in levels:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.2)
+        if spectral_norm:
+            normalise_spectrally(self)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return logits (B,), float32, of images (B, C, H, W) in [-1, 1]."""
+        return self.head(self.levels(x.contiguous(memory_format=torch.channels_last)).flatten(1), y)
+
+
+def normalise_spectrally(network: nn.Module) -> None:
+    """Give each weight of a convolution, linear layer or embedding torch's spectral normalisation."""
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+            spectrally_normalised(module)
+
+
+def _linear(from_width: int, to_width: int) -> nn.Linear:
+    return nn.Linear(from_width, to_width, bias=False)  # batch normalisation follows, which has one

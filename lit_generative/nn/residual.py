@@ -1,0 +1,153 @@
+"""Residual generator and discriminator without normalisation, in the manner of R3GAN (Huang et al. 2024, sec. 4).
+
+As nothing normalises the signal, every layer starts so that it keeps the signal's scale.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod, sqrt
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_generative.description import Described
+from lit_generative.nn.layers import ClassEmbedding, ImageShape, ProjectionHead
+from lit_generative.nn.sizes import Crop, check_widths, default_widths, halvings
+
+__all__ = ["ResidualDiscriminator", "ResidualGenerator"]
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
+class FixupBlock(nn.Module):
+    """x + conv(act(conv(act(conv(x))))), kernels 1, 3 and 1, of unchanged shape (B, C, H, W), with leaky ReLU.
+
+    It needs no normalisation: the last convolution starts at 0, so that the block starts as the identity, and the
+    others are scaled down by the number of blocks L, to L^(-1/4) (Fixup, Zhang et al. 2019, for m = 3).
+
+    Args:
+        channels: Channels of x.
+        num_blocks: The number of blocks in the network, L.
+    """
+
+    def __init__(self, channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 1)
+        self.middle = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.last = nn.Conv2d(channels, channels, 1, bias=False)
+        for convolution in (self.first, self.middle):
+            _keeping_scale(convolution, slope=0.2).weight.data.mul_(num_blocks**-0.25)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return x + self.last(F.leaky_relu(self.middle(F.leaky_relu(self.first(x), 0.2)), 0.2))
+
+
+class ResidualGenerator(Described, nn.Module):
+    """Residual blocks at 1/2^k, ..., 1/4, 1/2 of the image's size, with bilinear doubling in between.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        latent_dim: The size of z.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: 64, 128, ...
+            until the smaller side is at most 8 pixels.
+        blocks: Residual blocks a level.
+        hidden: Widths of fully connected layers between z and the coarsest level.
+        num_classes: For p(x|y): how many classes there are.
+
+    Raises:
+        ValueError: If ``widths`` is empty.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        latent_dim: int,
+        widths: Sequence[int] | None = None,
+        blocks: int = 1,
+        hidden: Sequence[int] = (),
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        widths = default_widths(height, width) if widths is None else widths
+        check_widths(widths)
+        sizes = halvings(height, width, len(widths))
+        self.coarsest = (widths[-1], *sizes[-1])
+        features = [latent_dim, *hidden]
+        trunk = [
+            layer
+            for i, o in pairwise(features)
+            for layer in (_keeping_scale(nn.Linear(i, o), slope=0.2), nn.LeakyReLU(0.2))
+        ]
+        self.stem = nn.Sequential(*trunk, _keeping_scale(nn.Linear(features[-1], prod(self.coarsest))))
+        self.classes = ClassEmbedding(num_classes, prod(self.coarsest))
+        levels: list[nn.Module] = []
+        for level in reversed(range(len(widths))):
+            levels += [FixupBlock(widths[level], blocks * len(widths)) for _ in range(blocks)]
+            if level:
+                doubling = nn.Upsample(scale_factor=2, mode="bilinear")
+                narrowing = _keeping_scale(nn.Conv2d(widths[level], widths[level - 1], 1))
+                levels += [narrowing, doubling, Crop(sizes[level])]
+        last = nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1)
+        self.levels = nn.Sequential(*levels, nn.LeakyReLU(0.2), last, Crop((height, width)))
+        nn.init.normal_(last.weight, std=sqrt(1 / (4 * widths[0])))  # four of the kernel's values meet in a pixel
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return images (B, C, H, W) in [-1, 1] for latents (B, latent_dim)."""
+        x = self.classes(self.stem(z), y).unflatten(1, self.coarsest)
+        return torch.tanh(self.levels(x.contiguous(memory_format=torch.channels_last)).float())
+
+
+class ResidualDiscriminator(Described, nn.Module):
+    """Residual blocks at 1/2, 1/4, ... of the image's size, with averages of 2 x 2 positions in between.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: 64, 128, ...
+            until the smaller side is at most 4 pixels.
+        blocks: Residual blocks a level.
+        num_classes: For D(x, y): how many classes there are.
+
+    Raises:
+        ValueError: If ``widths`` is empty.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        widths: Sequence[int] | None = None,
+        blocks: int = 1,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        widths = default_widths(height, width, coarsest=4) if widths is None else widths
+        check_widths(widths)
+        first = _keeping_scale(nn.Conv2d(channels, widths[0], 4, 2, padding=1))
+        levels: list[nn.Module] = [nn.ZeroPad2d((0, width % 2, 0, height % 2)), first]
+        for level, channels_here in enumerate(widths):
+            if level:
+                mean = nn.AvgPool2d(2, ceil_mode=True)
+                levels += [mean, _keeping_scale(nn.Conv2d(widths[level - 1], channels_here, 1))]
+            levels += [FixupBlock(channels_here, blocks * len(widths)) for _ in range(blocks)]
+        self.levels = nn.Sequential(*levels, nn.LeakyReLU(0.2))
+        self.head = ProjectionHead(widths[-1] * prod(halvings(height, width, len(widths))[-1]), num_classes)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return logits (B,), float32, of images (B, C, H, W) in [-1, 1]."""
+        return self.head(self.levels(x.contiguous(memory_format=torch.channels_last)).flatten(1), y)
+
+
+def _keeping_scale(layer: Layer, slope: float = 1.0) -> Layer:
+    """Draw weights with which a layer keeps the mean square of what it is given (He et al. 2015, eq. 15).
+
+    ``slope`` is that of the leaky ReLU that follows, whose loss of scale is made up for; 1: none follows.
+    """
+    nn.init.kaiming_normal_(layer.weight, a=slope)
+    return layer
