@@ -1,4 +1,4 @@
-"""The picture writer: image tensors in [-1, 1] to PNG files of the same size and channels, 8 bit."""
+"""The picture writer: image tensors in [-1, 1] to PNG files of the same size and channels, 8 bit; points to plots."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["save_png", "tile", "to_uint8"]
+__all__ = ["are_points", "picture", "save_csv", "save_png", "scatter", "tile", "to_uint8"]
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -27,6 +27,40 @@ def tile(images: Tensor, columns: int | None = None) -> Tensor:
     images = F.pad(images.float().cpu(), (0, 2, 0, 2, 0, 0, 0, missing), value=-1)  # (N', C, H + 2, W + 2)
     rows = images.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
     return rows[:, :-2, :-2]
+
+
+def scatter(points: Tensor, size: int = 256) -> Tensor:
+    """Draw points of [-1, 1]^2 as black dots of three by three pixels on white, y upwards.
+
+    Args:
+        points: x and y, (N, 2); those outside are drawn on the border, those that are not finite are left out.
+        size: The picture's height and width in pixels.
+
+    Returns:
+        The picture, (1, size, size) in [-1, 1].
+    """
+    points = points.float().cpu()
+    x, y = points[points.isfinite().all(dim=1)].clamp(-1, 1).T
+    to_pixels = (size - 1) / 2
+    marks = torch.zeros(1, size, size)
+    marks[0, ((1 - y) * to_pixels).round().long(), ((1 + x) * to_pixels).round().long()] = 1
+    return 1 - 2 * F.max_pool2d(marks, 3, stride=1, padding=1)
+
+
+def are_points(samples: Tensor) -> bool:
+    """Whether samples (N, C, H, W) are points of the plane, (N, 2, 1, 1), rather than images."""
+    return samples.shape[1:] == (2, 1, 1)
+
+
+def picture(samples: Tensor, columns: int | None = None) -> Tensor:
+    """Draw one picture (C, H', W') of all samples: images by :func:`tile`, points of the plane by :func:`scatter`."""
+    return scatter(samples.flatten(1)) if are_points(samples) else tile(samples, columns)
+
+
+def save_csv(points: Tensor, path: Path) -> None:
+    """Write points (N, 2, 1, 1) as a table of the columns x and y; folders on the way are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x,y\n" + "".join(f"{x:.9g},{y:.9g}\n" for x, y in points.flatten(1).tolist()))
 
 
 def save_png(image: Tensor, path: Path) -> None:

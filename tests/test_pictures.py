@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lit_generative import ImageDataModule
-from lit_generative.pictures import save_png, tile, to_uint8
+from lit_generative.pictures import are_points, picture, save_csv, save_png, scatter, tile, to_uint8
 
 
 def test_every_level_survives_the_way_to_the_model_and_back() -> None:
@@ -49,3 +49,39 @@ def test_tiles_lie_row_by_row_with_black_lines_between(channels: int) -> None:
 @pytest.mark.parametrize(("n", "columns"), [(1, 1), (2, 1), (10, 3), (64, 8)])
 def test_a_grid_is_as_near_to_a_square_as_can_be(n: int, columns: int) -> None:
     assert tile(torch.zeros(n, 1, 8, 8)).shape[2] == 10 * columns - 2
+
+
+@pytest.mark.parametrize(
+    ("point", "row", "column"),
+    [((-1, 1), 0, 0), ((1, 1), 0, 100), ((-1, -1), 100, 0), ((0, 0), 50, 50), ((0, 0.5), 25, 50)],
+)
+def test_a_dot_is_where_the_point_is(point: tuple[float, float], row: int, column: int) -> None:
+    drawn = scatter(torch.tensor([point]), size=101)
+    assert drawn.shape == (1, 101, 101)
+    expected = torch.ones(101, 101)
+    expected[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = -1
+    assert torch.equal(drawn[0], expected)
+
+
+def test_every_point_leaves_a_dot_and_broken_ones_none() -> None:
+    points = torch.tensor([[0.5, 0.5], [-0.5, 0.5], [9.0, 0.0], [torch.nan, 0.0], [0.0, torch.inf]])
+    drawn = scatter(points, size=101)[0]
+    assert (drawn == -1).sum() == 9 + 9 + 6
+    assert drawn[50, 100] == -1  # on the border
+    assert (scatter(points[3:]) == 1).all()
+
+
+def test_the_shape_decides_what_is_drawn() -> None:
+    points, images = torch.rand(9, 2, 1, 1), torch.rand(9, 2, 4, 4)
+    assert are_points(points)
+    assert not are_points(images)
+    assert torch.equal(picture(points, columns=3), scatter(points.flatten(1)))
+    assert torch.equal(picture(images, columns=9), tile(images, columns=9))
+
+
+def test_a_table_has_the_points_own_values(tmp_path: Path) -> None:
+    points = torch.rand(7, 2, 1, 1) * 2 - 1
+    save_csv(points, tmp_path / "a" / "points.csv")
+    assert (tmp_path / "a" / "points.csv").read_text().startswith("x,y\n")
+    found = np.loadtxt(tmp_path / "a" / "points.csv", delimiter=",", skiprows=1, dtype=np.float32)
+    assert torch.equal(torch.from_numpy(found), points.flatten(1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_generative.core import GenerativeModule
-from lit_generative.pictures import save_png, tile
+from lit_generative.pictures import are_points, picture, save_csv, save_png
 
 __all__ = ["SampleGrid", "SampleWriter", "run_folder"]
 
@@ -22,10 +22,10 @@ class SampleGrid(L.Callback):
     """Draws the same noise through the model after every validation and at the end, so that progress can be watched.
 
     The grid is a PNG file in the run's ``grids`` folder, named by the images seen, and goes to every logger that takes
-    images. A conditional model shows one class a column.
+    images. A conditional model shows one class a column. Points of the plane become a scatter picture instead.
 
     Args:
-        num_samples: Images in the grid.
+        num_samples: Images in the grid; points need more, 2,000 for instance.
         every_n_epochs: Epochs between grids.
         seed: The seed of the noise.
     """
@@ -56,14 +56,17 @@ class SampleGrid(L.Callback):
         columns = model.num_classes or round(self.num_samples**0.5)
         y = torch.arange(self.num_samples) % columns if model.num_classes else None
         generator = torch.Generator().manual_seed(self.seed)
-        grid = tile(model.sample(self.num_samples, y, generator=generator), columns)
+        grid = picture(model.sample(self.num_samples, y, generator=generator), columns)
         if trainer.is_global_zero:
             save_png(grid, path)
             log_picture(trainer, "samples", grid, path, model.images_seen)
 
 
 class SampleWriter(L.Callback):
-    """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder, by process, batch and place."""
+    """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder, by process, batch and place.
+
+    Points of the plane go into a CSV file a batch.
+    """
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ask for the folder, which every process has to do equally often."""
@@ -79,8 +82,12 @@ class SampleWriter(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write one batch of samples (B, C, H, W)."""
+        name = f"{trainer.global_rank}_{batch_idx:04d}"
+        if are_points(outputs):
+            save_csv(outputs, self.folder / f"{name}.csv")
+            return
         for i, image in enumerate(outputs):
-            save_png(image, self.folder / f"{trainer.global_rank}_{batch_idx:04d}_{i:04d}.png")
+            save_png(image, self.folder / f"{name}_{i:04d}.png")
 
 
 def log_picture(trainer: L.Trainer, name: str, image: Tensor, path: Path, images_seen: int) -> None:

@@ -13,7 +13,7 @@ from lit_generative.commands.parsing import Parser
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule
 from lit_generative.evaluation.train import train_extractor
-from lit_generative.pictures import save_png, tile
+from lit_generative.pictures import are_points, picture, save_csv, save_png
 from lit_generative.recipes import recipes as shipped_recipes
 
 __all__ = ["extractor", "recipes", "sample"]
@@ -63,6 +63,8 @@ def draw_samples(
 ) -> None:
     """Draw images from a trained model into PNG files of the data's own size and channels, 8 bit.
 
+    Points of the plane go into one file, samples.csv.
+
     Args:
         ckpt_path: The model's checkpoint.
         output: The folder for the images; it must not have samples in it already.
@@ -73,7 +75,7 @@ def draw_samples(
         batch_size: Images drawn at a time.
         device: Where to draw, for instance cpu or cuda:1; auto: the GPU if there is one.
     """
-    taken = next(output.glob("sample_*.png"), None) or (grid if grid is not None and grid.exists() else None)
+    taken = next(output.glob("sample[s_]*"), None) or (grid if grid is not None and grid.exists() else None)
     if taken is not None:
         raise ValueError(f"{taken} is there already; give another output, nothing is overwritten")
     if output.exists() and not output.is_dir():
@@ -88,12 +90,15 @@ def draw_samples(
         for start in range(0, num_samples, batch_size):
             n = min(batch_size, num_samples - start)
             images = model.sample(n, None if y is None else y[start : start + n], generator=generator).cpu()
-            for i, image in enumerate(images, start):
-                save_png(image, output / f"sample_{i:06d}.png")
-            kept += [images] if grid is not None else []
+            if not are_points(images):
+                for i, image in enumerate(images, start):
+                    save_png(image, output / f"sample_{i:06d}.png")
+            kept += [images] if grid is not None or are_points(images) else []
             bar.update(n)
+    if are_points(images):
+        save_csv(torch.cat(kept), output / "samples.csv")
     if grid is not None:
-        save_png(tile(torch.cat(kept)), grid)
+        save_png(picture(torch.cat(kept)), grid)
     print(f"{num_samples} images in {output}" + (f", all of them in {grid}" if grid else ""))
 
 

@@ -88,6 +88,13 @@ class Extractor(nn.Module):
         """
         raise TypeError(f"extractor {self.name!r} has no classes")
 
+    def metrics(self, features: Tensor) -> dict[str, Tensor]:
+        """More about samples than their distances, by name: scalars from the features (M, D) of all samples.
+
+        None by default; a subclass adds what is known of its features.
+        """
+        return {}
+
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in [-1, 1].
 

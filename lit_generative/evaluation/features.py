@@ -12,7 +12,7 @@ from lit_generative.description import rebuild
 from lit_generative.evaluation.extractors import ClassifierExtractor, Extractor, InceptionExtractor, file_digest
 
 if TYPE_CHECKING:
-    from lit_generative.data import ImageDataModule
+    from lit_generative.data import AnyData
 
 __all__ = ["ClassifierExtractor", "Extractor", "InceptionExtractor", "default_extractor", "load_extractor"]
 
@@ -53,8 +53,14 @@ def load_extractor(spec: str | Path | nn.Module) -> Extractor:
     )
 
 
-def default_extractor(data: "ImageDataModule") -> str:
-    """The extractor to use for ``data`` unless told otherwise: ``fashion`` for Fashion-MNIST, else ``inception``."""
+def default_extractor(data: "AnyData") -> str | Extractor:
+    """The extractor to use for ``data`` unless told otherwise.
+
+    That is what the data's method ``extractor`` gives, if they have one; ``fashion`` for Fashion-MNIST; else
+    ``inception``.
+    """
+    if (own := getattr(data, "extractor", None)) is not None:
+        return own()
     name = "".join(filter(str.isalnum, data.name.lower()))
     return "fashion" if "fashionmnist" in name and data.num_classes == 10 else "inception"
 

@@ -3,7 +3,7 @@
 The maths is in :mod:`lit_generative.evaluation.distances`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -65,15 +65,17 @@ class SampleQuality(Metric):
 
     Args:
         num_features: Features an image, D.
+        extra: Gives more metrics by name, from the features (M, D) of the fake images of all processes.
     """
 
     full_state_update = False
     real: list[Tensor]
     fake: list[Tensor]
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, extra: Callable[[Tensor], dict[str, Tensor]] | None = None) -> None:
         super().__init__()
         self.num_features = num_features
+        self.extra = extra
         self.frechet = FrechetDistance(num_features)
         self.add_state("real", default=[], dist_reduce_fx="cat")
         self.add_state("fake", default=[], dist_reduce_fx="cat")
@@ -90,7 +92,7 @@ class SampleQuality(Metric):
         super().sync(*args, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """Frechet and kernel distance, precision, recall, density and coverage by name, float64 scalars.
+        """Frechet and kernel distance, precision, recall, density, coverage and ``extra`` by name, float64 scalars.
 
         Raises:
             ValueError: If either set has fewer than six images.
@@ -106,6 +108,7 @@ class SampleQuality(Metric):
             "recall": recall,
             "density": density,
             "coverage": coverage,
+            **(self.extra(fake) if self.extra else {}),
         }
 
 

@@ -17,7 +17,7 @@ from lit_generative.evaluation.reference import Reference, counter
 
 if TYPE_CHECKING:
     from lit_generative.core import GenerativeModule
-    from lit_generative.data import ImageDataModule
+    from lit_generative.data import AnyData
 
 __all__ = ["Evaluation", "Evaluator"]
 
@@ -29,7 +29,9 @@ class Evaluation:
     """What an evaluation found, and the protocol without which the numbers mean little.
 
     Attributes:
-        metrics: Name to value. Fréchet and kernel distance are called ``fid`` and ``kid`` only in Inception's features.
+        metrics: Name to value. Fréchet and kernel distance are called ``fid`` and ``kid`` only in Inception's features;
+            ``class_accuracy`` is the share of a conditional model's samples that the extractor puts into the class that
+            they were asked to be of.
         classes: If the extractor is a classifier, its ``histogram`` of the samples by class name, the numbers that were
             ``expected``, and the names of ``missing`` and ``rare`` classes; else empty.
         protocol: The stamp, plain data.
@@ -53,9 +55,9 @@ class Evaluator:
     same seed gives the same samples on any number of processes. Real features are cached on disk.
 
     Args:
-        extractor: ``auto`` (``fashion`` for Fashion-MNIST, else ``inception``), ``fashion``, ``inception``,
-            ``inception:FILE.pth``, a file written by ``lit-generative extractor``, or an :class:`Extractor`, which
-            wraps any module that maps images in [-1, 1] to features (B, D).
+        extractor: ``auto`` (the data's own if they have one, ``fashion`` for Fashion-MNIST, else ``inception``),
+            ``fashion``, ``inception``, ``inception:FILE.pth``, a file written by ``lit-generative extractor``, or an
+            :class:`Extractor`, which wraps any module that maps images in [-1, 1] to features (B, D).
         num_samples: Images to draw from the model. Papers use 50,000; the fewer, the higher the distance.
         num_real: Images of the split to compare with; by default all.
         split: Which real images.
@@ -91,8 +93,9 @@ class Evaluator:
         self.seed = seed
         self.cache = TensorCache(cache_dir)
         self._loaded: Extractor | None = None
+        self._loaded_from: str | Extractor | None = None
 
-    def check(self, data: "ImageDataModule") -> None:
+    def check(self, data: "AnyData") -> None:
         """Load the extractor and try it on an image of the data's shape: to be called before a long training.
 
         Raises:
@@ -101,10 +104,11 @@ class Evaluator:
         """
         self._load_extractor(data)
 
-    def _load_extractor(self, data: "ImageDataModule") -> Extractor:
-        if self._loaded is None:
+    def _load_extractor(self, data: "AnyData") -> Extractor:
+        spec = default_extractor(data) if self.extractor == "auto" else self.extractor
+        if self._loaded is None or self._loaded_from != spec:
             with isolate_rng():  # a network draws weights before it loads its own
-                self._loaded = load_extractor(default_extractor(data) if self.extractor == "auto" else self.extractor)
+                self._loaded, self._loaded_from = load_extractor(spec), spec
         shape = tuple(data.image_shape)
         try:
             self._loaded(torch.zeros(1, *shape, device=self._loaded.device))
@@ -113,7 +117,7 @@ class Evaluator:
         return self._loaded
 
     @torch.no_grad()
-    def evaluate(self, model: "GenerativeModule", data: "ImageDataModule", *, progress: bool = True) -> Evaluation:
+    def evaluate(self, model: "GenerativeModule", data: "AnyData", *, progress: bool = True) -> Evaluation:
         """Sample, compare, and say how; every process of a distributed run has to call it.
 
         The global random state is left as it was.
@@ -133,25 +137,30 @@ class Evaluator:
         extractor = self._load_extractor(data).to(device)
         with isolate_rng():
             real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
-            quality = SampleQuality(real.features.shape[1]).to(device)
+            quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
             quality.update(real.features, real=True)
-            broken = 0
-            for images in self._samples(model, data, real.label_counts, progress):
+            broken = as_asked = 0
+            for images, labels in self._samples(model, data, real.label_counts, progress):
                 broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
-                for part in images.to(device).nan_to_num(0).clamp(-1, 1).split(extractor.max_batch):
-                    quality.update(extractor(part), real=False)
+                parts = images.to(device).nan_to_num(0).clamp(-1, 1).split(extractor.max_batch)
+                features = torch.cat([extractor(part) for part in parts])
+                quality.update(features, real=False)
+                if labels is not None and extractor.class_names is not None:
+                    as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
         metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
         classes = _classes(extractor, quality)
         if classes:
             metrics["missing_classes"] = float(len(classes["missing"]))
-        broken = int(gather(torch.tensor([broken], device=device)).sum())
+        broken, as_asked = gather(torch.tensor([[broken, as_asked]], device=device)).sum(dim=0).tolist()
+        if classes and len(extractor.class_names or ()) == model.num_classes:
+            metrics["class_accuracy"] = as_asked / self.num_samples
         stamp = self._stamp(model, data, extractor, real)
         return Evaluation(metrics, classes, stamp, self._warnings(extractor, real, broken))
 
     def _samples(
-        self, model: "GenerativeModule", data: "ImageDataModule", label_counts: Tensor | None, progress: bool
-    ) -> Iterator[Tensor]:
-        """This process's share of the samples: every ``world``-th batch, each with a random state of its own."""
+        self, model: "GenerativeModule", data: "AnyData", label_counts: Tensor | None, progress: bool
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """This process's share of the samples and their labels: every ``world``-th batch, each with its own noise."""
         rank, world = rank_and_world()
         labels = self._labels(model, label_counts)
         with counter("samples", self.num_samples, progress) as bar:
@@ -167,7 +176,7 @@ class Evaluator:
                         f"the model's samples have shape {tuple(images.shape)}, but the images of {data.name} have "
                         f"{tuple(data.image_shape)}: it was trained on other data"
                     )
-                yield images
+                yield images, y
                 bar.update(len(images))
 
     def _labels(self, model: "GenerativeModule", label_counts: Tensor | None) -> Tensor | None:
@@ -180,7 +189,7 @@ class Evaluator:
         return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))]
 
     def _stamp(
-        self, model: "GenerativeModule", data: "ImageDataModule", extractor: Extractor, real: Reference
+        self, model: "GenerativeModule", data: "AnyData", extractor: Extractor, real: Reference
     ) -> dict[str, Any]:
         return {
             "extractor": extractor.name,

@@ -13,7 +13,7 @@ from lit_generative.evaluation.features import Extractor
 from lit_generative.evaluation.metrics import SampleQuality
 
 if TYPE_CHECKING:
-    from lit_generative.data import ImageDataModule
+    from lit_generative.data import AnyData
     from lit_generative.data.module import Split
 
 __all__ = ["Reference", "counter"]
@@ -41,7 +41,7 @@ class Reference:
     def make(
         cls,
         extractor: Extractor,
-        data: "ImageDataModule",
+        data: "AnyData",
         split: "Split",
         limit: int | None,
         num_samples: int,
@@ -62,7 +62,7 @@ class Reference:
 
 
 def _real(
-    extractor: Extractor, data: "ImageDataModule", split: "Split", limit: int | None, progress: bool
+    extractor: Extractor, data: "AnyData", split: "Split", limit: int | None, progress: bool
 ) -> dict[str, Tensor]:
     found = list(_extract(extractor, data, split, limit, progress))
     tensors = {"features": gather(torch.cat([features for features, _ in found]))}
@@ -72,10 +72,8 @@ def _real(
     return tensors
 
 
-def _floor(
-    extractor: Extractor, data: "ImageDataModule", real: Tensor, num_samples: int, progress: bool
-) -> dict[str, Tensor]:
-    quality = SampleQuality(real.shape[1]).to(real.device)
+def _floor(extractor: Extractor, data: "AnyData", real: Tensor, num_samples: int, progress: bool) -> dict[str, Tensor]:
+    quality = SampleQuality(real.shape[1], extractor.metrics).to(real.device)
     quality.update(real, real=True)
     num_images = 0
     for features, _ in _extract(extractor, data, "train", num_samples, progress):
@@ -85,7 +83,7 @@ def _floor(
 
 
 def _extract(
-    extractor: Extractor, data: "ImageDataModule", split: "Split", limit: int | None, progress: bool
+    extractor: Extractor, data: "AnyData", split: "Split", limit: int | None, progress: bool
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Features and labels of this process's share of a split, a batch at a time."""
     total = data.num_images(split)
