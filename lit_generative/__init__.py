@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from lit_generative.data import ImageDataModule
     from lit_generative.description import Described
     from lit_generative.evaluation import Evaluator
+    from lit_generative.gan import GAN
     from lit_generative.vae import VAE
 
-__all__ = ["VAE", "Described", "Evaluator", "GenerativeModule", "ImageDataModule", "__version__"]
+__all__ = ["GAN", "VAE", "Described", "Evaluator", "GenerativeModule", "ImageDataModule", "__version__"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "GAN": "gan",
     "VAE": "vae",
     "Described": "description",
     "Evaluator": "evaluation",

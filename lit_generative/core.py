@@ -1,6 +1,7 @@
 """GenerativeModule: the LightningModule that every model is, and all that callbacks and evaluation know of it."""
 
 import inspect
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -18,6 +19,7 @@ __all__ = ["GenerativeModule"]
 
 Self = TypeVar("Self", bound="GenerativeModule")
 Batch = dict[str, Tensor]
+SAVED = ("best_model_path", "_last_checkpoint_saved")  # of a ModelCheckpoint; the former is set before it is saved
 
 
 class GenerativeModule(Described, L.LightningModule):
@@ -37,9 +39,11 @@ class GenerativeModule(Described, L.LightningModule):
         images_seen: Training images seen so far, over all processes: the axis of every plot.
         weights: Which weights the parameters hold, "raw" or for instance "ema 0.999".
         precision: Lightning's name of the precision trained in; sampling uses it too.
+        loss_units: The units of what :meth:`losses` returns, by name, for reports.
     """
 
     sampler_name: ClassVar[str] = "unspecified"
+    loss_units: ClassVar[dict[str, str]] = {}
     network_evaluations: int = 1
 
     def __init__(
@@ -94,11 +98,10 @@ class GenerativeModule(Described, L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch; the images count towards ``images_seen``."""
         losses = self.losses(*self.unpack(batch))
-        self.images_seen += len(batch["image"]) * self.trainer.world_size
-        # a log costs 0.4 ms, so there is one every log_every_n_steps
-        if (self.trainer.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]
-            self.log_losses("train", losses)
-            self.log("images_seen", float(self.images_seen), prog_bar=True, logger=True)
+        self.count_images(batch)
+        if self.is_logged_step:
+            self.check_finite(losses)
+            self.log_training(losses)
         return losses["loss"].mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -124,28 +127,51 @@ class GenerativeModule(Described, L.LightningModule):
         """Return the images and, for a conditional model, the labels."""
         return batch["image"], batch["label"] if self.num_classes is not None else None
 
+    @property
+    def is_logged_step(self) -> bool:
+        """Whether the present training step is logged: a log costs 0.4 ms, so it is every ``log_every_n_steps``."""
+        return (self.trainer.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0  # type: ignore[attr-defined]
+
+    def count_images(self, batch: Batch) -> None:
+        """Add the images of a training batch, those of the other processes too, to ``images_seen``."""
+        self.images_seen += len(batch["image"]) * self.trainer.world_size
+
+    def log_training(self, losses: dict[str, Tensor]) -> None:
+        """Log ``train/…`` and the place on the axis of all plots."""
+        self.log_losses("train", losses)
+        self.log("images_seen", float(self.images_seen), prog_bar=True, logger=True)
+
     def log_losses(self, stage: str, losses: dict[str, Tensor]) -> None:
-        """Log the mean of each loss as ``stage/name``; a loss that is not finite stops the run."""
-        means = {name: value.detach().mean() for name, value in losses.items()}
-        if stage == "train" and not torch.isfinite(means["loss"]):
-            raise FloatingPointError(self._describe_divergence(means))
-        metrics = {f"{stage}/{name}": value for name, value in means.items()}
+        """Log the mean of each loss (B,) as ``stage/name``."""
+        metrics = {f"{stage}/{name}": value.detach().mean() for name, value in losses.items()}
         is_training = stage == "train"
         self.log_dict(
             metrics,
             on_step=is_training,
             on_epoch=not is_training,
-            batch_size=len(losses["loss"]),
+            batch_size=len(next(iter(losses.values()))),
             sync_dist=not is_training,
         )
 
-    def _describe_divergence(self, means: dict[str, Tensor]) -> str:
-        values = ", ".join(f"{name} {float(value):g}" for name, value in means.items())
-        saved = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
-        last = saved[-1] if saved else ""
-        return (
-            f"the loss is not finite at step {self.trainer.global_step} ({values}). "
-            f"{f'The last checkpoint is {last}. ' if last else ''}A lower learning rate or gradient clipping may help."
+    def check_finite(self, losses: dict[str, Tensor]) -> None:
+        """Stop the run if a loss (of a name that ends in "loss") is not finite.
+
+        Raises:
+            FloatingPointError: It names the first such loss, the step and the last checkpoint.
+        """
+        means = {name: float(value.detach().mean()) for name, value in losses.items()}
+        broken = [name for name, mean in means.items() if name.endswith("loss") and not isfinite(mean)]
+        if broken:
+            values = ", ".join(f"{name} {mean:g}" for name, mean in means.items())
+            raise self._divergence(f"the {broken[0].replace('_', ' ')}", f" ({values})")
+
+    def _divergence(self, what: str, values: str = "") -> FloatingPointError:
+        paths = {getattr(c, name, "") for c in self.trainer.checkpoint_callbacks for name in SAVED}
+        saved = [path for path in map(Path, paths) if path.is_file()]
+        last = f"The last checkpoint is {max(saved, key=lambda path: path.stat().st_mtime_ns)}. " if saved else ""
+        return FloatingPointError(
+            f"{what} is not finite at step {self.trainer.global_step}{values}. "
+            f"{last}A lower learning rate or gradient clipping may help."
         )
 
     # ---------------------------------------------------------------- optimisation
@@ -198,7 +224,14 @@ class GenerativeModule(Described, L.LightningModule):
     # ---------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the class and its arguments, for :meth:`load_from_checkpoint`, and the loggers' runs, as plain data."""
+        """Add the class and its arguments, for :meth:`load_from_checkpoint`, and the loggers' runs, as plain data.
+
+        Raises:
+            FloatingPointError: If a weight is not finite, which a loss shows one step later: do not save it as good.
+        """
+        for name, parameter in self.named_parameters():
+            if not parameter.isfinite().all():
+                raise self._divergence(name)
         pack(checkpoint, self, getattr(self.trainer, "datamodule", None))
         runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
         checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}

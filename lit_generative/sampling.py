@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from lit_generative.core import GenerativeModule
 
-__all__ = ["sampling_mode"]
+__all__ = ["inference", "sampling_mode"]
 
 
 def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -26,7 +26,7 @@ def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
         self: "GenerativeModule", n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         y = _check_labels(self, n, y)
-        with _evaluating(self), _seeded_by(generator, self.device), _autocast(self):
+        with inference(self, generator):
             return sample(self, n, y, generator=generator).float().clamp(-1, 1)
 
     return checked
@@ -44,6 +44,13 @@ def _check_labels(model: "GenerativeModule", n: int, y: Tensor | None) -> Tensor
     if not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
         raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: the classes are 0 to {model.num_classes - 1}")
     return y.to(model.device)
+
+
+@contextmanager
+def inference(model: "GenerativeModule", generator: torch.Generator | None = None) -> Iterator[None]:
+    """Evaluation mode, no gradients, the precision of the training, and all randomness from ``generator``, if given."""
+    with _evaluating(model), _seeded_by(generator, model.device), _autocast(model):
+        yield
 
 
 @contextmanager

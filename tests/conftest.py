@@ -1,16 +1,18 @@
-"""Fixtures that several test modules share: real images, a small VAE, and trainers that leave nothing behind."""
+"""Fixtures that several test modules share: real images, small models, and trainers that leave nothing behind."""
 
 import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 
 from lit_generative import VAE, ImageDataModule
-from lit_generative.nn import MLPDecoder, MLPEncoder
+from lit_generative.gan import GAN, Relativistic
+from lit_generative.nn import DCGANDiscriminator, DCGANGenerator, MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lit_generative.vae import Gaussian
 
 
@@ -43,6 +45,24 @@ def make_vae() -> Callable[..., VAE]:
             num_classes=num_classes,
             optimizer=functools.partial(torch.optim.Adam, lr=1e-3),
         )
+
+    return make
+
+
+@pytest.fixture
+def make_gan() -> Callable[..., GAN]:
+    """Make a small GAN of 28x28 grayscale images, always with the same weights."""
+
+    def make(cls: type[GAN] = GAN, num_classes: int | None = None, convolutions: bool = False, **options: Any) -> GAN:
+        torch.manual_seed(0)
+        shape, classes = (1, 28, 28), {"num_classes": num_classes}
+        generator: torch.nn.Module = MLPGenerator(shape, 8, hidden=(32,), **classes)
+        discriminator: torch.nn.Module = MLPDiscriminator(shape, hidden=(32,), **classes)
+        if convolutions:  # with batch normalisation here and spectral normalisation there
+            generator = DCGANGenerator(shape, 8, widths=(4, 8), **classes)
+            discriminator = DCGANDiscriminator(shape, widths=(4, 8), batch_norm=False, spectral_norm=True, **classes)
+        arguments = {"generator": generator, "discriminator": discriminator, "loss": Relativistic(), "latent_dim": 8}
+        return cls(**(arguments | classes | options))
 
     return make
 

@@ -21,6 +21,7 @@ LAYERS = {
     "recipes": 0,
     "checkpoints": 1,
     "core": 1,
+    "manual": 1,
     "sampling": 1,
     "loggers": 2,
     "data": 2,
@@ -97,7 +98,7 @@ def test_maths_needs_torch_alone(path: Path) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_family_knows_its_maths_and_the_core(family: str) -> None:
-    allowed = {"core", "sampling", "description", family}
+    allowed = {"core", "sampling", "manual", "description", family}
     assert {name.partition(".")[0] for name in own_imports(PACKAGE / family / "module.py")} <= allowed
 
 
@@ -109,7 +110,7 @@ def test_what_serves_all_families_knows_none(part: str) -> None:
 
 
 def test_the_core_needs_lightning_and_torch_alone() -> None:
-    for name in ("core", "sampling", "checkpoints", "description"):
+    for name in ("core", "sampling", "manual", "checkpoints", "description"):
         others = {module.partition(".")[0] for module in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
         assert others <= {"torch", "lightning", "lit_generative"}
     assert "lightning" not in {name.partition(".")[0] for name in imports(PACKAGE / "description.py")}

@@ -33,6 +33,7 @@ class VAE(GenerativeModule):
     """
 
     sampler_name: ClassVar[str] = "prior, mean of the likelihood"
+    loss_units = dict.fromkeys(("loss", "nelbo", "nll", "kl"), "nats") | {"bits_per_dim": "bits/dim"}
 
     def __init__(
         self,

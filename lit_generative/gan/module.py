@@ -1,0 +1,252 @@
+"""The generative adversarial network."""
+
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lit_generative.core import Batch, GenerativeModule
+from lit_generative.gan.augment import Augmentation
+from lit_generative.gan.losses import AdversarialLoss
+from lit_generative.gan.penalties import Penalty
+from lit_generative.manual import average_over_processes, backward, check_trainer, frozen, optimizer_step
+from lit_generative.sampling import inference, sampling_mode
+
+__all__ = ["GAN"]
+
+Part = tuple[Tensor, Tensor | None, Tensor]  # images, labels, latents
+
+NETWORKS = DISCRIMINATOR, GENERATOR = "discriminator", "generator"  # in the order of their optimizers
+MISLEADING = (
+    r".*`lr_scheduler\.step\(\)` before `optimizer\.step\(\)`",  # rounds come before the generator's first step
+    ".*ModelCheckpoint with manual optimization and every_n_train_steps",  # it does save what it should
+)
+INSTEAD = {
+    "gradient_clip_val": "model.generator_clip and model.discriminator_clip",
+    "accumulate_grad_batches": "model.micro_batches",
+}
+
+
+class GAN(GenerativeModule):
+    """The generative adversarial network of Goodfellow et al. 2014: a game of two networks, eq. 1.
+
+    Each batch is one round, and one ``global_step``: the discriminator takes a step on real and generated images, then
+    the generator one against the new discriminator, with the same images.
+
+    To change it, override one hook: :meth:`latent`, :meth:`judge`, :meth:`generator_loss` or
+    :meth:`discriminator_loss`.
+
+    Args:
+        generator: Maps latents (B, latent_dim) and labels to images (B, C, H, W) in [-1, 1].
+        discriminator: Maps images (B, C, H, W) and labels to logits (B,), larger for real ones.
+        loss: What the two minimise.
+        latent_dim: The size of z.
+        penalties: What is added to the discriminator's loss, such as ``[R1(1.0, every=8), R2(1.0, every=8)]``.
+        augment: Changes what the discriminator sees, real and generated images alike, while training.
+        num_classes: How many classes the model is conditioned on; None: it takes no labels.
+        discriminator_steps: Rounds for each step of the generator.
+        micro_batches: Parts that a batch is cut into, whose gradients accumulate: the same step with less memory.
+        generator_optimizer: Makes the optimizer from the parameters. None: Adam, lr 2e-4, betas 0 and 0.99.
+        discriminator_optimizer: The same for the discriminator.
+        generator_lr_scheduler: Makes the learning rate's schedule, which advances every round.
+        discriminator_lr_scheduler: The same for the discriminator.
+        generator_clip: The norm that the generator's gradient is clipped to.
+        discriminator_clip: The same for the discriminator.
+
+    Raises:
+        ValueError: If a number is not positive; and in the trainer, if that is told to clip or to accumulate gradients
+            or shards the networks, or if a schedule watches a metric.
+    """
+
+    sampler_name: ClassVar[str] = "generator"
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: AdversarialLoss,
+        latent_dim: int,
+        penalties: Sequence[Penalty] = (),
+        augment: Augmentation | None = None,
+        num_classes: int | None = None,
+        discriminator_steps: int = 1,
+        micro_batches: int = 1,
+        generator_optimizer: OptimizerCallable | None = None,
+        discriminator_optimizer: OptimizerCallable | None = None,
+        generator_lr_scheduler: LRSchedulerCallable | None = None,
+        discriminator_lr_scheduler: LRSchedulerCallable | None = None,
+        generator_clip: float | None = None,
+        discriminator_clip: float | None = None,
+    ) -> None:
+        super().__init__(num_classes)
+        counts = {"latent_dim": latent_dim, "discriminator_steps": discriminator_steps, "micro_batches": micro_batches}
+        clips = {"generator_clip": generator_clip, "discriminator_clip": discriminator_clip}
+        for name, value in (counts | clips).items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}: must be positive")
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator
+        self.loss = loss
+        self.latent_dim = latent_dim
+        self.penalties = penalties
+        self.augment = augment
+        self.discriminator_steps = discriminator_steps
+        self.micro_batches = micro_batches
+        default = functools.partial(Adam, lr=2e-4, betas=(0.0, 0.99))
+        self.make_optimizers = (discriminator_optimizer or default, generator_optimizer or default)
+        self.make_lr_schedulers = (discriminator_lr_scheduler, generator_lr_scheduler)
+        self.clips = (discriminator_clip, generator_clip)
+        self._latest: dict[str, Tensor] = {}  # losses (B,); not every round has all of them
+
+    # ---------------------------------------------------------------- the game
+
+    def latent(self, n: int) -> Tensor:
+        """Draw z ~ N(0, I), (n, latent_dim)."""
+        return torch.randn(n, self.latent_dim, device=self.device)
+
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the discriminator's logits (B,) of images (B, C, H, W), which are augmented while training."""
+        return self.discriminator(x if self.augment is None or not self.training else self.augment(x), y)
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return what the discriminator minimises, (B,), for images (B, C, H, W) with the same labels."""
+        real_logits, fake_logits = self.judge(real, y), self.judge(fake, y)
+        if self.augment is not None and self.training:
+            boundary = fake_logits if self.loss.boundary is None else self.loss.boundary
+            self.augment.observe((real_logits - boundary).detach(), len(real) * self.trainer.world_size)
+        return self.loss.discriminator(real_logits, fake_logits)
+
+    def generator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return what the generator minimises, (B,), for images (B, C, H, W) with the same labels."""
+        fake_logits = self.judge(fake, y)
+        return self.loss.generator(self.judge(real, y) if self.loss.sees_real else fake_logits, fake_logits)
+
+    def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Return both losses and, as ``loss``, their sum, (B,): who is ahead in the game, no measure of quality."""
+        fake = self.generator(self.latent(len(x)), y)
+        losses = {"discriminator_loss": self.discriminator_loss(x, fake, y)}
+        losses["generator_loss"] = self.generator_loss(x, fake, y)
+        return {"loss": sum(losses.values(), torch.zeros(())), **losses}
+
+    @sampling_mode
+    def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return images (n, C, H, W) in [-1, 1] of new latents.
+
+        Args:
+            n: How many.
+            y: Labels (n,) of a conditional model.
+            generator: The source of all randomness; None: torch's global one.
+        """
+        return self.generator(self.latent(n), y)
+
+    def diagnose(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Say where the game stands on images ``x``, without a trace: no gradients, statistics or noise are touched.
+
+        Returns:
+            ``real_logits`` and ``fake_logits``, (B,), and ``generator_gradient``, (B,): for each generated image the
+            norm of the gradient of the generator's loss with respect to it, all that the generator learns from.
+        """
+        with torch.inference_mode(False), inference(self, torch.Generator(self.device).manual_seed(0)):
+            x, y = x.clone(), None if y is None else y.clone()  # autograd refuses those made in validation
+            fake = self.generator(self.latent(len(x)), y).requires_grad_()
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(self.generator_loss(x, fake, y).sum(), fake)
+            return {
+                "real_logits": self.judge(x, y).float(),
+                "fake_logits": self.judge(fake.detach(), y).float(),
+                "generator_gradient": gradient.float().flatten(1).norm(dim=1),
+            }
+
+    # ---------------------------------------------------------------- a round
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Play one round on a batch; the images count towards ``images_seen``."""
+        x, y = self.unpack(batch)
+        is_logged = self.is_logged_step
+        generator_moves = (self.trainer.global_step + 1) % self.discriminator_steps == 0
+        parts = self._cut(x, y)
+        fakes = [self._generate(part, keep_graph=generator_moves and len(parts) == 1) for part in parts]
+        self._discriminator_step(parts, fakes, ends_round=not generator_moves)
+        if generator_moves:
+            self._generator_step(parts, fakes)
+        average_over_processes(self.trainer, self.buffers())
+        for scheduler in self.trainer.lr_scheduler_configs:
+            scheduler.scheduler.step()  # type: ignore[call-arg]
+        self.count_images(batch)
+        if is_logged:
+            self.log_training(self._latest)
+
+    def _cut(self, x: Tensor, y: Tensor | None) -> list[Part]:
+        """Cut a batch into micro-batches of images, labels and new latents."""
+        z = self.latent(len(x)).chunk(self.micro_batches)
+        labels = [None] * len(z) if y is None else y.chunk(self.micro_batches)
+        return list(zip(x.chunk(self.micro_batches), labels, z, strict=True))
+
+    def _generate(self, part: Part, keep_graph: bool) -> Tensor:
+        _, y, z = part
+        with torch.set_grad_enabled(keep_graph):
+            return self.generator(z, y)
+
+    def _discriminator_step(self, parts: list[Part], fakes: list[Tensor], ends_round: bool) -> None:
+        step, n = self.trainer.global_step, sum(map(len, fakes))
+        due = [penalty for penalty in self.penalties if penalty.is_due(step)]
+        losses, penalties = [], []
+        for (x, y, _), fake in zip(parts, map(Tensor.detach, fakes), strict=True):
+            loss = self.discriminator_loss(x, fake, y)
+            penalty = sum((term(self.judge, x, fake, y) for term in due), torch.zeros_like(loss))
+            backward(self, (loss + penalty).sum() / n)
+            losses.append(loss.detach())
+            penalties.append(penalty.detach())
+        self._latest["discriminator_loss"] = torch.cat(losses)
+        if due:
+            self._latest["penalty"] = torch.cat(penalties)
+        self._move(DISCRIMINATOR, torch.cat(losses) + torch.cat(penalties), ends_round)
+
+    def _generator_step(self, parts: list[Part], fakes: list[Tensor]) -> None:
+        n, losses = sum(map(len, fakes)), []
+        with frozen(self.discriminator):
+            for part, fake in zip(parts, fakes, strict=True):
+                fake = fake if fake.requires_grad else self._generate(part, keep_graph=True)
+                loss = self.generator_loss(part[0], fake, part[1])
+                backward(self, loss.sum() / n)
+                losses.append(loss.detach())
+        self._latest["generator_loss"] = torch.cat(losses)
+        self._move(GENERATOR, self._latest["generator_loss"], ends_round=True)
+
+    def _move(self, network: str, loss: Tensor, ends_round: bool) -> None:
+        """Let a network take its step, unless what it minimises is not finite."""
+        if self.is_logged_step or loss.device.type == "cpu":  # elsewhere a look at a value waits for the device
+            self.check_finite({f"{network}_loss": loss})
+        optimizer_step(self, NETWORKS.index(network), counts=ends_round)
+
+    # ---------------------------------------------------------------- optimisation
+
+    def configure_callbacks(self) -> list[Any]:
+        """Check the trainer: this is the first that it asks of a model."""
+        check_trainer(self.trainer, INSTEAD)
+        return []
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the discriminator's and the generator's optimizer and, where there is one, their schedules."""
+        networks = [self.get_submodule(name) for name in NETWORKS]
+        optimizers = [make(net.parameters()) for make, net in zip(self.make_optimizers, networks, strict=True)]
+        makers = zip(optimizers, self.make_lr_schedulers, strict=True)
+        schedules = [self.schedule(optimizer, make) for optimizer, make in makers if make is not None]
+        if any("monitor" in schedule for schedule in schedules):
+            raise ValueError("a schedule that watches a metric cannot follow a game of two losses: use another one")
+        for untrue in MISLEADING:
+            warnings.filterwarnings("ignore", untrue)
+        return optimizers, schedules  # type: ignore[return-value]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient, which is unscaled here, to the norm set for its network."""
+        clip = self.clips[self.trainer.optimizers.index(optimizer)]
+        if clip is not None:
+            self.clip_gradients(optimizer, gradient_clip_val=clip, gradient_clip_algorithm="norm")

@@ -1,0 +1,90 @@
+"""Manual optimisation of several networks under Lightning: what its automatic optimisation does for one."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ParallelStrategy, XLAStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+__all__ = ["average_over_processes", "backward", "check_trainer", "frozen", "optimizer_step"]
+
+
+def check_trainer(trainer: L.Trainer, instead: dict[str, str]) -> None:
+    """Refuse what cannot work, before Lightning does without naming a remedy.
+
+    Args:
+        trainer: The trainer, before it sets up anything.
+        instead: For options of the trainer that need automatic optimisation, what to use.
+
+    Raises:
+        ValueError: If such an option is set, or the strategy shards the networks.
+    """
+    defaults = {"gradient_clip_val": (None, 0), "accumulate_grad_batches": (1,)}
+    for option, remedy in instead.items():
+        if getattr(trainer, option) not in defaults[option]:
+            raise ValueError(f"trainer.{option}={getattr(trainer, option)}: use {remedy}, there are several networks")
+    strategy = trainer.strategy
+    replicates = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy | XLAStrategy)
+    if isinstance(strategy, ParallelStrategy) and not replicates:
+        raise ValueError(
+            f"trainer.strategy={type(strategy).__name__}: two networks that take turns run on several devices "
+            "with ddp only"
+        )
+
+
+def backward(model: L.LightningModule, loss: Tensor) -> None:
+    """Add the gradients of a scalar, of this process alone.
+
+    DistributedDataParallel expects a gradient for every parameter in every backward pass, but a pass here reaches one
+    of the networks; :func:`optimizer_step` averages over the processes instead.
+    """
+    strategy = model.trainer.strategy
+    with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
+        model.manual_backward(loss)
+
+
+def optimizer_step(model: L.LightningModule, index: int, *, counts: bool) -> None:
+    """Average the gradients of an optimizer's parameters over the processes, step, and clear them.
+
+    Args:
+        model: The model; its ``on_before_optimizer_step`` is called with unscaled gradients.
+        index: Which of its optimizers.
+        counts: Whether ``global_step`` advances. Lightning would count each optimizer's steps; the last one of a batch
+            is to count, so that there is one ``global_step`` all through it.
+    """
+    optimizer: Optimizer = model.trainer.optimizers[index]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    average_over_processes(model.trainer, [p.grad for p in parameters if p.grad is not None])
+    if counts:
+        model.optimizers()[index].step()  # type: ignore[index, union-attr]
+    else:
+        model.trainer.strategy.optimizer_step(optimizer, lambda: None)
+    optimizer.zero_grad()
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a network without reaching its parameters, which also saves computing them."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+@torch.no_grad()
+def average_over_processes(trainer: L.Trainer, tensors: Iterable[Tensor]) -> None:
+    """Replace floating-point tensors by their means over all processes, in one exchange."""
+    tensors = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if trainer.world_size == 1 or not tensors:
+        return
+    joined = torch.cat([tensor.flatten().float() for tensor in tensors])
+    joined = trainer.strategy.reduce(joined, reduce_op="mean")
+    for tensor, mean in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
