@@ -133,11 +133,11 @@ def test_every_row_has_the_images_seen_when_it_was_measured(runs: list[OfflineRu
     history = runs[0].history
     seen = {
         prefix: [row["images_seen"] for row in history if any(name.startswith(prefix) for name in row)]
-        for prefix in ("train/", "val/", "evaluation/", "samples")
+        for prefix in ("train/", "val/", "test/", "samples")
     }
     assert seen["train/"] == [200, 400, 600]  # every fourth batch of 50
     assert set(seen["val/"]) == set(seen["samples"]) == {300, 600}
-    assert seen["evaluation/"] == [600]
+    assert seen["test/"] == [600]
     assert all(torch.isfinite(torch.tensor(row["train/loss"])) for row in history if "train/loss" in row)
 
 
@@ -157,8 +157,8 @@ def test_each_grid_is_logged_once_as_the_same_picture_as_in_the_run_folder(root:
 def test_the_evaluation_comes_with_its_protocol(root: Path, runs: list[OfflineRun]) -> None:
     (evaluation,) = json.loads((root / "vae/mlp/version_0/evaluation.json").read_text())
     assert runs[0].config["evaluation_protocol"] == evaluation["protocol"]
-    (row,) = [row for row in runs[0].history if "evaluation/frechet_distance" in row]
-    assert row["evaluation/frechet_distance"] == pytest.approx(evaluation["metrics"]["frechet_distance"])
+    (row,) = [row for row in runs[0].history if "test/frechet_distance" in row]
+    assert row["test/frechet_distance"] == pytest.approx(evaluation["metrics"]["frechet_distance"])
 
 
 def test_checkpoints_are_artifacts_on_request(root: Path, runs: list[OfflineRun]) -> None:

@@ -2,8 +2,9 @@
 
 from lit_generative.callbacks.ema import EMA
 from lit_generative.callbacks.evaluate import Evaluate
+from lit_generative.callbacks.health import GANHealth
 from lit_generative.callbacks.interrupt import SaveOnInterrupt
 from lit_generative.callbacks.progress import ImagesProgressBar
 from lit_generative.callbacks.samples import SampleGrid, SampleWriter
 
-__all__ = ["EMA", "Evaluate", "ImagesProgressBar", "SampleGrid", "SampleWriter", "SaveOnInterrupt"]
+__all__ = ["EMA", "Evaluate", "GANHealth", "ImagesProgressBar", "SampleGrid", "SampleWriter", "SaveOnInterrupt"]

@@ -12,8 +12,8 @@ __all__ = ["EMA"]
 class EMA(L.Callback):
     """Keeps average <- d_t average + (1 - d_t) weights, with d_t = min(decay, (1 + t) / (10 + t)) after step t.
 
-    The warm-up d_t (that of TensorFlow's ExponentialMovingAverage) forgets the untrained weights quickly. Validation,
-    test, prediction and sampling use the average. Checkpoints hold it as the model's weights, so that
+    The warm-up d_t (that of TensorFlow's ExponentialMovingAverage) forgets the untrained weights quickly. The running
+    statistics of batch normalisations are averaged as the weights are, for they belong together. Validation, test, prediction and sampling use the average. Checkpoints hold it as the model's weights, so that
     ``load_from_checkpoint`` gives it, and hold the trained weights beside it, so that a run resumes exactly. After
     ``fit`` the model keeps the average.
 
@@ -34,7 +34,7 @@ class EMA(L.Callback):
         self.warmup = warmup
         self.part = part
         self.steps = 0
-        self._parameters: list[nn.Parameter] = []
+        self._tensors: list[Tensor] = []  # weights and running statistics, of the model
         self._average: list[Tensor] = []
         self._raw: list[Tensor] = []  # the trained weights, while the model holds the average
         self._resumed: dict[str, Any] = {}
@@ -43,15 +43,15 @@ class EMA(L.Callback):
         """Come first among the callbacks: the others are to see the average."""
         if any(getattr(callback, "save_weights_only", False) for callback in trainer.checkpoint_callbacks):
             raise ValueError("save_weights_only=True: such a checkpoint leaves the average out; use false with EMA")
-        self._find_parameters(pl_module)
-        self._parameters, self._average, self._raw = [], [], []
+        self._find_tensors(pl_module)
+        self._tensors, self._average, self._raw = [], [], []
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, callbacks.pop(callbacks.index(self)))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from the model's weights, or from the checkpoint's average and trained weights."""
-        self._parameters = self._find_parameters(pl_module)
-        self._average = [p.detach().clone() for p in self._parameters]
+        self._tensors = self._find_tensors(pl_module)
+        self._average = [p.detach().clone() for p in self._tensors]
         self._raw = []
         self.steps = self._resumed.get("steps", trainer.global_step)
         self._copy(self._resumed.get("raw", self._average))
@@ -66,7 +66,7 @@ class EMA(L.Callback):
             return
         self.steps = trainer.global_step
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.warmup else self.decay
-        torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], 1 - decay)
+        torch._foreach_lerp_(self._average, [p.detach() for p in self._tensors], 1 - decay)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average into the model."""
@@ -91,9 +91,9 @@ class EMA(L.Callback):
         """Save the average as the model's weights and the trained ones in this callback's state."""
         if not self._average:
             return
-        names = {id(p): name for name, p in pl_module.named_parameters()}
-        raw = [r.clone() for r in self._raw] or [p.detach().clone() for p in self._parameters]
-        for p, average in zip(self._parameters, self._average, strict=True):
+        names = {id(t): name for name, t in (*pl_module.named_parameters(), *pl_module.named_buffers())}
+        raw = [r.clone() for r in self._raw] or [p.detach().clone() for p in self._tensors]
+        for p, average in zip(self._tensors, self._average, strict=True):
             checkpoint["state_dict"][names[id(p)]] = average.clone()
         checkpoint["callbacks"][self.state_key] = {"steps": self.steps, "raw": raw}
         checkpoint["averaged"] = {"weights": self._name}
@@ -106,16 +106,23 @@ class EMA(L.Callback):
     def _name(self) -> str:
         return f"ema {self.decay}" + (f" of {self.part}" if self.part else "")
 
-    def _find_parameters(self, pl_module: L.LightningModule) -> list[nn.Parameter]:
+    def _find_tensors(self, pl_module: L.LightningModule) -> list[Tensor]:
         try:
             module = pl_module.get_submodule(self.part) if self.part else pl_module
         except AttributeError:
             parts = ", ".join(name for name, _ in pl_module.named_children())
             raise ValueError(f"part={self.part!r}: the model has no such submodule; it has {parts}") from None
-        return list(module.parameters())
+        statistics = [
+            tensor
+            for part in module.modules()
+            if isinstance(part, nn.modules.batchnorm._NormBase)
+            for tensor in (part.running_mean, part.running_var)
+            if tensor is not None
+        ]
+        return [*module.parameters(), *statistics]
 
     def _swap_in(self, pl_module: L.LightningModule) -> None:
-        self._raw = [p.detach().clone() for p in self._parameters]
+        self._raw = [p.detach().clone() for p in self._tensors]
         self._copy(self._average)
         pl_module.weights = self._name  # type: ignore[assignment]
 
@@ -127,5 +134,5 @@ class EMA(L.Callback):
 
     @torch.no_grad()
     def _copy(self, values: list[Tensor]) -> None:
-        for p, value in zip(self._parameters, values, strict=True):
+        for p, value in zip(self._tensors, values, strict=True):
             p.copy_(value)

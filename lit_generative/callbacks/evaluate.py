@@ -1,25 +1,43 @@
 """Evaluation of a model's samples while it trains, at the end, and in ``test``."""
 
+import copy
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_generative.callbacks.samples import run_folder
 from lit_generative.callbacks.table import print_table
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation, Evaluator
 
-__all__ = ["Evaluate"]
+__all__ = ["Evaluate", "EvaluationListener"]
+
+
+@runtime_checkable
+class EvaluationListener(Protocol):
+    """A callback that has something to add to an evaluation."""
+
+    def on_evaluation(self, trainer: L.Trainer, model: GenerativeModule, evaluation: Evaluation) -> dict[str, Any]:
+        """Return what to add to the record in ``evaluation.json``; every process is asked.
+
+        A list of sentences under the key ``lines`` is not put there but printed below the table.
+        """
 
 
 class Evaluate(L.Callback):
     """Draws samples, compares them with real images, and reports: logged, printed, and in ``evaluation.json``.
 
-    It runs at the end of ``fit`` and in ``test``, and in between if asked. The file keeps all evaluations of a run,
-    each with its protocol.
+    It runs at the end of ``fit`` and in ``test``, on the evaluator's split and logged as ``test/…``. In between it runs
+    if asked, on validation images and logged as ``evaluation/…``: a checkpoint that is chosen by what it reaches on the
+    test images would make their number too good. The file keeps all evaluations of a run, each with its protocol.
+
+    A ``ModelCheckpoint`` may monitor ``evaluation/frechet_distance`` (which Inception's FID is logged as, too). It then
+    needs the number at every validation from the first on, so that the first one evaluates in any case. Where quality
+    cannot be measured, the checkpoint keeps the latest state instead.
 
     Args:
         evaluator: The protocol.
@@ -38,6 +56,12 @@ class Evaluate(L.Callback):
         self.every_n_images = every_n_images
         self._unavailable = ""
         self._evaluated_at = 0
+        self._monitored: list[str] = []
+
+    @property
+    def measures_quality(self) -> bool:
+        """Whether there is an extractor to measure the samples with (known after ``setup``)."""
+        return not self._unavailable
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Load the extractor now: a missing one is to be known before hours of training.
@@ -47,6 +71,7 @@ class Evaluate(L.Callback):
         """
         if stage not in ("fit", "test"):
             return
+        self._unavailable = ""
         try:
             self.evaluator.check(_data(trainer))
         except FileNotFoundError as error:
@@ -55,18 +80,44 @@ class Evaluate(L.Callback):
             self._unavailable = str(error)
             if trainer.is_global_zero:
                 print(f"The quality of samples will not be measured: {error}")
+        if stage == "fit":
+            self._prepare_monitors(trainer)
+
+    def _prepare_monitors(self, trainer: L.Trainer) -> None:
+        """See to it that what a callback monitors is there when it looks: Lightning's raise an error if not."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        monitors = [c for c in callbacks if (getattr(c, "monitor", None) or "").startswith("evaluation/")]
+        if self._unavailable:
+            for checkpoint in (callback for callback in monitors if isinstance(callback, ModelCheckpoint)):
+                if trainer.is_global_zero:
+                    print(f"The checkpoint is that of the latest state: {checkpoint.monitor} cannot be monitored.")
+                checkpoint.monitor = None
+                checkpoint.save_top_k = min(checkpoint.save_top_k, 1)  # without a monitor, no two can be ranked
+        elif monitors and not (self.every_n_epochs or self.every_n_images):
+            raise ValueError(
+                f"{type(monitors[0]).__name__} monitors {monitors[0].monitor}, but evaluations are at the end only; "
+                "set evaluate.every_n_epochs or evaluate.every_n_images"
+            )
+        self._monitored = [callback.monitor for callback in monitors]
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate if it is time."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or self._unavailable:
             return
-        epochs, images = trainer.current_epoch + 1, pl_module.images_seen - self._evaluated_at
-        if (self.every_n_epochs and epochs % self.every_n_epochs == 0) or (
-            self.every_n_images and images >= self.every_n_images
-        ):
+        if self._is_due(trainer, pl_module):
+            evaluator = copy.copy(self.evaluator)
+            evaluator.split = "val"
             self._evaluated_at = pl_module.images_seen
-            evaluation = self._evaluate(trainer, pl_module, {})
-            pl_module.log_dict(_scalars(evaluation))
+            evaluation, _ = self._evaluate(evaluator, trainer, pl_module, _losses(trainer, "val/"))
+            pl_module.log_dict(_scalars("evaluation", evaluation))
+
+    def _is_due(self, trainer: L.Trainer, model: GenerativeModule) -> bool:
+        epochs, images = trainer.current_epoch + 1, model.images_seen - self._evaluated_at
+        return (
+            bool(self.every_n_epochs and epochs % self.every_n_epochs == 0)
+            or bool(self.every_n_images and images >= self.every_n_images)
+            or any(name not in trainer.callback_metrics for name in self._monitored)
+        )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the trained model."""
@@ -79,27 +130,39 @@ class Evaluate(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Print the losses of ``validate``."""
         if trainer.state.fn == "validate" and trainer.is_global_zero:
-            print_table("validation", _losses(trainer, "val/"), None)
+            print_table("validation", _losses(trainer, "val/"), None, units=pl_module.loss_units)
 
     def _report(self, trainer: L.Trainer, model: GenerativeModule, prefix: str) -> None:
         losses = _losses(trainer, prefix)
-        evaluation = None if self._unavailable else self._evaluate(trainer, model, losses)
-        if evaluation is not None:
+        evaluation: Evaluation | None = None
+        lines: list[str] = []
+        if self.measures_quality:
+            evaluation, lines = self._evaluate(self.evaluator, trainer, model, losses)
+            scalars = _scalars(self.evaluator.split, evaluation) | {"images_seen": model.images_seen}
             for logger in trainer.loggers:  # too late for self.log
-                logger.log_metrics(_scalars(evaluation) | {"images_seen": model.images_seen}, trainer.global_step)
+                logger.log_metrics(scalars, trainer.global_step)
         if trainer.is_global_zero:
             title = f"{type(model).__name__} after {model.images_seen:,} images"
-            print_table(title, losses, evaluation, self._unavailable)
+            print_table(title, losses, evaluation, self._unavailable, lines, model.loss_units)
 
-    def _evaluate(self, trainer: L.Trainer, model: GenerativeModule, losses: dict[str, float]) -> Evaluation:
-        evaluation = self.evaluator.evaluate(model, _data(trainer))
+    def _evaluate(
+        self, evaluator: Evaluator, trainer: L.Trainer, model: GenerativeModule, losses: dict[str, float]
+    ) -> tuple[Evaluation, list[str]]:
+        """Return the evaluation, which is written down, and what the listeners want to be printed below it."""
+        evaluation = evaluator.evaluate(model, _data(trainer))
+        additions: dict[str, Any] = {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EvaluationListener):
+                added = callback.on_evaluation(trainer, model, evaluation)
+                additions |= added | {"lines": additions.get("lines", []) + added.get("lines", [])}
+        lines = additions.pop("lines", [])
         folder = run_folder(trainer)  # asked for by every process: the first one broadcasts it
         if trainer.is_global_zero:
             record = {"images_seen": model.images_seen, "step": trainer.global_step, "losses": losses}
-            append_record(folder / "evaluation.json", record | evaluation.to_dict())
+            append_record(folder / "evaluation.json", record | evaluation.to_dict() | additions)
             for logger in trainer.loggers:
                 logger.log_hyperparams({"evaluation_protocol": evaluation.protocol})
-        return evaluation
+        return evaluation, lines
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
@@ -122,5 +185,8 @@ def _losses(trainer: L.Trainer, prefix: str) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
 
 
-def _scalars(evaluation: Evaluation) -> dict[str, float]:
-    return {f"evaluation/{name}": float(value) for name, value in evaluation.metrics.items()}
+def _scalars(prefix: str, evaluation: Evaluation) -> dict[str, float]:
+    """Metrics by name, FID under the name that the Fréchet distance has in all features as well."""
+    metrics = evaluation.metrics
+    everywhere = {"frechet_distance": metrics["fid"]} if "fid" in metrics else {}
+    return {f"{prefix}/{name}": float(value) for name, value in (everywhere | metrics).items()}

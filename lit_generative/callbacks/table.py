@@ -1,5 +1,7 @@
 """The small table of a run's numbers."""
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,10 +9,15 @@ from lit_generative.evaluation import Evaluation
 
 __all__ = ["print_table"]
 
-UNITS = {"loss": "nats", "nelbo": "nats", "nll": "nats", "kl": "nats", "bits_per_dim": "bits/dim"}
 
-
-def print_table(title: str, losses: dict[str, float], evaluation: Evaluation | None, reason: str = "") -> None:
+def print_table(
+    title: str,
+    losses: dict[str, float],
+    evaluation: Evaluation | None,
+    reason: str = "",
+    lines: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+) -> None:
     """Print losses (per image) and the samples' quality, each distance beside its floor.
 
     Args:
@@ -18,13 +25,15 @@ def print_table(title: str, losses: dict[str, float], evaluation: Evaluation | N
         losses: Means by name, for instance "test/nelbo".
         evaluation: The samples' quality; None if it was not measured.
         reason: Why it was not.
+        lines: Sentences to print below an evaluation.
+        units: Those of losses by the last part of their names, for instance "nelbo".
     """
     floor = {} if evaluation is None else evaluation.protocol.get("floor", {})
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in ("", "value", "floor", "unit"):
         table.add_column(column, justify="right" if column in ("value", "floor") else "left")
     for name, value in losses.items():
-        table.add_row(name, f"{value:.4g}", "", UNITS.get(name.rpartition("/")[2], ""))
+        table.add_row(name, f"{value:.4g}", "", (units or {}).get(name.rpartition("/")[2], ""))
     for name, value in ({} if evaluation is None else evaluation.metrics).items():
         table.add_row(name, f"{value:.4g}", f"{floor[name]:.4g}" if name in floor else "", "")
     console = Console()
@@ -33,7 +42,7 @@ def print_table(title: str, losses: dict[str, float], evaluation: Evaluation | N
         if reason:
             console.print(f"The quality of samples was not measured: {reason.partition('. ')[0]}.", highlight=False)
         return
-    console.print(describe_protocol(evaluation), highlight=False)
+    console.print("\n".join([describe_protocol(evaluation), *lines]), highlight=False)
 
 
 def describe_protocol(evaluation: Evaluation) -> str:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lit_generative import VAE, GenerativeModule, ImageDataModule
+from lit_generative import GAN, VAE, GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA
 
 MakeTrainer = Callable[..., L.Trainer]
@@ -168,3 +168,26 @@ def test_checkpoints_without_the_average_are_refused(
     trainer = make_trainer(callbacks=[EMA(), keep], max_steps=1, enable_checkpointing=True)
     with pytest.raises(ValueError, match=r"save_weights_only=True: .*leaves the average out"):
         trainer.fit(make_vae(), datamodule=data)
+
+
+def test_running_statistics_are_averaged_as_the_weights_are(
+    make_gan: Callable[..., GAN], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
+) -> None:
+    model, trained = make_gan(convolutions=True), {}
+
+    def statistics(generator: torch.nn.Module) -> list[Tensor]:
+        return [tensor.clone() for name, tensor in generator.named_buffers() if "running" in name]
+
+    class WatchStatistics(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+            trained[trainer.global_step] = statistics(pl_module.generator)
+
+    trained[0] = statistics(model.generator)
+    trainer = make_trainer(callbacks=[EMA(0.9, part="generator"), WatchStatistics()], max_epochs=2)
+    trainer.fit(model, datamodule=data)
+    average = by_hand(trained, 0.9, warmup=True)
+    torch.testing.assert_close(statistics(model.generator), average)
+    assert not equal(average, trained[max(trained)])
+    trainer.save_checkpoint(tmp_path / "averaged.ckpt")
+    loaded = GenerativeModule.load_from_checkpoint(tmp_path / "averaged.ckpt")
+    assert equal(statistics(loaded.generator), statistics(model.generator))

@@ -7,10 +7,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_generative import VAE, Evaluator, ImageDataModule
 from lit_generative.callbacks import EMA, Evaluate
 from lit_generative.callbacks.evaluate import append_record
+from lit_generative.evaluation import Evaluation
 from lit_generative.pictures import save_png
 
 MakeTrainer = Callable[..., L.Trainer]
@@ -62,12 +64,33 @@ def test_a_run_is_evaluated_at_its_end_with_the_average(
 def test_evaluations_in_between_are_logged_and_kept(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(callbacks=[Evaluate(small(), every_n_epochs=2)], max_epochs=4, limit_val_batches=1)
+    trainer = make_trainer(callbacks=[Evaluate(small(), every_n_epochs=2)], max_epochs=5, limit_val_batches=1)
     trainer.fit(make_vae(), datamodule=data)
-    assert [record["images_seen"] for record in records(tmp_path)] == [80, 160, 160]
+    assert [record["images_seen"] for record in records(tmp_path)] == [80, 160, 200]
     logged = trainer.callback_metrics["evaluation/frechet_distance"].item()
     assert logged == pytest.approx(records(tmp_path)[1]["metrics"]["frechet_distance"])
-    assert records(tmp_path)[1]["metrics"] == records(tmp_path)[2]["metrics"]  # the same weights and seed
+    assert len({record["metrics"]["frechet_distance"] for record in records(tmp_path)}) == 3
+
+
+def test_checkpoints_are_chosen_on_validation_images_and_reports_are_of_test_images(
+    make_vae: Callable[..., VAE],
+    make_trainer: MakeTrainer,
+    data: ImageDataModule,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    callbacks = [Evaluate(small(), every_n_epochs=2), EMA(0.9)]
+    trainer = make_trainer(callbacks=callbacks, max_epochs=4, limit_val_batches=1)
+    trainer.fit(make_vae(), datamodule=data)
+    found = [(record["images_seen"], record["protocol"]["split"]) for record in records(tmp_path)]
+    assert found == [(80, "val"), (160, "val"), (160, "test")]
+    in_between, last = records(tmp_path)[1:]
+    assert in_between["losses"] == last["losses"] != {}
+    assert last["protocol"]["weights"] == in_between["protocol"]["weights"] == "ema 0.9"
+    assert last["metrics"]["frechet_distance"] != in_between["metrics"]["frechet_distance"]
+    printed = capsys.readouterr().out
+    assert printed.count("VAE after 160 images") == 1
+    assert f"{last['metrics']['frechet_distance']:.4g}" in printed
 
 
 def test_every_n_images_counts_images(
@@ -76,6 +99,94 @@ def test_every_n_images_counts_images(
     trainer = make_trainer(callbacks=[Evaluate(small(), every_n_images=100)], max_epochs=6, limit_val_batches=1)
     trainer.fit(make_vae(), datamodule=data)
     assert [record["images_seen"] for record in records(tmp_path)] == [120, 240, 240]
+
+
+def best(**options: Any) -> ModelCheckpoint:
+    return ModelCheckpoint(**({"monitor": "evaluation/frechet_distance", "filename": "best"} | options))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_checkpoint_of_the_best_samples(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path, is_first: bool
+) -> None:
+    """Evaluations at 2, 4 and 6 epochs, and at the first validation, where the checkpoint needs a number."""
+    checkpoint, evaluate = best(), Evaluate(small(), every_n_epochs=2)
+    callbacks = [checkpoint, evaluate] if is_first else [evaluate, checkpoint]
+    trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=6, limit_val_batches=1)
+    trainer.fit(make_vae(), datamodule=data)
+    found = {record["step"]: record["metrics"]["frechet_distance"] for record in records(tmp_path)}
+    assert list(found) == [2, 4, 8, 12]
+    saved = torch.load(checkpoint.best_model_path, weights_only=True)
+    assert saved["global_step"] == min(found, key=found.__getitem__)
+    assert checkpoint.best_model_score is not None
+    assert checkpoint.best_model_score.item() == pytest.approx(min(found.values()), rel=1e-5)
+
+
+def test_what_is_measured_at_the_end_only_cannot_be_monitored(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule
+) -> None:
+    trainer = make_trainer(callbacks=[Evaluate(small()), best()], enable_checkpointing=True, max_epochs=1)
+    message = r"ModelCheckpoint monitors evaluation/frechet_distance, but .* set evaluate.every_n_epochs"
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(make_vae(), datamodule=data)
+
+
+def test_where_quality_is_not_measured_a_checkpoint_keeps_the_latest_state(
+    make_vae: Callable[..., VAE],
+    make_trainer: MakeTrainer,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    checkpoint, other = best(save_top_k=2), ModelCheckpoint(monitor="val/loss", filename="other")
+    callbacks = [Evaluate(small(), every_n_epochs=1), checkpoint, other]
+    trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=2)
+    trainer.fit(make_vae(), datamodule=ImageDataModule(str(folder), batch_size=10))
+    assert "the latest state: evaluation/frechet_distance cannot be monitored" in capsys.readouterr().out
+    assert torch.load(checkpoint.best_model_path, weights_only=True)["global_step"] == trainer.global_step
+    assert {path.name for path in Path(checkpoint.dirpath or "").iterdir()} == {"best.ckpt", "other.ckpt"}
+    assert other.monitor == "val/loss"
+
+
+def test_fid_is_logged_under_the_name_that_every_extractor_has(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, found = small(), Evaluation({"fid": 7.0, "kid": 1.0, "recall": 0.5}, {}, {"floor": {}}, [])
+    stamp = {"num_fake": 30, "num_real": 50, "extractor": "inception", "weights": "raw"}
+    found.protocol |= stamp
+    monkeypatch.setattr(evaluator, "evaluate", lambda *_: found)
+    trainer = make_trainer(callbacks=[Evaluate(evaluator, every_n_epochs=1)], max_epochs=1, limit_val_batches=1)
+    trainer.fit(make_vae(), datamodule=data)
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("evaluation")}
+    names = {"fid": 7.0, "frechet_distance": 7.0, "kid": 1.0, "recall": 0.5}
+    assert logged == {f"evaluation/{name}": value for name, value in names.items()}
+
+
+class Remark(L.Callback):
+    """Has something to add to an evaluation."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_evaluation(self, trainer: L.Trainer, model: VAE, evaluation: Evaluation) -> dict[str, Any]:
+        return {self.name: evaluation.metrics["recall"], "lines": [f"{self.name} has seen {model.images_seen} images."]}
+
+
+def test_other_callbacks_add_to_the_record_and_to_the_table(
+    make_vae: Callable[..., VAE],
+    make_trainer: MakeTrainer,
+    data: ImageDataModule,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    callbacks = [Remark("first"), Evaluate(small()), Remark("second")]
+    make_trainer(callbacks=callbacks, max_epochs=1, limit_val_batches=1).fit(make_vae(), datamodule=data)
+    (record,) = records(tmp_path)
+    assert record["first"] == record["second"] == record["metrics"]["recall"]
+    assert "lines" not in record
+    assert "first has seen 40 images.\nsecond has seen 40 images." in capsys.readouterr().out
 
 
 def test_evaluating_does_not_disturb_the_training(

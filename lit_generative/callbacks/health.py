@@ -1,0 +1,240 @@
+"""Watching an adversarial training: is this collapse?"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lit_generative.callbacks.evaluate import Evaluate, append_record
+from lit_generative.callbacks.samples import run_folder
+from lit_generative.callbacks.verdict import History, Verdict, judge
+from lit_generative.core import GenerativeModule
+from lit_generative.evaluation import Evaluation
+
+__all__ = ["GANHealth"]
+
+
+class GANHealth(L.Callback):
+    """Says whether a GAN is ``healthy``, and if not, what it suffers from and which option to change.
+
+    - ``vanishing gradients``: the discriminator is so sure that the generator learns nothing from it, as happens under
+      the minimax loss (Goodfellow et al. 2014 section 3; Arjovsky & Bottou 2017);
+    - ``mode collapse``: the samples are a small part of the data (Metz et al. 2017; Srivastava et al. 2017);
+    - ``discriminator overfits``: it knows its training images by heart (Karras et al. 2020);
+    - ``diverged``: numbers without bounds, or samples that have become far worse than they were.
+
+    Every few steps it looks at the discriminator, on fixed training and validation images, and at the samples of fixed
+    noise, and logs ``health/…``: ``real_accuracy``, ``fake_accuracy`` and ``held_out_accuracy``, ``logit_gap``,
+    ``logit_magnitude``, ``generator_gradient``, ``diversity`` (of samples relative to real images) and ``healthy`` (0
+    or 1). These are of the weights in training, not of their average. With :class:`Evaluate`, recall, coverage, missing
+    classes and the course of the Fréchet distance count, too. The verdict is printed when it becomes unhealthy and at
+    the end, and is in ``evaluation.json``. The rules are in ``callbacks/verdict.py``. Training is not disturbed: a run
+    has the same weights with it and without.
+
+    The model must have ``diagnose(x, y) -> {"real_logits", "fake_logits", "generator_gradient"}``, each (B,), the last
+    the norm of the gradient of the generator's loss with respect to each generated image, and may have
+    ``loss.boundary``, the logit at which its discriminator is undecided (None: only differences mean something).
+
+    Args:
+        every_n_steps: Steps between looks; the first is after the first step. One costs less than a step on
+            ``2 * num_samples`` images.
+        num_samples: Samples, and as many training and validation images a process.
+        seed: The seed of the samples' noise.
+        stop: Whether to stop a run that is not healthy.
+        patience: After so many looks (or evaluations) in a row.
+
+    Raises:
+        ValueError: If a number is too small, the model has no ``diagnose``, or there are no validation images.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        num_samples: int = 64,
+        seed: int = 0,
+        stop: bool = False,
+        patience: int = 3,
+    ) -> None:
+        for name, value, least in (
+            ("every_n_steps", every_n_steps, 1),
+            ("num_samples", num_samples, 2),
+            ("seed", seed, 0),
+            ("patience", patience, 1),
+        ):
+            if value < least:
+                raise ValueError(f"GANHealth: {name}={value} is too small; it is at least {least}")
+        self.every_n_steps = every_n_steps
+        self.num_samples = num_samples
+        self.seed = seed
+        self.stop = stop
+        self.patience = patience
+        self._forget()
+
+    def _forget(self) -> None:
+        self.history = History()
+        self.verdict = "healthy"
+        self._unhealthy = {"looks": 0, "evaluations": 0}  # in a row
+        self._looked_at: int | None = None  # the step
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check the model, and begin a new record (that of a resumed run is read after this)."""
+        if stage != "fit":
+            return
+        if not hasattr(pl_module, "diagnose"):
+            raise ValueError(f"GANHealth needs a model with diagnose(x, y), a GAN; {type(pl_module).__name__} has none")
+        self._forget()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
+        """Take the images, and ask for the folder while every process does."""
+        self._folder: Path = run_folder(trainer)
+        with isolate_rng():
+            self._seen, self._held_out = (
+                trainer.precision_plugin.convert_input(fixed_images(trainer, split, self.num_samples, pl_module.device))
+                for split in ("train", "val")
+            )
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Look at both networks if it is time."""
+        step = trainer.global_step
+        if self._looked_at is not None and step - self._looked_at < self.every_n_steps:
+            return
+        self._looked_at = step
+        with isolate_rng():
+            found = self._look(pl_module)
+        # the mean over processes, so that all judge alike; a number that is not finite stays so
+        means = trainer.strategy.reduce(torch.stack([v.float() for v in found.values()]), reduce_op="mean").tolist()
+        values = dict(zip(found, means, strict=True))
+        self.history.add_check(values)
+        verdict = self._judge(trainer, pl_module)
+        scalars = values | {"healthy": float(verdict.is_healthy)}
+        pl_module.log_dict({f"health/{name}": value for name, value in scalars.items()}, batch_size=len(batch["image"]))
+        # an evaluation counts once, not at each look until the next one
+        fresh = judge(self.history.signs(pl_module.images_seen, with_evaluation=False))
+        self._stop_if_persistent(trainer, "looks", fresh)
+
+    def on_evaluation(self, trainer: L.Trainer, model: GenerativeModule, evaluation: Evaluation) -> dict[str, Any]:
+        """Judge with the samples' quality as well; :class:`Evaluate` writes down and prints the verdict."""
+        self.history.add_evaluation(model.images_seen, evaluation.metrics, evaluation.classes)
+        verdict = self._judge(trainer, model, announce=trainer.validating)
+        if trainer.validating:
+            self._stop_if_persistent(trainer, "evaluations", verdict)
+        self._log_verdict(trainer, model, verdict)
+        return {"health": self._record(model, verdict), "lines": [f"Health: {verdict}"]}
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
+        """Give the verdict, unless an evaluation does."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, Evaluate) and callback.measures_quality for callback in callbacks):
+            self._conclude(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: GenerativeModule, exception: BaseException) -> None:  # type: ignore[override]
+        """Give the verdict on a run that a number which is not finite ended; processes may not wait for each other."""
+        if isinstance(exception, FloatingPointError) and self._looked_at is not None:
+            self.history.is_finite = False
+            self._conclude(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        own = {"verdict": self.verdict, "unhealthy": dict(self._unhealthy), "looked_at": self._looked_at}
+        return own | {"history": dataclasses.asdict(self.history)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was."""
+        self.verdict = state_dict["verdict"]
+        self._unhealthy = dict(state_dict["unhealthy"])
+        self._looked_at = state_dict["looked_at"]
+        self.history = History(**state_dict["history"])
+
+    def _look(self, model: GenerativeModule) -> dict[str, Tensor]:
+        """Return the signs of one moment by their names, scalars."""
+        boundary = getattr(getattr(model, "loss", None), "boundary", None)
+        seen = model.diagnose(*model.unpack(self._seen))  # type: ignore[operator]
+        real, labels = model.unpack(self._held_out)
+        held_out = model.diagnose(real, labels)  # type: ignore[operator]
+        generator = torch.Generator(model.device).manual_seed(self.seed)
+        samples = model.sample(len(real), labels, generator=generator)
+        real_logits, fake_logits = seen["real_logits"].float(), seen["fake_logits"].float()
+        is_real, is_fake, margins = _decide(real_logits, fake_logits, boundary)
+        is_held_out_real, _, _ = _decide(held_out["real_logits"], held_out["fake_logits"], boundary)
+        return {
+            "real_accuracy": is_real.float().mean(),
+            "fake_accuracy": is_fake.float().mean(),
+            "held_out_accuracy": is_held_out_real.float().mean(),
+            "logit_gap": real_logits.mean() - fake_logits.mean(),
+            "logit_magnitude": margins.abs().max(),
+            "generator_gradient": seen["generator_gradient"].float().mean(),
+            "diversity": _mean_distance(samples) / _mean_distance(real),
+        }
+
+    def _judge(self, trainer: L.Trainer, model: GenerativeModule, announce: bool = True) -> Verdict:
+        verdict = judge(self.history.signs(model.images_seen))
+        if announce and not verdict.is_healthy and verdict.name != self.verdict and trainer.is_global_zero:
+            print(f"\nHealth at step {trainer.global_step:,}: {verdict}")
+        self.verdict = verdict.name
+        return verdict
+
+    def _stop_if_persistent(self, trainer: L.Trainer, kind: str, verdict: Verdict) -> None:
+        self._unhealthy[kind] = 0 if verdict.is_healthy else self._unhealthy[kind] + 1
+        if self.stop and trainer.strategy.reduce_boolean_decision(self._unhealthy[kind] >= self.patience, all=False):
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                print(f"\nGANHealth stops the run after {self._unhealthy[kind]} {kind} in a row: {verdict}")
+
+    def _conclude(self, trainer: L.Trainer, model: GenerativeModule) -> None:
+        verdict = self._judge(trainer, model, announce=False)
+        self._log_verdict(trainer, model, verdict)
+        if trainer.is_global_zero:
+            record = {"images_seen": model.images_seen, "step": trainer.global_step}
+            append_record(self._folder / "evaluation.json", record | {"health": self._record(model, verdict)})
+            print(f"Health: {verdict}")
+
+    def _log_verdict(self, trainer: L.Trainer, model: GenerativeModule, verdict: Verdict) -> None:
+        for logger in trainer.loggers if trainer.is_global_zero else []:
+            logger.log_hyperparams({"health": {"verdict": verdict.name, "advice": verdict.advice}})
+            scalars = {"health/healthy": float(verdict.is_healthy), "images_seen": model.images_seen}
+            logger.log_metrics(scalars, trainer.global_step)  # at the end of training it is too late for self.log
+
+    def _record(self, model: GenerativeModule, verdict: Verdict) -> dict[str, Any]:
+        signs = dataclasses.asdict(self.history.signs(model.images_seen))
+        return {"verdict": verdict.name, "advice": verdict.advice, "reasons": verdict.reasons, "signs": signs}
+
+
+def fixed_images(trainer: L.Trainer, split: str, n: int, device: torch.device) -> dict[str, Tensor]:
+    """Return a batch of ``n`` images of a split a process, of all classes if the data module can choose."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if data is None:
+        raise ValueError("GANHealth needs a data module: trainer.fit(model, datamodule=ImageDataModule(...))")
+    if hasattr(data, "loader"):
+        loader = data.loader(split, limit=n * trainer.world_size)
+    else:
+        loader = data.train_dataloader() if split == "train" else data.val_dataloader()
+    batches: list[dict[str, Tensor]] = []
+    for batch in loader:
+        batches.append(batch)
+        if sum(len(batch["image"]) for batch in batches) >= n:
+            break
+    if sum(len(batch["image"]) for batch in batches) < 2:
+        raise ValueError(f"GANHealth needs at least 2 images of the split {split}, but the data module has fewer")
+    names = [name for name in ("image", "label") if name in batches[0]]
+    return {name: torch.cat([batch[name] for batch in batches])[:n].to(device) for name in names}
+
+
+def _decide(real: Tensor, fake: Tensor, boundary: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where D is right on real (B,) and on generated images (B,), and how far it is from indecision.
+
+    Without a boundary the i-th real is compared with the i-th generated image.
+    """
+    if boundary is None:
+        return real > fake, real > fake, real - fake
+    return real > boundary, fake < boundary, torch.cat([real, fake]) - boundary
+
+
+def _mean_distance(images: Tensor) -> Tensor:
+    """Mean Euclidean distance of two different images of (n, ...), in units of x in [-1, 1]."""
+    return torch.pdist(images.flatten(1).float()).mean()

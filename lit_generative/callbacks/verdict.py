@@ -1,0 +1,265 @@
+"""Is this collapse? From the signs of an adversarial training to a verdict with its evidence and its advice.
+
+Plain numbers in, plain data out: no model, no trainer, no tensors.
+"""
+
+import dataclasses
+import math
+from statistics import median
+from typing import Any
+
+__all__ = ["History", "Signs", "Verdict", "judge"]
+
+# Checks whose median counts, and the fewest that mean anything: a single batch of 64 puts an accuracy of 0.9 anywhere
+# from 0.83 to 0.97, and one strange batch may do anything
+RECENT_CHECKS = 5
+# Before so many training images a generator is uniform or blotchy because it is new, not because it collapsed
+LEAST_IMAGES = 30_000
+# Logits of a discriminator that learns are tens, those of a critic without bounds perhaps hundreds
+HIGHEST_LOGIT = 1e4
+# On record, LSGAN ended at 5 times and DCGAN at 2.8 times their best FID; a healthy run's fluctuations are below 2
+FRECHET_RATIO = 3.0
+# ... and the best was seen in the first 80 % of the training, so that it is no single bad evaluation at the end
+BEST_BEFORE = 0.8
+# The discriminator is "perfect" (Arjovsky & Bottou 2017, theorem 2.4); in balance both accuracies are 0.5 to 0.85
+PERFECT_ACCURACY = 0.95
+# Minimax games that still moved, and collapsed, kept 4 % of their gradient; those that stood still fell below 1 %
+VANISHED_GRADIENT = 0.03
+# Pairwise distances of a generator that has the data's variety are 0.8 to 1.1 of the data's. New generators have 0.1 to
+# 0.2 and learn variety: while the median rises by this factor from one lot of checks to the next, that is learning
+LEAST_DIVERSITY = 0.5
+RISING = 1.2
+# Recall and coverage are about 1 for the data themselves. Both must be this low, for recall alone is near 0 early in
+# healthy runs (MLPs, Fashion-MNIST, 36,000 images: recall 0.005, coverage 0.19 when healthy, 0 and 0.04 when collapsed)
+LEAST_REACH = 0.1
+# ... while what it does draw looks real more often than that; if not, it is plainly bad rather than collapsed
+PRECISION_LEAD = 0.1
+# A class counts as missing with less than 5 % of its images; classifiers' mistakes do not make 30 % of classes so rare
+MISSING_SHARE = 0.3
+# Training and held-out images are alike to a discriminator that generalises (Karras et al. 2020, figure 1)
+OVERFITTING_GAP = 0.25
+
+ADVICE = {
+    "healthy": "nothing needs to be changed",
+    "mode collapse": "use --model.loss Relativistic with the penalties R1 and R2, which hold on to all modes; "
+    "else NonSaturating with R1, or a lower learning rate for the discriminator",
+    "vanishing gradients": "use --model.loss NonSaturating, or Relativistic with R1 and R2, instead of Minimax; "
+    "a penalty such as R1 keeps the discriminator from certainty",
+    "discriminator overfits": "add --model.augment DiffAugment or AdaptiveAugment, or train on more images",
+    "diverged": "lower the learning rates, set generator_clip and discriminator_clip, or add the penalties R1 and R2; "
+    "--checkpoint.monitor evaluation/frechet_distance keeps the best state",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Signs:
+    """What is known of a training's health; None is what was not measured.
+
+    Attributes:
+        images_seen: Training images so far.
+        checks: Looks at the discriminator so far; most signs are medians of the latest five.
+        is_finite: Whether all numbers of the latest check were.
+        logit_magnitude: How far logits are from the boundary (or from their partners), at most.
+        real_accuracy: The share of training images that D takes for real, in [0, 1].
+        fake_accuracy: The share of generated images that D takes for generated.
+        held_out_accuracy: The share of real images that D was not trained on, and takes for real.
+        logit_gap: Mean logit of real images minus that of generated ones.
+        generator_gradient: Norm of the gradient that reaches G.
+        gradient_peak: The highest that was so far.
+        diversity: Mean distance of two samples, relative to that of two real images.
+        diversity_before: The same a few checks earlier.
+        evaluated_at: Training images before the latest evaluation, of which is what follows.
+        precision: As ``recall`` and ``coverage``, in [0, 1].
+        missing_classes: How many of ``num_classes`` are not drawn.
+        best_frechet_distance: The lowest so far, at ``best_at`` training images; ``frechet_distance`` is the latest.
+    """
+
+    images_seen: int = 0
+    checks: int = 0
+    is_finite: bool = True
+    logit_magnitude: float | None = None
+    real_accuracy: float | None = None
+    fake_accuracy: float | None = None
+    held_out_accuracy: float | None = None
+    logit_gap: float | None = None
+    generator_gradient: float | None = None
+    gradient_peak: float | None = None
+    diversity: float | None = None
+    diversity_before: float | None = None
+    evaluated_at: int | None = None
+    precision: float | None = None
+    recall: float | None = None
+    coverage: float | None = None
+    missing_classes: float | None = None
+    num_classes: float | None = None
+    frechet_distance: float | None = None
+    best_frechet_distance: float | None = None
+    best_at: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A name (a key of ``ADVICE``), the evidence for it as sentences, and what to do."""
+
+    name: str
+    reasons: list[str]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether there is nothing to be done."""
+        return self.name == "healthy"
+
+    @property
+    def advice(self) -> str:
+        """Which option to change."""
+        return ADVICE[self.name]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({'; '.join(self.reasons)}). Advice: {self.advice}."
+
+
+def judge(signs: Signs) -> Verdict:
+    """Return the first verdict that the signs call for; each is the cause of those after it, or hides them."""
+    for name, rule in {
+        "diverged": _divergence,
+        "vanishing gradients": _vanishing_gradients,
+        "mode collapse": _mode_collapse,
+        "discriminator overfits": _overfitting,
+    }.items():
+        if reasons := rule(signs):
+            return Verdict(name, reasons)
+    return Verdict("healthy", _evidence(signs))
+
+
+def _divergence(signs: Signs) -> list[str]:
+    """Values without bounds, or samples that have become far worse than they were."""
+    reasons = [] if signs.is_finite else ["losses, logits, gradients or samples are not finite"]
+    if (signs.logit_magnitude or 0) > HIGHEST_LOGIT:
+        reasons.append(f"logits reach {signs.logit_magnitude:.3g}")
+    now, best = signs.frechet_distance, signs.best_frechet_distance
+    if now is not None and best is not None and signs.best_at is not None:
+        was_well_before = signs.best_at <= BEST_BEFORE * (signs.evaluated_at or signs.images_seen)
+        if now > FRECHET_RATIO * best and was_well_before:
+            reasons.append(f"the Fréchet distance is {now:.3g}, after {best:.3g} at {signs.best_at:,} images")
+    return reasons
+
+
+def _vanishing_gradients(signs: Signs) -> list[str]:
+    """D is nearly perfect, and G learns nothing from it (Goodfellow et al. 2014 section 3; Arjovsky & Bottou 2017)."""
+    real, fake = signs.real_accuracy, signs.fake_accuracy
+    gradient, peak = signs.generator_gradient, signs.gradient_peak
+    if signs.checks < RECENT_CHECKS or real is None or fake is None or gradient is None or not peak:
+        return []
+    if min(real, fake) <= PERFECT_ACCURACY or gradient >= VANISHED_GRADIENT * peak:
+        return []
+    return [
+        f"the discriminator is right on {real:.0%} of real and {fake:.0%} of generated images",
+        f"the gradient that reaches the generator is {gradient / peak:.2g} of its peak",
+    ]
+
+
+def _mode_collapse(signs: Signs) -> list[str]:
+    """G draws a small part of the data (Metz et al. 2017; Srivastava et al. 2017); not said of a new model."""
+    uniform = _uniformity(signs) if signs.images_seen >= LEAST_IMAGES else []
+    return uniform + (_absence(signs) if (signs.evaluated_at or 0) >= LEAST_IMAGES else [])
+
+
+def _uniformity(signs: Signs) -> list[str]:
+    now, before = signs.diversity, signs.diversity_before
+    if now is None or before is None or now >= min(LEAST_DIVERSITY, RISING * before):
+        return []
+    return [f"the samples' diversity is {now:.2g} of the real images'"]
+
+
+def _absence(signs: Signs) -> list[str]:
+    reasons = []
+    reach = {name: getattr(signs, name) for name in ("recall", "coverage") if getattr(signs, name) is not None}
+    highest = max(reach.values(), default=math.inf)
+    if highest < LEAST_REACH and (signs.precision or 0) > highest + PRECISION_LEAD:
+        found = " and ".join(f"{name} {value:.2g}" for name, value in reach.items())
+        reasons.append(f"{found} are low for a precision of {signs.precision:.2g}")
+    if signs.num_classes and (signs.missing_classes or 0) >= MISSING_SHARE * signs.num_classes:
+        reasons.append(f"{signs.missing_classes:.0f} of {signs.num_classes:.0f} classes are missing")
+    return reasons
+
+
+def _overfitting(signs: Signs) -> list[str]:
+    """D knows its training images by heart (Karras et al. 2020, section 2)."""
+    train, held_out = signs.real_accuracy, signs.held_out_accuracy
+    if signs.checks < RECENT_CHECKS or train is None or held_out is None or train - held_out <= OVERFITTING_GAP:
+        return []
+    return [f"the discriminator takes {train:.0%} of the training images for real, but {held_out:.0%} of held-out ones"]
+
+
+def _evidence(signs: Signs) -> list[str]:
+    """What speaks for health, and what cannot be known yet or was not measured."""
+    reasons = []
+    if signs.images_seen < LEAST_IMAGES:
+        reasons.append(f"collapse is not judged before {LEAST_IMAGES:,} training images")
+    if signs.checks < RECENT_CHECKS:
+        reasons.append(f"there were only {signs.checks} checks of the discriminator")
+    accuracies = {"real": signs.real_accuracy, "generated": signs.fake_accuracy, "held-out": signs.held_out_accuracy}
+    if found := [f"{value:.0%} of {name}" for name, value in accuracies.items() if value is not None]:
+        reasons.append(f"the discriminator is right on {', '.join(found)} images")
+    others = {name: getattr(signs, name) for name in ("diversity", "precision", "recall", "coverage")}
+    reasons += [f"{name} {value:.2g}" for name, value in others.items() if value is not None]
+    if signs.recall is None:
+        reasons.append("recall, coverage and missing classes were not measured")
+    return reasons
+
+
+@dataclasses.dataclass
+class History:
+    """What was seen of a run, so far as verdicts need it; ``dataclasses.asdict`` is its whole state.
+
+    Attributes:
+        recent: The latest checks, each with its numbers by name; medians are taken of one half and the other.
+        evaluation: The signs that come from evaluations.
+    """
+
+    checks: int = 0
+    recent: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    gradient_peak: float = 0.0
+    is_finite: bool = True
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def add_check(self, values: dict[str, float]) -> None:
+        """Add the numbers of a look at the discriminator, under the names that :class:`Signs` has for them."""
+        self.checks += 1
+        self.is_finite = all(map(math.isfinite, values.values()))
+        self.recent = [*self.recent, values][-2 * RECENT_CHECKS :]
+        latest = _median(self.recent[-RECENT_CHECKS:], "generator_gradient")
+        self.gradient_peak = max(self.gradient_peak, latest or 0.0)
+
+    def add_evaluation(self, images_seen: int, metrics: dict[str, float], classes: dict[str, Any]) -> None:
+        """Add the metrics and classes of an :class:`~lit_generative.evaluation.Evaluation`."""
+        distance = metrics.get("frechet_distance", metrics.get("fid"))
+        best, best_at = self.evaluation.get("best_frechet_distance"), self.evaluation.get("best_at")
+        if distance is not None and distance < (math.inf if best is None else best):
+            best, best_at = distance, images_seen
+        self.evaluation = {name: metrics.get(name) for name in ("precision", "recall", "coverage", "missing_classes")}
+        self.evaluation |= {
+            "evaluated_at": images_seen,
+            "num_classes": len(classes.get("histogram", {})) or None,
+            "frechet_distance": distance,
+            "best_frechet_distance": best,
+            "best_at": best_at,
+        }
+
+    def signs(self, images_seen: int, with_evaluation: bool = True) -> Signs:
+        """Return the signs as they are after ``images_seen`` images, with those of the latest evaluation or without."""
+        before, latest = self.recent[:-RECENT_CHECKS], self.recent[-RECENT_CHECKS:]
+        return Signs(
+            images_seen=images_seen,
+            checks=self.checks,
+            is_finite=self.is_finite,
+            gradient_peak=self.gradient_peak or None,
+            diversity_before=_median(before, "diversity"),
+            **{name: _median(latest, name) for name in (latest[0] if latest else ())},  # type: ignore[arg-type]
+            **(self.evaluation if with_evaluation else {}),
+        )
+
+
+def _median(checks: list[dict[str, float]], name: str) -> float | None:
+    values = [check[name] for check in checks if math.isfinite(check.get(name, math.nan))]
+    return median(values) if values else None
