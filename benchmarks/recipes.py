@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 
-def measure(recipe: str, seed: int, output: Path) -> dict[str, float]:
+def measure(recipe: str, seed: int, output: Path) -> dict[str, Any]:
     """Run ``fit`` and ``test`` in processes of their own; return what they found, and the minutes of ``fit``."""
     command = [sys.executable, "-c", "from lit_generative.cli import script; script()"]
     quiet = ["--trainer.enable_progress_bar", "false"]
@@ -26,11 +27,12 @@ def measure(recipe: str, seed: int, output: Path) -> dict[str, float]:
     subprocess.run([*command, "fit", *options, *quiet], check=True, stdout=subprocess.DEVNULL)
     minutes = (time.perf_counter() - start) / 60
     (run,) = set((root / recipe).glob("version_*")) - before
+    verdict = json.loads((run / "evaluation.json").read_text())[-1].get("health", {}).get("verdict")
     test = ["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
     subprocess.run([*command, *test, *quiet], check=True, stdout=subprocess.DEVNULL)
     record = json.loads((run / "test" / "version_0" / "evaluation.json").read_text())[-1]
     floor = record["protocol"]["floor"]["frechet_distance"]
-    return {"minutes": minutes, "floor": floor, **record["losses"], **record["metrics"]}
+    return {"minutes": minutes, "floor": floor, "verdict": verdict, **record["losses"], **record["metrics"]}
 
 
 def main() -> None:
@@ -42,13 +44,14 @@ def main() -> None:
     print(
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.seeds} seeds\n"
     )
-    names = ["minutes", "test/nelbo", "frechet_distance", "recall", "floor"]
-    print(f"| recipe | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
+    names = ["minutes", "test/nelbo", "frechet_distance", "recall", "class_accuracy", "modes", "high_quality", "floor"]
+    print(f"| recipe | {' | '.join(names)} | verdicts |\n|{'---|' * (len(names) + 2)}")
     for recipe in options.recipes:
         found = [measure(recipe, seed, options.output) for seed in range(options.seeds)]
-        values = [[run[name] for run in found] for name in names]
-        cells = [f"{statistics.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in values]
-        print(f"| {recipe} | {' | '.join(cells)} |", flush=True)
+        values = [[run[name] for run in found if name in run] for name in names]
+        cells = [f"{statistics.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" if v else "" for v in values]
+        verdicts = ", ".join(sorted({run["verdict"] for run in found if run["verdict"]}))
+        print(f"| {recipe} | {' | '.join(cells)} | {verdicts} |", flush=True)
 
 
 if __name__ == "__main__":
