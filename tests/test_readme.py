@@ -35,9 +35,10 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with what the README's commands find there: images of one's own and my_models.py."""
+    """Make a folder with what the README's commands find there: images and classes of one's own."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "my_models.py").write_text(block("my_models.py"))
+    for module in ("my_models.py", "my_gans.py"):
+        (folder / module).write_text(block(module))
     images = next(iter(ImageDataModule(batch_size=24).loader("test")))["image"]
     for i, image in enumerate(images):
         path = folder / "path/to/folder" / ("left", "right")[i % 2] / f"{i}.png"

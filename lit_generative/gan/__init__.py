@@ -11,7 +11,7 @@ from lit_generative.gan.losses import (
     Wasserstein,
 )
 from lit_generative.gan.module import GAN
-from lit_generative.gan.penalties import R1, R2, GradientPenalty, Penalty, ZeroCentredPenalty
+from lit_generative.gan.penalties import R1, R2, GradientPenalty, LabelMatching, Penalty, ZeroCentredPenalty
 
 __all__ = [
     "GAN",
@@ -24,6 +24,7 @@ __all__ = [
     "GradientPenalty",
     "Hinge",
     "InstanceNoise",
+    "LabelMatching",
     "LeastSquares",
     "Minimax",
     "NonSaturating",

@@ -1,8 +1,9 @@
-"""Penalties on the gradient of the discriminator's logit with respect to the image.
+"""Penalties: what is added to the discriminator's loss, (B,), every few steps.
 
-Each is (B,) and differentiable in the discriminator's parameters (double backward). The gradient of an image is taken
-from the sum of the batch's logits, so it is that image's own as long as the discriminator treats images one by one: no
-batch normalisation. Squares are summed over all pixels and channels, in float32 or better.
+Most are on the gradient of the logit with respect to the image, and differentiable in the discriminator's parameters
+(double backward). The gradient of an image is taken from the sum of the batch's logits, so it is that image's own as
+long as the discriminator treats images one by one: no batch normalisation. Squares are summed over all pixels and
+channels, in float32 or better.
 """
 
 from abc import ABC, abstractmethod
@@ -10,17 +11,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_generative.description import Described
 
-__all__ = ["R1", "R2", "GradientPenalty", "Judge", "Penalty", "ZeroCentredPenalty"]
+__all__ = ["R1", "R2", "GradientPenalty", "Judge", "LabelMatching", "LogitGradient", "Penalty", "ZeroCentredPenalty"]
 
 Judge = Callable[[Tensor, Tensor | None], Tensor]
 """From images (B, C, H, W) and labels (B,), if there are any, to logits (B,)."""
 
 
 class Penalty(Described, ABC):
-    """A multiple of what :meth:`measure` finds in the gradients at :meth:`points`.
+    """A multiple of something that a discriminator should keep small.
 
     Args:
         weight: The multiple, as the paper has it.
@@ -39,6 +41,7 @@ class Penalty(Described, ABC):
         self.weight = weight
         self.every = every
 
+    @abstractmethod
     def __call__(self, judge: Judge, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the penalty (B,), to be added to the discriminator's loss of this step.
 
@@ -48,12 +51,19 @@ class Penalty(Described, ABC):
             fake: Generated images of the same shape; no gradient flows back to what made them.
             y: Labels (B,) of both, if there are any.
         """
-        points = self.points(real.detach(), fake.detach())
-        return self.weight * self.every * self.measure(logit_gradient(judge, points, y))
 
     def is_due(self, step: int) -> bool:
         """Say whether the penalty belongs into step ``step``, counted from 0."""
         return step % self.every == 0
+
+
+class LogitGradient(Penalty):
+    """A multiple of what :meth:`measure` finds in the gradients at :meth:`points`."""
+
+    def __call__(self, judge: Judge, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return weight * every * measure(grad_x D(x)) at the points x, (B,)."""
+        points = self.points(real.detach(), fake.detach())
+        return self.weight * self.every * self.measure(logit_gradient(judge, points, y))
 
     @abstractmethod
     def points(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -64,7 +74,7 @@ class Penalty(Described, ABC):
         """Map gradients (B, C * H * W) to what is penalised, (B,)."""
 
 
-class R1(Penalty):
+class R1(LogitGradient):
     """gamma / 2 ||grad_x D(x)||^2 at real images (Mescheder et al. 2018 eq. 9); ``weight`` is gamma."""
 
     def points(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -84,7 +94,7 @@ class R2(R1):
         return fake
 
 
-class GradientPenalty(Penalty):
+class GradientPenalty(LogitGradient):
     """lambda (||grad_x D(x)|| - 1)^2 between real and generated images (WGAN-GP, Gulrajani et al. 2017 eq. 3).
 
     Args:
@@ -105,7 +115,7 @@ class GradientPenalty(Penalty):
         return (torch.linalg.vector_norm(gradient, dim=1) - 1).square()
 
 
-class ZeroCentredPenalty(Penalty):
+class ZeroCentredPenalty(LogitGradient):
     """lambda ||grad_x D(x)||^2 between real and generated images (Thanh-Tung et al. 2019); ``weight`` is lambda."""
 
     def points(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -115,6 +125,27 @@ class ZeroCentredPenalty(Penalty):
     def measure(self, gradient: Tensor) -> Tensor:
         """Return ||gradient||^2, (B,)."""
         return gradient.square().sum(1)
+
+
+class LabelMatching(Penalty):
+    """weight * softplus(D(x, y') - D(x, y)) for a real image x, its label y and another label y'.
+
+    It teaches a conditional discriminator that a real image under a wrong label is not what was asked for, as GAN-CLS
+    does (Reed et al. 2016, algorithm 1); here the two logits are a relativistic pair. The labels y' are those of the
+    batch's neighbours; where y' = y there is no penalty.
+    """
+
+    def __call__(self, judge: Judge, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the penalty (B,).
+
+        Raises:
+            ValueError: If there are no labels.
+        """
+        if y is None:
+            raise ValueError("penalty LabelMatching needs labels: set num_classes, or leave it out")
+        others = y.roll(1)
+        margin = judge(real, others).float() - judge(real, y).float()
+        return self.weight * self.every * F.softplus(margin) * (others != y)
 
 
 def logit_gradient(judge: Judge, x: Tensor, y: Tensor | None) -> Tensor:

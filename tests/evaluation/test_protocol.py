@@ -10,6 +10,7 @@ from torch import nn
 
 from lit_generative.data import ImageDataModule
 from lit_generative.evaluation import Evaluation, Evaluator
+from lit_generative.sampling import sampling_mode
 
 QUIET = {"progress": False}
 
@@ -184,6 +185,27 @@ def test_conditional_models_get_the_labels_of_the_real_images(evaluator, data, t
     assert found.protocol["labels"] == "as real"
     with pytest.raises(ValueError, match="num_classes=7, but fashion-mnist has 10"):
         evaluator.evaluate(NoisyCopies(*train_images, num_classes=7), data, **QUIET)
+
+
+class AsAsked(NoisyCopies):
+    """Copies of images of the classes asked for, or of the next ones."""
+
+    shift = 0
+
+    @sampling_mode
+    def sample(self, n, y=None, *, generator=None):
+        asked = (y + self.shift) % 10
+        index = [int(torch.multinomial((self.labels == k).float(), 1, generator=generator)) for k in asked]
+        return self.images[index]
+
+
+def test_the_class_accuracy_is_that_of_the_classes_asked_for(evaluator, data, train_images):
+    model = AsAsked(*train_images, num_classes=10)
+    assert evaluator.evaluate(model, data, **QUIET).metrics["class_accuracy"] > 0.85
+    model.shift = 1
+    assert evaluator.evaluate(model, data, **QUIET).metrics["class_accuracy"] < 0.1
+    unconditional = evaluator.evaluate(NoisyCopies(*train_images), data, **QUIET)
+    assert "class_accuracy" not in unconditional.metrics
 
 
 def test_samples_of_another_shape_are_an_error(evaluator, data, train_images):

@@ -1,9 +1,20 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lit_generative.description import describe, rebuild
-from lit_generative.gan.penalties import R1, R2, GradientPenalty, Judge, Penalty, ZeroCentredPenalty, between
+from lit_generative.gan.penalties import (
+    R1,
+    R2,
+    GradientPenalty,
+    Judge,
+    LabelMatching,
+    Penalty,
+    ZeroCentredPenalty,
+    between,
+)
 
 PENALTIES = [R1(3.0), R2(3.0), GradientPenalty(), ZeroCentredPenalty(3.0)]
 SHAPE = (5, 2, 4, 4)
@@ -179,3 +190,31 @@ def test_a_weight_that_is_not_positive_is_refused(weight: float) -> None:
 def test_an_interval_below_one_is_refused(every: int) -> None:
     with pytest.raises(ValueError, match=f"every={every}: .*at least 1"):
         GradientPenalty(every=every)
+
+
+def test_label_matching_compares_a_real_image_under_its_label_and_under_another() -> None:
+    real, fake = images()
+    y = torch.tensor([0, 1, 1, 2, 2])  # the neighbours' labels are 2, 0, 1, 1, 2
+    scores = torch.randn(5, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
+
+    def judge(x: Tensor, y: Tensor | None) -> Tensor:
+        assert torch.equal(x, real)
+        return scores[torch.arange(5), y]
+
+    values = LabelMatching(2.0, every=3)(judge, real, fake, y)
+    wrong = {0: (2, 0), 1: (0, 1), 3: (1, 2)}  # image: (the neighbour's label, its own)
+    known = scores.tolist()
+    expected = [0.0] * 5
+    for i, (other, own) in wrong.items():
+        expected[i] = 6 * math.log1p(math.exp(known[i][other] - known[i][own]))
+    assert values.tolist() == pytest.approx(expected)
+    values.sum().backward()
+    at_own, others = scores.grad[torch.arange(5), y], scores.grad[torch.arange(5), y.roll(1)]
+    assert (at_own[[0, 1, 3]] < 0).all()
+    assert (others[[0, 1, 3]] > 0).all()
+    assert not scores.grad[[2, 4]].any()
+
+
+def test_label_matching_needs_labels() -> None:
+    with pytest.raises(ValueError, match="LabelMatching needs labels: set num_classes"):
+        LabelMatching(1.0)(unconditional(network()), *images())
