@@ -15,7 +15,7 @@ from lit_generative.core import Batch, GenerativeModule
 from lit_generative.gan.augment import Augmentation
 from lit_generative.gan.losses import AdversarialLoss
 from lit_generative.gan.penalties import Penalty
-from lit_generative.manual import average_over_processes, backward, check_trainer, frozen, optimizer_step
+from lit_generative.manual import average_over_processes, backward, check_trainer, frozen, optimizer_step, world_size
 from lit_generative.sampling import inference, sampling_mode
 
 __all__ = ["GAN"]
@@ -118,10 +118,14 @@ class GAN(GenerativeModule):
     def discriminator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return what the discriminator minimises, (B,), for images (B, C, H, W) with the same labels."""
         real_logits, fake_logits = self.judge(real, y), self.judge(fake, y)
+        self.observe(real_logits, fake_logits)
+        return self.loss.discriminator(real_logits, fake_logits)
+
+    def observe(self, real_logits: Tensor, fake_logits: Tensor) -> None:
+        """Let an augmentation adapt to logits (B,); an own :meth:`discriminator_loss` calls this if its is to."""
         if self.augment is not None and self.training:
             boundary = fake_logits if self.loss.boundary is None else self.loss.boundary
-            self.augment.observe((real_logits - boundary).detach(), len(real) * self.trainer.world_size)
-        return self.loss.discriminator(real_logits, fake_logits)
+            self.augment.observe((real_logits - boundary).detach(), len(real_logits) * world_size())
 
     def generator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return what the generator minimises, (B,), for images (B, C, H, W) with the same labels."""
