@@ -2,18 +2,26 @@
 
 from lit_generative.nn.conv import ConvDecoder, ConvEncoder
 from lit_generative.nn.dcgan import DCGANDiscriminator, DCGANGenerator
+from lit_generative.nn.diffusers_weights import from_diffusers, to_diffusers
+from lit_generative.nn.dit import DiT
 from lit_generative.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lit_generative.nn.residual import ResidualDiscriminator, ResidualGenerator
+from lit_generative.nn.unet import Conventions, UNet
 
 __all__ = [
     "ConvDecoder",
     "ConvEncoder",
+    "Conventions",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DiT",
     "MLPDecoder",
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
     "ResidualDiscriminator",
     "ResidualGenerator",
+    "UNet",
+    "from_diffusers",
+    "to_diffusers",
 ]

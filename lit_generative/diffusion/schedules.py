@@ -1,0 +1,247 @@
+"""Noise schedules: how much image, alpha_t, and how much noise, sigma_t, there is in x_t = alpha_t x_0 + sigma_t eps.
+
+Time t runs from 0, almost clean data, to 1, almost pure noise; times outside [0, 1] count as the nearer end. A
+schedule is its log-SNR, lambda(t) = 2 (log alpha_t - log sigma_t), which falls strictly, and a *path*: which alpha and
+sigma have that ratio (alpha^2 + sigma^2 = 1 unless a class says otherwise). Neither alpha nor sigma is ever 0, so
+that noise and image can always be had from each other; where the papers' formulas would make one 0, the schedule
+stops just short of it, at :attr:`Schedule.ends`. All is computed in float64 and returned in float32.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lit_generative.description import Described
+
+__all__ = ["EDM", "Cosine", "LinearBetas", "RectifiedFlow", "Schedule", "Shifted", "Sigmoid", "per_image"]
+
+
+def per_image(values: Tensor, x: Tensor) -> Tensor:
+    """Shape one number per image of ``x`` (B, C, H, W), (B,), or one for all, (), as (B, 1, 1, 1) or (1, 1, 1, 1)."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class Schedule(Described, ABC):
+    """A map from time to alpha_t and sigma_t; a subclass writes :meth:`formula`.
+
+    Attributes:
+        variance_preserving: Whether alpha_t^2 + sigma_t^2 = 1, so that data of variance 1 keep it.
+        ends: The first and last time that are told apart; times beyond are taken for these.
+    """
+
+    variance_preserving: bool = True
+    ends: tuple[float, float] = (0.0, 1.0)
+
+    @abstractmethod
+    def formula(self, t: Tensor) -> Tensor:
+        """Return lambda(t) for float64 times within :attr:`ends`, as float64 of the same shape."""
+
+    def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (alpha, sigma) with this log-SNR, of the same shape and type.
+
+        alpha^2 = sigmoid(lambda) and sigma^2 = sigmoid(-lambda) (Kingma et al. 2021 section 3.2), neither as 1 minus
+        the other, so that both are exact where they are small.
+        """
+        return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha_t and sigma_t, both float32 and positive, of the shape of ``t``."""
+        alpha_t, sigma_t = self.path(self.exact_log_snr(t))
+        return alpha_t.float().to(t.device), sigma_t.float().to(t.device)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Return lambda(t) = 2 (log alpha_t - log sigma_t), float32 and finite, of the shape of ``t``."""
+        return self.exact_log_snr(t).float().to(t.device)
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """Return the time t with lambda(t) = ``log_snr``, float32 of its shape; one of the ends if there is none."""
+        wanted = _in_double(log_snr)
+        low, high = torch.zeros_like(wanted), torch.ones_like(wanted)
+        for _ in range(56):  # to 1e-17: precise however small t is
+            middle = (low + high) / 2
+            is_cleaner = self.exact_log_snr(middle) > wanted
+            low, high = middle.where(is_cleaner, low), high.where(is_cleaner, middle)
+        return ((low + high) / 2).float().to(log_snr.device)
+
+    def exact_log_snr(self, t: Tensor) -> Tensor:
+        """Return lambda(t) in float64 (on the CPU, if the device has none), for what takes differences of it."""
+        # t is limited, not the result: then no infinity turns gradients into nan; clamp would stop them at the ends
+        (first, last), t = self.ends, _in_double(t)
+        return self.formula(t.where(t >= first, first).where(t <= last, last))
+
+
+class LinearBetas(Schedule):
+    """DDPM's betas, rising linearly over T steps (Ho et al. 2020 section 4): step i is at t = i / T.
+
+    alpha_t^2 is there the product of 1 - beta_j over j <= i (their eq. 4), and 1 at t = 0. In between, log alpha^2 is
+    linear, so that discrete and continuous time agree on the grid.
+
+    Args:
+        beta_min: beta_1, the variance of the noise that the first step adds.
+        beta_max: beta_T.
+        num_steps: T.
+
+    Raises:
+        ValueError: If not 0 < ``beta_min`` <= ``beta_max`` < 1, or ``num_steps`` is below 1.
+    """
+
+    ends = (1e-9, 1.0)
+
+    def __init__(self, beta_min: float = 1e-4, beta_max: float = 0.02, num_steps: int = 1000) -> None:
+        if not 0 < beta_min <= beta_max < 1:
+            raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: need 0 < beta_min <= beta_max < 1")
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps}: there must be at least 1 step; Ho et al. have 1000")
+        self.num_steps = num_steps
+        betas = torch.linspace(beta_min, beta_max, num_steps, dtype=torch.float64)
+        self._log_alpha_bars = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
+
+    def formula(self, t: Tensor) -> Tensor:
+        """Return log(alpha_t^2) - log(1 - alpha_t^2)."""
+        self._log_alpha_bars = self._log_alpha_bars.to(t.device)  # stays there, instead of a copy each time
+        position = t * self.num_steps
+        before = position.detach().long().clamp(max=self.num_steps - 1)
+        log_alpha_bar = torch.lerp(self._log_alpha_bars[before], self._log_alpha_bars[before + 1], position - before)
+        return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
+
+
+class Cosine(Schedule):
+    """alpha_t^2 = f(t) / f(0), f(t) = cos^2(pi / 2 (t + s) / (1 + s)) (Nichol & Dhariwal 2021 eq. 17).
+
+    With betas clipped at 0.999, as there, the discrete schedule of T = 1000 steps has this alpha_t at each t = i / T:
+    the clip only keeps the last step from alpha = 0, and :attr:`ends` is chosen so that it ends at the same value.
+
+    Args:
+        s: The offset that keeps the first steps from being too small.
+
+    Raises:
+        ValueError: If ``s`` is negative.
+    """
+
+    # near 1, alpha is proportional to 1 - t: sqrt(1 - 0.999) of its value at 1 - 1/1000; lambda(1) = -19.8
+    ends = (1e-9, 1 - 1e-3 * math.sqrt(1e-3))
+
+    def __init__(self, s: float = 0.008) -> None:
+        if s < 0:
+            raise ValueError(f"s={s}: the offset must be at least 0, for instance 0.008")
+        self.s = s
+
+    def formula(self, t: Tensor) -> Tensor:
+        """Return log(alpha_t^2) - log(1 - alpha_t^2), where f(0) - f(t) is sin(a - a_0) sin(a + a_0) for angles a."""
+        advance, first = math.pi / 2 * t / (1 + self.s), math.pi / 2 * self.s / (1 + self.s)
+        angle = first + advance
+        return 2 * angle.cos().log() - advance.sin().log() - (angle + first).sin().log()
+
+
+class Sigmoid(Schedule):
+    """alpha_t^2 is a piece of a falling sigmoid, stretched to [0, 1] (Jabri et al. 2022; Chen 2023 algorithm 1).
+
+    alpha_t^2 = (sigmoid(b) - sigmoid(u)) / (sigmoid(b) - sigmoid(a)) for u = a + t (b - a), a = start / tau and
+    b = end / tau.
+
+    Args:
+        start: Where the piece begins.
+        end: Where the piece ends.
+        tau: Temperature; larger is closer to a straight line.
+
+    Raises:
+        ValueError: If ``start`` is not below ``end``, or ``tau`` is not positive.
+    """
+
+    ends = (1e-9, 1 - 1e-8)  # Jabri et al. keep alpha^2 at 1e-9 or more; here lambda(1) = -19.6
+
+    def __init__(self, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
+        if not (start < end and tau > 0):
+            raise ValueError(f"start={start}, end={end}, tau={tau}: need start < end and tau > 0, such as -3, 3, 1")
+        self.a, self.b = start / tau, end / tau
+
+    def formula(self, t: Tensor) -> Tensor:
+        """Return log(alpha_t^2) - log(1 - alpha_t^2)."""
+        # sigmoid(p) - sigmoid(q) = sigmoid(p) sigmoid(-q) (1 - exp(q - p)) keeps both exact where they are small
+        width = self.b - self.a
+        u = self.a + t * width
+        constant = math.log1p(math.exp(self.a)) - math.log1p(math.exp(-self.b))
+        return constant - u + torch.log(-torch.expm1((t - 1) * width)) - torch.log(-torch.expm1(-t * width))
+
+
+class EDM(Schedule):
+    """alpha_t = 1 and sigma_t^(1 / rho) linear in time (Karras et al. 2022 eq. 5, with t = 1 - i / (N - 1)).
+
+    Args:
+        sigma_min: sigma at t = 0, in units of the images.
+        sigma_max: sigma at t = 1.
+        rho: How much finer small sigmas are spaced.
+
+    Raises:
+        ValueError: If not 0 < ``sigma_min`` < ``sigma_max``, or ``rho`` is not positive.
+    """
+
+    variance_preserving = False
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        if not (0 < sigma_min < sigma_max and rho > 0):
+            given = f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}"
+            raise ValueError(f"{given}: need 0 < sigma_min < sigma_max and rho > 0, for instance 0.002, 80, 7")
+        self.rho = rho
+        self.first, self.last = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+
+    def formula(self, t: Tensor) -> Tensor:
+        """Return -2 log sigma_t."""
+        return -2 * self.rho * torch.log(self.first + t * (self.last - self.first))
+
+    def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha = 1 and sigma = exp(-lambda / 2)."""
+        return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
+
+
+class RectifiedFlow(Schedule):
+    """The straight line from image to noise, alpha_t = 1 - t and sigma_t = t (Liu et al. 2022 eq. 1)."""
+
+    variance_preserving = False
+    ends = (1e-9, Cosine.ends[1])  # lambda(1) = -20.7
+
+    def formula(self, t: Tensor) -> Tensor:
+        """Return 2 (log(1 - t) - log t)."""
+        return 2 * (torch.log1p(-t) - torch.log(t))
+
+    def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (alpha, sigma) with alpha + sigma = 1."""
+        return (log_snr / 2).sigmoid(), (-log_snr / 2).sigmoid()
+
+
+class Shifted(Schedule):
+    """Another schedule with lambda(t) + 2 log(reference / size) on the same path (Hoogeboom et al. 2023 section 3.1).
+
+    Averaged over the pixels that make one of the reference, the noise of a large image is as strong as there. On the
+    path of rectified flow this is the resolution-dependent shift of times (Esser et al. 2024 eq. 23).
+
+    Args:
+        schedule: What is right for images of the reference's size.
+        image_size: Pixels along a side of the images.
+        reference_size: Pixels along a side of the reference.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    def __init__(self, schedule: Schedule, image_size: int, reference_size: int = 64) -> None:
+        if min(image_size, reference_size) < 1:
+            raise ValueError(f"image_size={image_size}, reference_size={reference_size}: sizes are at least 1 pixel")
+        self.schedule = schedule
+        self.shift = 2 * math.log(reference_size / image_size)
+        self.ends, self.variance_preserving = schedule.ends, schedule.variance_preserving
+
+    def formula(self, t: Tensor) -> Tensor:
+        """Return the other schedule's log-SNR and the shift."""
+        return self.schedule.formula(t) + self.shift
+
+    def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the other schedule returns."""
+        return self.schedule.path(log_snr)
+
+
+def _in_double(values: Tensor) -> Tensor:
+    # Apple's GPUs have no float64
+    return values.cpu().double() if values.device.type == "mps" else values.double()

@@ -1,0 +1,240 @@
+"""Spacings: at which times, in units of the schedule's t in [0, 1], a sampler evaluates the network.
+
+A path is a list of times that begins with the noisiest and ends with 0, the clean image. It descends, except that a
+spacing which wraps another may send it up again, that is, may have noise put back: EDM's churn, RePaint's jumps.
+"""
+
+from abc import ABC, abstractmethod
+from math import inf, log
+
+import torch
+from torch import Tensor
+
+from lit_generative.description import Described
+from lit_generative.diffusion.schedules import Schedule
+
+__all__ = ["Churned", "Karras", "LeadingGrid", "LogSNR", "Resampled", "Spacing", "TrailingGrid", "UniformTime"]
+
+
+class Spacing(Described, ABC):
+    """A choice of times for a number of steps.
+
+    Attributes:
+        passes: How often each step down is taken.
+        inflation: The standard deviation of the noise that is put back on the way up; 1: that of the forward process.
+    """
+
+    passes: int = 1
+    inflation: float = 1.0
+
+    @abstractmethod
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the times, from the noisiest (at most ``start``) to 0; ``steps`` + 1 of them if it only descends."""
+
+
+class UniformTime(Spacing):
+    """Equal steps in t: start * i / N for i = N, ..., 0."""
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the ``steps`` + 1 times."""
+        return [start * i / steps for i in range(steps, -1, -1)]
+
+
+class Grid(Spacing, ABC):
+    """Times among the multiples of 1/T, where a model of T discrete steps was trained; its step k is t = k / T.
+
+    Args:
+        T: The number of discrete steps.
+
+    Raises:
+        ValueError: If ``T`` is not positive.
+    """
+
+    def __init__(self, T: int = 1000) -> None:
+        if T < 1:
+            raise ValueError(f"T={T}: a grid needs at least one step; use the T of the schedule")
+        self.T = T
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the ``steps`` + 1 times.
+
+        Raises:
+            ValueError: If there are more steps than points of the grid up to ``start``.
+        """
+        points = round(start * self.T)
+        if steps > points:
+            raise ValueError(
+                f"steps={steps}: the grid has {points} points up to t={start}; take fewer steps or UniformTime"
+            )
+        return [k / self.T for k in self.indices(steps, points)] + [0.0]
+
+    @abstractmethod
+    def indices(self, steps: int, points: int) -> list[int]:
+        """Return ``steps`` descending numbers from 1, ..., ``points``."""
+
+
+class TrailingGrid(Grid):
+    """The last point and every (T / N)-th below it, rounded (Lin et al. 2024, table 2, "trailing")."""
+
+    def indices(self, steps: int, points: int) -> list[int]:
+        """Return ``steps`` descending numbers, the first of them ``points``."""
+        return [round(points * i / steps) for i in range(steps, 0, -1)]
+
+
+class LeadingGrid(Grid):
+    """The first point and every floor(T / N)-th above it (Lin et al. 2024, table 2, "leading").
+
+    It begins below t = 1, although what it begins from is pure noise; it is here since published models use it.
+    """
+
+    def indices(self, steps: int, points: int) -> list[int]:
+        """Return ``steps`` descending numbers, the last of them 1."""
+        stride = points // steps
+        return [1 + stride * i for i in range(steps - 1, -1, -1)]
+
+
+class Karras(Spacing):
+    """Equal steps in (sigma / alpha)^(1/rho) (Karras et al. 2022, eq. 5), and from the last noise level to 0.
+
+    Args:
+        rho: 1 gives equal steps in sigma / alpha; the larger, the more of them are at low noise.
+        sigma_min: The lowest level before 0, a value of sigma / alpha; at least the schedule's at t = 1/1000.
+        sigma_max: The highest level, a value of sigma / alpha; at most the schedule's at the start.
+
+    Raises:
+        ValueError: If ``rho`` is not positive or the levels are not 0 < sigma_min < sigma_max < infinity.
+    """
+
+    def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        if rho <= 0:
+            raise ValueError(f"rho={rho}: the exponent must be positive, 7 in the paper")
+        _check_levels(sigma_min, sigma_max)
+        self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the ``steps`` + 1 times."""
+        low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
+        levels = torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), steps, dtype=torch.float64) ** self.rho
+        return [*_times(levels.log(), schedule, start), 0.0]
+
+
+class LogSNR(Spacing):
+    """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, "DPM-Solver"), and from the last level to 0.
+
+    Args:
+        sigma_min: The lowest level before 0, a value of sigma / alpha; at least the schedule's at t = 1/1000.
+        sigma_max: The highest level, a value of sigma / alpha; at most the schedule's at the start.
+
+    Raises:
+        ValueError: If the levels are not 0 < sigma_min < sigma_max < infinity.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        _check_levels(sigma_min, sigma_max)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the ``steps`` + 1 times."""
+        low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
+        return [*_times(torch.linspace(log(high), log(low), steps, dtype=torch.float64), schedule, start), 0.0]
+
+
+class Churned(Spacing):
+    """Noise put back before each step, from sigma to sigma * (1 + gamma) (Karras et al. 2022, algorithm 2).
+
+    Args:
+        spacing: The levels to step down to.
+        amount: S_churn: gamma is amount / N, at most sqrt(2) - 1.
+        lowest: S_tmin, the lowest sigma / alpha at which there is churn.
+        highest: S_tmax, the highest; where sigma * (1 + gamma) is noisier than the start, there is none either.
+        inflation: S_noise, the standard deviation of the noise that is put back.
+
+    Raises:
+        ValueError: If ``amount`` or ``inflation`` is negative, or ``spacing`` goes up already.
+    """
+
+    def __init__(
+        self,
+        spacing: Spacing,
+        amount: float = 40.0,
+        lowest: float = 0.05,
+        highest: float = 50.0,
+        inflation: float = 1.003,
+    ) -> None:
+        if amount < 0 or inflation < 0:
+            raise ValueError(f"amount={amount}, inflation={inflation}: neither may be negative; 0 and 1 are no churn")
+        _check_descends(spacing)
+        self.spacing, self.amount, self.lowest, self.highest = spacing, amount, lowest, highest
+        self.inflation = inflation
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the times: up to twice ``steps``, and 0."""
+        times = torch.tensor(self.spacing.path(steps, schedule, start), dtype=torch.float64)[:-1]
+        levels = _log_levels(times, schedule)
+        gamma = min(self.amount / steps, 2**0.5 - 1)
+        raised = levels + log(1 + gamma)
+        top = float(_log_levels(times.new_tensor([start]), schedule))
+        is_churned = (levels.exp() >= self.lowest) & (levels.exp() <= self.highest) & (raised <= top) & (gamma > 0)
+        before = _times(raised, schedule, start)
+        path = [[t, t_hat] if up else [t] for t, t_hat, up in zip(times.tolist(), before, is_churned, strict=True)]
+        return [*sum(path, []), 0.0]  # noqa: RUF017
+
+
+class Resampled(Spacing):
+    """Blocks of steps taken several times, with the noise put back in between (Lugmayr et al. 2022, section 4.2).
+
+    In inpainting it gives the new part of an image the time to agree with the known part.
+
+    Args:
+        spacing: The levels to step down to.
+        jump: The number of steps in a block.
+        passes: How often each block is taken.
+
+    Raises:
+        ValueError: If ``jump`` or ``passes`` is below 1, or ``spacing`` goes up already.
+    """
+
+    def __init__(self, spacing: Spacing, jump: int = 10, passes: int = 10) -> None:
+        if jump < 1 or passes < 1:
+            raise ValueError(f"jump={jump}, passes={passes}: both must be at least 1; passes=1 is no resampling")
+        _check_descends(spacing)
+        self.spacing, self.jump, self.passes = spacing, jump, passes
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the times: ``passes`` times as many steps down, and the jumps up."""
+        times = self.spacing.path(steps, schedule, start)
+        path = times[:1]
+        for first in range(0, steps, self.jump):
+            block = times[first : first + self.jump + 1]
+            path += block[1:] + block * (self.passes - 1)
+        return path
+
+
+def _check_levels(sigma_min: float, sigma_max: float) -> None:
+    if not 0 < sigma_min < sigma_max < inf:
+        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise and be positive and finite")
+
+
+def _check_descends(spacing: Spacing) -> None:
+    if isinstance(spacing, Churned | Resampled):
+        raise ValueError(f"spacing={type(spacing).__name__}: it puts noise back already; wrap a plain spacing")
+
+
+def _log_levels(times: Tensor, schedule: Schedule) -> Tensor:
+    """Return log(sigma / alpha) at ``times`` (n,), float64."""
+    return schedule.log_snr(times).double() / -2
+
+
+def _times(log_levels: Tensor, schedule: Schedule, start: float) -> list[float]:
+    """Return the times in [0, start] at which log(sigma / alpha) is ``log_levels`` (n,)."""
+    return schedule.time_of_log_snr(-2 * log_levels).double().clamp(max=start).tolist()
+
+
+def _ends(schedule: Schedule, start: float, sigma_min: float, sigma_max: float) -> tuple[float, float]:
+    """Return the lowest and the highest sigma / alpha within both the schedule's range and what was asked for."""
+    first = min(1e-3, start / 2)
+    lowest, highest = _log_levels(torch.tensor([first, start], dtype=torch.float64), schedule).exp().tolist()
+    low, high = max(sigma_min, lowest), min(sigma_max, highest)
+    if low >= high:
+        raise ValueError(f"sigma_min={sigma_min}: take one below {highest:.3g}, the schedule's level at t={start}")
+    return low, high

@@ -1,0 +1,144 @@
+"""Loss weights: how much an error counts at each noise level, given by its log-SNR lambda.
+
+A weight multiplies the squared error *of the noise*, whatever the network predicts. With a prediction's
+:meth:`~lit_generative.diffusion.predictions.Prediction.error_scale`, the loss of an image is
+
+    w(lambda) |eps - eps_hat|^2 = w(lambda) * error_scale * |target - output|^2
+
+so that the choice of a weight and of a prediction are independent: with the same estimate of x_0, all predictions have
+the same loss. Papers that weight the error of x_0 have w(lambda) exp(lambda) there, since |eps - eps_hat|^2 is
+exp(lambda) |x_0 - x_0_hat|^2.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lit_generative.description import Described
+from lit_generative.diffusion.schedules import Schedule
+
+__all__ = ["DiscreteBound", "EDMWeight", "MinSNR", "Simple", "SoftMinSNR", "VariationalBound", "Weight"]
+
+
+class Weight(Described, ABC):
+    """A function of the log-SNR."""
+
+    @abstractmethod
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Return w(lambda), not negative, float32, of the shape of ``log_snr``."""
+
+
+class Simple(Weight):
+    """1 (Ho et al. 2020 eq. 14)."""
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Return ones."""
+        return torch.ones_like(log_snr)
+
+
+class VariationalBound(Weight):
+    """-lambda'(t) / 2, the variational bound's own weight in continuous time (Kingma et al. 2021 section 5).
+
+    The mean of the weighted squared errors over t ~ U(0, 1) is the bound's diffusion term, in nats; what it lacks are
+    the prior's term at t = 1 and the reconstruction's at t = 0, which have no part in training.
+
+    Args:
+        schedule: The schedule in use, as the derivative by time is no function of the log-SNR alone.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Return half the slope of -lambda at the time of ``log_snr``, from a difference in float64."""
+        t = self.schedule.time_of_log_snr(log_snr).double()
+        earlier, later = t * (1 - 1e-5), (t * (1 + 1e-5)).clamp(max=1)
+        fall = self.schedule.exact_log_snr(earlier) - self.schedule.exact_log_snr(later)
+        return (fall / (later - earlier) / 2).float()
+
+
+class DiscreteBound(Weight):
+    """The variational bound's own weight with T steps (Ho et al. 2020 eq. 12), for times i / T.
+
+    T / 2 (SNR(i - 1) / SNR(i) - 1) for the SNR(i) at t = i / T (Kingma et al. 2021 section 4); with betas this is
+    T beta_i^2 / (2 sigma_i^2 (1 - beta_i) (1 - alpha_bar_i)) for the posterior's variance sigma_i^2. At i = 1, where
+    the posterior has none, it is the same with sigma_1^2 = beta_1: the weight in -log p(x_0|x_1) of a Gaussian decoder
+    of that variance. The mean over uniform i is the bound in nats, but for the prior's term and constants.
+
+    Args:
+        schedule: The schedule in use.
+        num_steps: T.
+
+    Raises:
+        ValueError: If ``num_steps`` is below 1.
+    """
+
+    def __init__(self, schedule: Schedule, num_steps: int = 1000) -> None:
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps}: there must be at least 1 step; Ho et al. have 1000")
+        self.schedule = schedule
+        self.num_steps = num_steps
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Return the weight of the step i whose time is nearest to that of ``log_snr``."""
+        i = (self.schedule.time_of_log_snr(log_snr).double() * self.num_steps).round().clamp(min=1)
+        later = self.schedule.exact_log_snr(i / self.num_steps)
+        earlier = self.schedule.exact_log_snr((i - 1) / self.num_steps)
+        weight = torch.expm1(earlier - later).where(i > 1, 1 + torch.exp(-later))
+        return (self.num_steps / 2 * weight).float()
+
+
+class MinSNR(Weight):
+    """min(SNR, gamma) / SNR, for x_0 min(SNR, gamma) (Hang et al. 2023 section 3).
+
+    Args:
+        gamma: The SNR from which on errors of x_0 count no more than there.
+
+    Raises:
+        ValueError: If ``gamma`` is not positive.
+    """
+
+    def __init__(self, gamma: float = 5.0) -> None:
+        if not gamma > 0:
+            raise ValueError(f"gamma={gamma}: a signal-to-noise ratio must be positive, for instance 5")
+        self.log_gamma = math.log(gamma)
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Return min(1, gamma / SNR)."""
+        return (self.log_gamma - log_snr).clamp(max=0).exp()
+
+
+class SoftMinSNR(MinSNR):
+    """gamma / (SNR + gamma), for x_0 SNR gamma / (SNR + gamma): min-SNR without its kink.
+
+    It is the weight of k-diffusion and of the hourglass diffusion transformer (Crowson et al. 2024), whose form for x_0
+    and alpha = 1 is 1 / (sigma^2 + 1 / gamma).
+    """
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Return gamma / (SNR + gamma)."""
+        return (self.log_gamma - log_snr).sigmoid()
+
+
+class EDMWeight(Weight):
+    """1 + 1 / (SNR sigma_data^2), for x_0 (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (Karras et al. 2022 table 1).
+
+    Together with an ``EDMPrediction`` of the same ``sigma_data`` the network's own squared error has weight 1.
+
+    Args:
+        sigma_data: The standard deviation of the images' pixels.
+
+    Raises:
+        ValueError: If ``sigma_data`` is not positive.
+    """
+
+    def __init__(self, sigma_data: float = 0.5) -> None:
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data={sigma_data}: a standard deviation must be positive; Karras et al. have 0.5")
+        self.sigma_data = sigma_data
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Return 1 + 1 / (SNR sigma_data^2)."""
+        return 1 + torch.exp(-log_snr) / self.sigma_data**2

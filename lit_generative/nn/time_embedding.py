@@ -1,0 +1,67 @@
+"""Time as features, for networks of diffusion models."""
+
+from math import log
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["TimeEmbedding", "check_times", "sinusoids"]
+
+
+def sinusoids(position: Tensor, dim: int, shift: float = 0.0) -> Tensor:
+    """Return [sin(w_k p), cos(w_k p)] with w_k = 10000^(-k / (dim/2 - shift)), k = 0, ..., dim/2 - 1.
+
+    Vaswani et al. 2017, section 3.5, with all sines before all cosines.
+
+    Args:
+        position: p, of shape (...).
+        dim: Features, an even number.
+        shift: 0 in most implementations, 1 in that of Ho et al. 2020, whose lowest frequency is 1/10000 exactly.
+
+    Returns:
+        (..., dim), float32.
+    """
+    k = torch.arange(dim // 2, device=position.device, dtype=torch.float32)
+    angles = position.float()[..., None] * torch.exp(-log(10000) / max(dim // 2 - shift, 1) * k)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def check_times(x: Tensor, t: Tensor) -> None:
+    """Refuse times that are not one number in [0, 1] for each image (their values are not looked at)."""
+    if not t.is_floating_point():
+        raise ValueError(f"t is {t.dtype}: give times in [0, 1]; step i of DDPM's 1,000 is (i + 1) / 1000")
+    if t.shape != x.shape[:1]:
+        raise ValueError(f"t has the shape {tuple(t.shape)}: give one time per image, here ({len(x)},)")
+
+
+class TimeEmbedding(nn.Module):
+    """Features of the time t in [0, 1]: sinusoids of 1000 t - 1, then linear, SiLU, linear (Ho et al. 2020, app. B).
+
+    So the i-th of DDPM's 1,000 steps, i = 0, ..., 999, is t = (i + 1) / 1000, and its sinusoids are those of the
+    integer i that Ho et al.'s implementation and diffusers use. It stays out of autocast: bf16 cannot tell neighbouring
+    times apart, and these layers cost next to nothing.
+
+    Args:
+        frequencies: The number of sinusoids, even.
+        features: The size of the result.
+        shift: See :func:`sinusoids`.
+
+    Raises:
+        ValueError: If ``frequencies`` is odd.
+    """
+
+    def __init__(self, frequencies: int, features: int, shift: float = 0.0) -> None:
+        super().__init__()
+        if frequencies < 2 or frequencies % 2:
+            raise ValueError(f"frequencies={frequencies}: each comes as a sine and a cosine; take an even number")
+        self.frequencies = frequencies
+        self.shift = shift
+        self.first = nn.Linear(frequencies, features)
+        self.second = nn.Linear(features, features)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Return features (B, features) of times (B,)."""
+        with torch.autocast(t.device.type, enabled=False):
+            waves = sinusoids(1000 * t.float() - 1, self.frequencies, self.shift)
+            return self.second(F.silu(self.first(waves.to(self.first.weight.dtype))))

@@ -1,0 +1,243 @@
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from analytic import GaussianData, MixtureData
+from torch import Tensor
+
+from lit_generative.description import describe, rebuild
+from lit_generative.diffusion.limits import Clip, DynamicThreshold
+from lit_generative.diffusion.runs import Level, Run, levels_of
+from lit_generative.diffusion.samplers import DDIM, Ancestral, Sampler
+from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule
+from lit_generative.diffusion.solvers import DPMSolverPP2M, Euler, Heun
+from lit_generative.diffusion.spacings import Churned, Karras, LogSNR, Resampled, Spacing, TrailingGrid, UniformTime
+
+GAUSSIAN = GaussianData([0.3, -0.5], [[0.25, 0.1], [0.1, 0.09]])
+MIXTURE = MixtureData((-0.8, 0.4), std=0.1, share=0.3)
+SAMPLERS = [
+    Ancestral(400),
+    Ancestral(200, v=1.0),
+    Ancestral(200, v=0.5),
+    DDIM(100),
+    DDIM(200, eta=0.5),
+    DPMSolverPP2M(40),
+    DPMSolverPP2M(100, LogSNR(), eta=1.0),
+    DPMSolverPP2M(100, LogSNR(), eta=0.3),
+    Euler(100),
+    Heun(40),
+    Heun(60, Churned(Karras(), inflation=1.0)),
+]
+IDS = [
+    "DDPM", "DDPM-beta", "DDPM-half", "DDIM", "DDIM-eta", "DPM++", "DPM++SDE", "DPM++eta", "Euler", "Heun", "Heun-churn"
+]  # fmt: skip
+
+
+def noise(n: int, dim: int, sampler: Sampler, schedule: Schedule, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    sigma = sampler.levels(schedule)[0].sigma
+    return sigma * torch.randn(n, dim, 1, 1, generator=generator, dtype=torch.float64)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
+def test_samples_of_a_gaussian_have_its_mean_and_covariance(sampler: Sampler, schedule: Schedule) -> None:
+    x_T = noise(5000, 2, sampler, schedule)
+    x = sampler.sample(GAUSSIAN.denoiser(schedule), x_T, schedule, generator=seeded(1)).flatten(1)
+    torch.testing.assert_close(x.mean(0), GAUSSIAN.mean, rtol=0, atol=0.02)
+    torch.testing.assert_close(x.T.cov(), GAUSSIAN.covariance, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
+def test_samples_of_a_mixture_are_of_its_components(sampler: Sampler) -> None:
+    schedule = Cosine()
+    x_T = noise(5000, 1, sampler, schedule)
+    x = sampler.sample(MIXTURE.denoiser(schedule), x_T, schedule, generator=seeded(1)).flatten()
+    is_left = x < -0.2
+    assert is_left.double().mean().item() == pytest.approx(0.3, abs=0.025)
+    for component, mean in ((x[is_left], -0.8), (x[~is_left], 0.4)):
+        assert component.mean().item() == pytest.approx(mean, abs=0.02)
+        assert component.std().item() == pytest.approx(0.1, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("make", "schedule", "order"),
+    [
+        (lambda n: DDIM(n), Cosine(), 1),
+        (lambda n: DDIM(n, Karras(sigma_min=1e-4)), EDM(sigma_min=1e-4), 1),
+        (lambda n: Euler(n, Karras(sigma_min=1e-4)), Cosine(), 1),
+        (lambda n: DPMSolverPP2M(n, LogSNR(sigma_min=1e-4)), Cosine(), 2),
+        (lambda n: DPMSolverPP2M(n, LogSNR(sigma_min=1e-4)), EDM(sigma_min=1e-4), 2),
+        (lambda n: Heun(n, Karras(sigma_min=1e-4)), Cosine(), 2),
+        (lambda n: Heun(n, Karras(sigma_min=1e-4)), EDM(sigma_min=1e-4), 2),
+    ],
+)
+def test_error_against_the_exact_flow_falls_at_the_solver_s_order(
+    make: Callable[[int], Sampler], schedule: Schedule, order: int
+) -> None:
+    errors = []
+    for steps in (20, 40, 80):
+        sampler = make(steps)
+        x_T = noise(64, 2, sampler, schedule)
+        start = sampler.levels(schedule)[0]
+        exact = GAUSSIAN.flow(x_T, start.alpha, start.sigma)
+        x = sampler.sample(GAUSSIAN.denoiser(schedule), x_T, schedule)
+        errors.append((x - exact).square().mean().sqrt().item())
+    assert errors[0] < 0.1  # of a standard deviation of about 0.4
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.2), errors
+
+
+@pytest.mark.parametrize("v", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("k", [1000, 500, 20, 2, 1])
+def test_ancestral_step_on_the_grid_is_ddpm_s_posterior(k: int, v: float) -> None:
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bars = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
+    beta, alpha_bar, before = betas[k - 1], alpha_bars[k], alpha_bars[k - 1]
+    x_t, x0 = torch.randn(2, 5, 1, 4, 4, dtype=torch.float64, generator=seeded())
+    t, s = levels_of([k / 1000, (k - 1) / 1000], LinearBetas())
+    x_s = Ancestral(1000, v=v).step(x_t, t, s, Run(lambda x, t: x0, None, seeded(1)))
+
+    mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t) / (1 - alpha_bar)  # Ho et al. eq. 7
+    z = torch.randn(x_t.shape, dtype=torch.float64, generator=seeded(1)) if k > 1 else torch.zeros_like(x_t)
+    variance = beta**v * ((1 - before) / (1 - alpha_bar) * beta) ** (1 - v)
+    torch.testing.assert_close(x_s, mean + variance.sqrt() * z, rtol=0, atol=1e-4)
+
+
+def test_ddim_with_eta_1_is_ancestral() -> None:
+    schedule, spacing = LinearBetas(), TrailingGrid()
+    denoise, x_T = MIXTURE.denoiser(schedule), torch.randn(16, 1, 1, 1, generator=seeded())
+    a, b = (
+        torch.stack(list(sampler.trajectory(denoise, x_T, schedule, generator=seeded(1))))
+        for sampler in (DDIM(100, spacing, eta=1.0), Ancestral(100, spacing))
+    )
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_euler_is_ddim_at_the_same_times() -> None:
+    schedule = RectifiedFlow()
+    denoise, x_T = MIXTURE.denoiser(schedule), torch.randn(16, 1, 1, 1, generator=seeded())
+    a, b = (sampler.sample(denoise, x_T, schedule) for sampler in (DDIM(20), Euler(20, UniformTime())))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(1), DDIM(1), DPMSolverPP2M(1), Euler(1), Heun(1)])
+def test_one_step_returns_the_estimate_of_the_clean_image(sampler: Sampler) -> None:
+    x_T, seen = torch.randn(3, 1, 4, 4), []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        seen.append((x, t))
+        return x.tanh()
+
+    torch.testing.assert_close(sampler.sample(denoise, x_T, Cosine()), x_T.tanh(), rtol=0, atol=1e-6)
+    assert len(seen) == 1
+    assert seen[0][1].shape == (3,)
+    assert seen[0][1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("spacing", [None, Karras(), Churned(LogSNR()), Resampled(UniformTime(), jump=2, passes=3)])
+@pytest.mark.parametrize("cls", [Ancestral, DDIM, DPMSolverPP2M, Euler, Heun])
+def test_network_evaluations_are_counted_right(cls: type[Sampler], spacing: Spacing | None) -> None:
+    calls = []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(t)
+        return x
+
+    sampler = cls(7, spacing)
+    *_, x = trajectory = list(sampler.trajectory(denoise, torch.randn(2, 1, 1, 1), EDM()))
+    assert len(calls) == sampler.network_evaluations
+    assert len(trajectory) == 1 + 7 * sampler.spacing.passes
+    assert torch.isfinite(x).all()
+
+
+def test_a_multistep_solver_forgets_what_was_before_noise_was_put_back() -> None:
+    seen: list[tuple[float, bool]] = []
+
+    def adjust(x: Tensor, level: Level, run: Run) -> Tensor:
+        seen.append((level.t, run.earlier is not None))
+        return x
+
+    sampler = DPMSolverPP2M(4, Resampled(UniformTime(), jump=2, passes=2))
+    list(sampler.trajectory(MIXTURE.denoiser(Cosine()), torch.randn(2, 1, 1, 1), Cosine(), adjust=adjust))
+    assert seen[1:] == [
+        (0.75, True), (0.5, True), (1.0, False), (0.75, True), (0.5, True),
+        (0.25, True), (0.0, True), (0.5, False), (0.25, True), (0.0, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
+def test_a_generator_decides_everything(sampler: Sampler) -> None:
+    denoise, x_T = MIXTURE.denoiser(Cosine()), torch.randn(4, 1, 1, 1, generator=seeded())
+    before, untouched = torch.get_rng_state(), x_T.clone()
+    a, b, c = (sampler.sample(denoise, x_T, Cosine(), generator=seeded(seed)) for seed in (1, 1, 2))
+    is_deterministic = isinstance(sampler, Euler | DDIM | DPMSolverPP2M) and not getattr(sampler, "eta", 0)
+    is_deterministic &= not isinstance(sampler.spacing, Churned)
+    assert torch.equal(a, b)
+    assert torch.equal(a, c) == is_deterministic
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(x_T, untouched)
+
+
+def test_no_step_changes_an_image_that_was_handed_out() -> None:
+    for sampler in (Ancestral(5), DDIM(5, eta=1.0), DPMSolverPP2M(5, eta=1.0), Heun(5, Churned(Karras()))):
+        kept = [
+            (x, x.clone()) for x in sampler.trajectory(MIXTURE.denoiser(Cosine()), torch.randn(4, 1, 1, 1), Cosine())
+        ]
+        assert all(torch.equal(x, copy) for x, copy in kept)
+
+
+@pytest.mark.parametrize("cls", [Ancestral, DDIM, DPMSolverPP2M, Euler, Heun])
+def test_limits_hold_for_every_estimate(cls: type[Sampler]) -> None:
+    x_T = torch.randn(4, 1, 2, 2, generator=seeded())
+    constant = torch.linspace(-3, 3, 4).view(1, 1, 2, 2).expand(4, 1, 2, 2)
+    clipped = cls(10, limit=Clip(1.0)).sample(lambda x, t: constant, x_T, Cosine())
+    torch.testing.assert_close(clipped, constant.clamp(-1, 1), rtol=0, atol=1e-5)
+    free = cls(10).sample(lambda x, t: constant, x_T, Cosine())
+    torch.testing.assert_close(free, constant, rtol=0, atol=1e-5)
+
+
+def test_dynamic_threshold_rescales_only_what_saturates() -> None:
+    x0 = torch.tensor([[-4.0, -2.0, 0.0, 1.0, 2.0], [-0.5, -0.2, 0.0, 0.3, 0.9]]).view(2, 1, 1, 5)
+    limited = DynamicThreshold(0.75)(x0)  # the first image's 75th percentile of |x_0| is 2
+    torch.testing.assert_close(limited[0].flatten(), torch.tensor([-1.0, -1.0, 0.0, 0.5, 1.0]))
+    assert torch.equal(limited[1], x0[1])
+    assert DynamicThreshold()(x0.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_user_s_sampler_is_one_method() -> None:
+    class Fresh(Sampler):
+        def step(self, x_t: Tensor, t: Level, s: Level, run: Run) -> Tensor:
+            return s.alpha * run.denoise(x_t, t) + s.sigma * run.noise(x_t)
+
+    x = Fresh(50).sample(MIXTURE.denoiser(Cosine()), torch.randn(2000, 1, 1, 1), Cosine(), generator=seeded())
+    assert ((x - MIXTURE.means).abs().amin(-1) < 0.5).all()
+
+
+def test_samplers_are_rebuilt_from_their_descriptions() -> None:
+    sampler = DPMSolverPP2M(12, Churned(Karras(5.0), 20.0), DynamicThreshold(0.9), eta=0.25)
+    again = rebuild(describe(sampler))
+    assert describe(again) == describe(sampler)
+    assert (again.steps, again.eta, again.spacing.spacing.rho, again.limit.quantile) == (12, 0.25, 5.0, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DDIM(0), r"steps=0.*at least 1"),
+        (lambda: DDIM(eta=1.5), r"eta=1.5.*\[0, 1\]"),
+        (lambda: Ancestral(v=-1), r"v=-1.*\[0, 1\]"),
+        (lambda: DPMSolverPP2M(eta=2), r"eta=2"),
+        (lambda: Clip(0), r"bound=0.*positive"),
+        (lambda: DynamicThreshold(0), r"quantile=0"),
+    ],
+)
+def test_impossible_arguments_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
