@@ -1,6 +1,6 @@
 """Train recipes with several seeds, test their last checkpoints, and print the README's table.
 
-Usage: python benchmarks/recipes.py [--recipes vae/fashion vae/mlp] [--seeds 3] [--output runs/recipes]
+Usage: python benchmarks/recipes.py [--recipes gan/fashion vae/mlp] [--seeds 3] [--output runs/recipes]
 """
 
 import argparse
@@ -37,7 +37,7 @@ def measure(recipe: str, seed: int, output: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=["vae/fashion", "vae/mlp"])
+    parser.add_argument("--recipes", nargs="+", default=["gan/fashion-conditional", "gan/fashion", "vae/fashion", "vae/mlp"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/recipes"))
     options = parser.parse_args()
