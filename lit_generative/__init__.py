@@ -7,15 +7,17 @@ if TYPE_CHECKING:
     from lit_generative.core import GenerativeModule
     from lit_generative.data import ImageDataModule
     from lit_generative.description import Described
+    from lit_generative.diffusion import DDPM
     from lit_generative.evaluation import Evaluator
     from lit_generative.gan import GAN
     from lit_generative.vae import VAE
 
-__all__ = ["GAN", "VAE", "Described", "Evaluator", "GenerativeModule", "ImageDataModule", "__version__"]
+__all__ = ["DDPM", "GAN", "VAE", "Described", "Evaluator", "GenerativeModule", "ImageDataModule", "__version__"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DDPM": "diffusion",
     "GAN": "gan",
     "VAE": "vae",
     "Described": "description",

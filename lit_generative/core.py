@@ -88,6 +88,26 @@ class GenerativeModule(Described, L.LightningModule):
         """
         raise TypeError(f"{type(self).__name__} does not implement sample(n, y, *, generator)")
 
+    def likelihoods(
+        self, x: Tensor, y: Tensor | None = None, *, evaluations: int, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Estimate -log P(x) in nats, by name, such as "bound"; {} here: a family may define none.
+
+        P is the probability of an image among all 8-bit images, not a density, so that -log2 P / (C H W) are bits/dim
+        and mean the same for every model. A density p of x in [-1, 1] gives it if integrated over the pixels' bins,
+        which are 2/255 wide: log P is close to log p + C H W log(2/255).
+
+        Args:
+            x: Images (B, C, H, W) in [-1, 1], of 256 levels.
+            y: Labels (B,), given if the model has ``num_classes``.
+            evaluations: About how many times an estimate may ask the network about an image.
+            generator: The source of all randomness; None: torch's global one.
+
+        Returns:
+            Tensors (B,), per image, summed over dimensions.
+        """
+        return {}
+
     @property
     def sampling(self) -> dict[str, Any]:
         """How :meth:`sample` works, for the protocol stamp of a number."""
@@ -181,9 +201,9 @@ class GenerativeModule(Described, L.LightningModule):
         optimizer = self.make_optimizer(self.parameters())
         if self.make_lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.make_lr_scheduler)}
+        return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer, self.make_lr_scheduler)}
 
-    def schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> LRSchedulerConfigType:
+    def lr_schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> LRSchedulerConfigType:
         """Return Lightning's description of a schedule that advances every step of ``optimizer``.
 
         Raises:

@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from lit_generative.core import GenerativeModule
 
-__all__ = ["inference", "sampling_mode"]
+__all__ = ["check_labels", "inference", "sampling_mode"]
 
 
 def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -25,14 +25,19 @@ def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def checked(
         self: "GenerativeModule", n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        y = _check_labels(self, n, y)
+        y = check_labels(self, n, y)
         with inference(self, generator):
             return sample(self, n, y, generator=generator).float().clamp(-1, 1)
 
     return checked
 
 
-def _check_labels(model: "GenerativeModule", n: int, y: Tensor | None) -> Tensor | None:
+def check_labels(model: "GenerativeModule", n: int, y: Tensor | None) -> Tensor | None:
+    """Return the labels of ``n`` samples on the model's device, None for a model without classes.
+
+    Raises:
+        ValueError: If ``n`` is below 1, or the labels are missing, are too many or name classes that are not there.
+    """
     if n < 1:
         raise ValueError(f"n={n}: the number of samples must be at least 1")
     if model.num_classes is None:

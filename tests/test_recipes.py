@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_generative import GenerativeModule
+from lit_generative import DDPM, GenerativeModule
 from lit_generative.cli import main
 from lit_generative.commands import trainer
 from lit_generative.commands.parsing import resolve_recipes, take_option
@@ -14,6 +14,9 @@ from lit_generative.recipes import configs_folder, recipes, resolve
 
 SHIPPED = {recipe.name: recipe for recipe in recipes()}
 EXPERIMENTS = [name for name in SHIPPED if not name.startswith("extras/")]
+# where the images would have to be downloaded, others of the same shape
+LOCAL = ["--data.dataset", "fashion-mnist", "--data.image_size", "32", "--data.channels", "3"]
+DOWNLOADED = [name for name in EXPERIMENTS if "dataset: uoft-cs/cifar10" in SHIPPED[name].path.read_text()]
 
 
 @pytest.fixture
@@ -40,14 +43,35 @@ def test_a_recipe_is_short_and_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_is_built(name: str, built: list[Any]) -> None:
-    assert main(["fit", "--config", name, "--trainer.accelerator", "cpu"]) == 0
+    images = LOCAL if name in DOWNLOADED else []
+    assert main(["fit", "--config", name, "--trainer.accelerator", "cpu", *images]) == 0
     (cli,) = built
+    if isinstance(cli.model, DDPM):
+        cli.model.sampler.steps = 2
     assert isinstance(cli.model, GenerativeModule)
     assert Path(cli.trainer.log_dir).parts[:3] == ("runs", *name.split("/"))
     y = torch.zeros(2, dtype=torch.long) if cli.model.num_classes else None
     assert cli.model.sample(2, y).shape == (2, *cli.datamodule.image_shape)
     x = torch.zeros(2, *cli.datamodule.image_shape)
     assert torch.isfinite(cli.model.losses(x, y)["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller"), [("diffusion/cifar10", ["widths=[32,32]"]), ("diffusion/dit", ["depth=1", "dim=48"])]
+)
+def test_a_large_experiment_runs_two_batches(
+    name: str,
+    smaller: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ["--data.batch_size", "2", "--data.subset", "10", "--trainer.max_steps", "2", "--grid.num_samples", "2"]
+    short += ["--model.sampler.init_args.steps", "2", "--evaluation.num_samples", "6", "--evaluation.num_real", "10"]
+    network = [f"--model.network.init_args.{option}" for option in smaller]
+    assert main(["fit", "--config", name, "--trainer.accelerator", "cpu", *LOCAL, *short, *network]) == 0
+    assert "DDPM after 4 images" in capsys.readouterr().out
 
 
 def test_a_recipe_is_meant_by_its_name_or_its_file(tmp_path: Path) -> None:

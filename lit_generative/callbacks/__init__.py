@@ -1,10 +1,22 @@
 """Callbacks for any GenerativeModule, usable in YAML and in Python."""
 
+from lit_generative.callbacks.denoising import Denoising
 from lit_generative.callbacks.ema import EMA
 from lit_generative.callbacks.evaluate import Evaluate
 from lit_generative.callbacks.health import GANHealth
 from lit_generative.callbacks.interrupt import SaveOnInterrupt
+from lit_generative.callbacks.likelihood import Likelihood
 from lit_generative.callbacks.progress import ImagesProgressBar
 from lit_generative.callbacks.samples import SampleGrid, SampleWriter
 
-__all__ = ["EMA", "Evaluate", "GANHealth", "ImagesProgressBar", "SampleGrid", "SampleWriter", "SaveOnInterrupt"]
+__all__ = [
+    "EMA",
+    "Denoising",
+    "Evaluate",
+    "GANHealth",
+    "ImagesProgressBar",
+    "Likelihood",
+    "SampleGrid",
+    "SampleWriter",
+    "SaveOnInterrupt",
+]

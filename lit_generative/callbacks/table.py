@@ -52,6 +52,10 @@ def describe_protocol(evaluation: Evaluation) -> str:
         f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} real images, {stamp['extractor']} features, "
         f"weights {stamp['weights']}; the floor is that of real images."
     ]
+    if evaluation.images_per_second is not None:
+        evaluations = stamp.get("evaluations", 1)
+        each = "one evaluation" if evaluations == 1 else f"{evaluations} evaluations"
+        lines.append(f"Sampled at {evaluation.images_per_second:,.3g} images/s, {each} of the network each.")
     missing = evaluation.classes.get("missing", [])
     lines += [f"Missing classes: {', '.join(map(str, missing))}."] if missing else []
     return "\n".join([*lines, *evaluation.warnings])

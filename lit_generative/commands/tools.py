@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from rich.console import Console
@@ -85,11 +86,13 @@ def draw_samples(
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(_device(device))
     y = _labels(model, num_samples, labels)
     generator = torch.Generator(model.device).manual_seed(seed)
-    kept = []
+    kept, seconds = [], 0.0
     with tqdm(total=num_samples, unit="images", desc="samples", disable=None) as bar:
         for start in range(0, num_samples, batch_size):
             n = min(batch_size, num_samples - start)
+            begin = perf_counter()
             images = model.sample(n, None if y is None else y[start : start + n], generator=generator).cpu()
+            seconds += perf_counter() - begin
             if not are_points(images):
                 for i, image in enumerate(images, start):
                     save_png(image, output / f"sample_{i:06d}.png")
@@ -99,7 +102,10 @@ def draw_samples(
         save_csv(torch.cat(kept), output / "samples.csv")
     if grid is not None:
         save_png(picture(torch.cat(kept)), grid)
-    print(f"{num_samples} images in {output}" + (f", all of them in {grid}" if grid else ""))
+    print(
+        f"{num_samples} images in {output}, drawn at {num_samples / seconds:,.3g} images/s"
+        + (f", all of them in {grid}" if grid else "")
+    )
 
 
 def _labels(model: GenerativeModule, num_samples: int, labels: list[int] | None) -> Tensor | None:

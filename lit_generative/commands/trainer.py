@@ -9,10 +9,18 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+import lit_generative.diffusion
 import lit_generative.gan
 import lit_generative.nn
 import lit_generative.vae  # noqa: F401  imported so that short class names resolve
-from lit_generative.callbacks import Evaluate, ImagesProgressBar, SampleGrid, SampleWriter, SaveOnInterrupt
+from lit_generative.callbacks import (
+    Evaluate,
+    ImagesProgressBar,
+    Likelihood,
+    SampleGrid,
+    SampleWriter,
+    SaveOnInterrupt,
+)
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.commands.parsing import Parser, resolve_recipes, take_option
 from lit_generative.core import GenerativeModule
@@ -118,6 +126,8 @@ class TrainerCLI(LightningCLI):
         parser.add_class_arguments(Evaluator, "evaluation")
         parser.add_lightning_class_args(Evaluate, "evaluate")
         parser.link_arguments("evaluation", "evaluate.evaluator", apply_on="instantiate")
+        if self.command == "test":
+            parser.add_lightning_class_args(Likelihood, "likelihood")
         parser.set_defaults(
             {
                 "data": {"class_path": "ImageDataModule"},

@@ -1,8 +1,11 @@
-"""Diffusion models: schedules, predictions, weights, times and samplers, all of which need no network."""
+"""Diffusion models: :class:`DDPM` and what it is put together from."""
 
 from lit_generative.diffusion.editing import inpaint, remake
+from lit_generative.diffusion.flow_likelihood import FlowLikelihood
 from lit_generative.diffusion.guidance import Guided
+from lit_generative.diffusion.likelihood import Bound, BoundTerms
 from lit_generative.diffusion.limits import Clip, DynamicThreshold, Limit
+from lit_generative.diffusion.module import DDPM
 from lit_generative.diffusion.predictions import EDMPrediction, FlowVelocity, Noise, Prediction, Sample, Velocity
 from lit_generative.diffusion.samplers import DDIM, Ancestral, Sampler
 from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule, Shifted, Sigmoid
@@ -25,6 +28,7 @@ from lit_generative.diffusion.times import (
     TimeSampler,
     Uniform,
 )
+from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import (
     DiscreteBound,
     EDMWeight,
@@ -37,8 +41,11 @@ from lit_generative.diffusion.weights import (
 
 __all__ = [
     "DDIM",
+    "DDPM",
     "EDM",
     "Ancestral",
+    "Bound",
+    "BoundTerms",
     "Churned",
     "Clip",
     "Cosine",
@@ -48,12 +55,14 @@ __all__ = [
     "EDMPrediction",
     "EDMWeight",
     "Euler",
+    "FlowLikelihood",
     "FlowVelocity",
     "GridTimes",
     "Guided",
     "Heun",
     "Karras",
     "LeadingGrid",
+    "LearnedVariance",
     "Limit",
     "LinearBetas",
     "LogNormalNoise",

@@ -16,6 +16,7 @@ class Guided:
 
     Args:
         conditional: The estimate of x_0 for the wanted class, as a function of x_t (B, ...) and t (B,).
+            With a learned variance it returns v as well, which is not guided (Dhariwal & Nichol 2021).
         unconditional: The estimate of x_0 for any image.
         scale: 0 is unconditional, 1 conditional, more exaggerates the condition.
         interval: Guide only where low < t <= high (Kynkäänniemi et al. 2024), be conditional elsewhere, which saves
@@ -49,4 +50,7 @@ class Guided:
             if not is_guided.any():
                 return self.conditional(x_t, t)
             scale = torch.where(is_guided, self.scale, 1.0).to(x_t.dtype).view(-1, *[1] * (x_t.ndim - 1))
-        return torch.lerp(self.unconditional(x_t, t), self.conditional(x_t, t), scale)
+        unconditional, conditional = self.unconditional(x_t, t), self.conditional(x_t, t)
+        if isinstance(conditional, tuple):
+            return torch.lerp(unconditional[0], conditional[0], scale), conditional[1]
+        return torch.lerp(unconditional, conditional, scale)

@@ -9,10 +9,17 @@ from torch import Tensor
 from lit_generative.diffusion.limits import Limit
 from lit_generative.diffusion.schedules import Schedule
 
-__all__ = ["Denoise", "Level", "Run", "levels_of", "mix", "raise_noise"]
+__all__ = ["Denoise", "Level", "Predict", "Run", "levels_of", "mix", "raise_noise"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """A map of x_t (B, ...) and t (B,) to an estimate of x_0 (B, ...)."""
+
+Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""A map of x_t (B, ...) and t (B,) to an estimate of x_0 and, where the variance is learned, v, both (B, ...).
+
+v is where on a logarithmic scale the variance of a step lies: 0 is the least, beta-tilde, 1 the most, beta (see
+:class:`~lit_generative.diffusion.samplers.Ancestral`); a network may go a little beyond.
+"""
 
 
 class Level(NamedTuple):
@@ -45,7 +52,7 @@ class Run:
     """One run of a sampler: a sampler itself keeps no state, so that it may be used twice at once.
 
     Args:
-        denoise: The estimate of x_0.
+        denoise: The estimate of x_0, with or without v.
         limit: What is applied to the estimate, or None.
         generator: The source of all noise; None is torch's own. It may be on another device than the images.
 
@@ -53,20 +60,37 @@ class Run:
         earlier: For a multistep solver: the level before this one, and the estimate of x_0 there.
     """
 
-    def __init__(self, denoise: Denoise, limit: Limit | None, generator: torch.Generator | None) -> None:
+    def __init__(self, denoise: Denoise | Predict, limit: Limit | None, generator: torch.Generator | None) -> None:
         self._denoise, self._limit, self._generator = denoise, limit, generator
         self.earlier: tuple[Level, Tensor] | None = None
 
-    def denoise(self, x_t: Tensor, t: Level) -> Tensor:
+    def denoise(self, x_t: Tensor, t: Level | Tensor) -> Tensor:
         """Return the limited estimate of x_0, (B, ...), for ``x_t`` (B, ...)."""
-        dtype = torch.promote_types(x_t.dtype, torch.float32)
-        x0 = self._denoise(x_t, torch.full((len(x_t),), t.t, dtype=dtype, device=x_t.device))
-        return x0 if self._limit is None else self._limit(x0)
+        return self.estimate(x_t, t)[0]
+
+    def estimate(self, x_t: Tensor, t: Level | Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the limited estimate of x_0 and v, if there is one, for ``x_t``, all (B, ...).
+
+        ``t`` is the level of all images, or the time of each, (B,).
+        """
+        if isinstance(t, Level):
+            dtype = torch.promote_types(x_t.dtype, torch.float32)
+            t = torch.full((len(x_t),), t.t, dtype=dtype, device=x_t.device)
+        estimate = self._denoise(x_t, t)
+        x0, v = estimate if isinstance(estimate, tuple) else (estimate, None)
+        return x0 if self._limit is None else self._limit(x0), v
 
     def noise(self, x: Tensor) -> Tensor:
         """Draw standard normal noise like ``x`` (B, ...)."""
+        return self._drawn(torch.randn, x)
+
+    def uniform(self, x: Tensor) -> Tensor:
+        """Draw numbers from U[0, 1) like ``x`` (B, ...)."""
+        return self._drawn(torch.rand, x)
+
+    def _drawn(self, draw: Callable[..., Tensor], x: Tensor) -> Tensor:
         device = x.device if self._generator is None else self._generator.device
-        return torch.randn(x.shape, generator=self._generator, dtype=x.dtype, device=device).to(x.device)
+        return draw(x.shape, generator=self._generator, dtype=x.dtype, device=device).to(x.device)
 
 
 def mix(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:

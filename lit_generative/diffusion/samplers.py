@@ -1,7 +1,8 @@
 """Samplers: from noise to images by a number of steps, each a look at an estimate of the clean image.
 
-A sampler knows a function ``denoise(x_t (B, ...), t (B,)) -> x_0 estimate (B, ...)`` and a schedule, and no network. In
-a step, t is the noise level where x is and s the lower one where it goes; ``t.alpha`` is alpha_t, ``s.sigma`` sigma_s.
+A sampler knows a function ``denoise(x_t (B, ...), t (B,)) -> x_0 estimate (B, ...)`` and a schedule, and no network;
+with a learned variance the function returns (x_0, v), and only :class:`Ancestral` uses v. In a step, t is the noise
+level where x is and s the lower one where it goes; ``t.alpha`` is alpha_t, ``s.sigma`` sigma_s.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lit_generative.description import Described
 from lit_generative.diffusion.limits import Limit
-from lit_generative.diffusion.runs import Denoise, Level, Run, levels_of, mix, raise_noise
+from lit_generative.diffusion.runs import Denoise, Level, Predict, Run, levels_of, mix, raise_noise
 from lit_generative.diffusion.schedules import Schedule
 from lit_generative.diffusion.spacings import Spacing, UniformTime
 
@@ -63,7 +64,7 @@ class Sampler(Described, ABC):
         return levels_of(self.spacing.path(self.steps, schedule, start), schedule)
 
     def sample(
-        self, denoise: Denoise, x_T: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
+        self, denoise: Denoise | Predict, x_T: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return images (B, ...) made from ``x_T``, (B, ...), by what is documented at :meth:`trajectory`.
 
@@ -74,7 +75,7 @@ class Sampler(Described, ABC):
     @torch.no_grad()
     def trajectory(
         self,
-        denoise: Denoise,
+        denoise: Denoise | Predict,
         x_T: Tensor,
         schedule: Schedule,
         *,
@@ -115,34 +116,41 @@ class Ancestral(Sampler):
     With sigma_{t|s}^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2, which is DDPM's beta_t, the mean is
     (alpha_t / alpha_s) (sigma_s / sigma_t)^2 x_t + alpha_s (sigma_{t|s} / sigma_t)^2 x_0 (Kingma et al. 2021, app. A).
     The variance is beta^v beta-tilde^(1 - v) with beta = sigma_{t|s}^2 and the posterior's beta-tilde =
-    (sigma_{t|s} sigma_s / sigma_t)^2 (Nichol & Dhariwal 2021, eq. 15, one v for all pixels).
+    (sigma_{t|s} sigma_s / sigma_t)^2 (Nichol & Dhariwal 2021, eq. 15).
 
     Args:
         steps: The number of steps; T is DDPM itself.
         spacing: The times they are taken at; None: equal steps in t.
         limit: What is done to each estimate of x_0.
         v: 0 is the posterior's own variance, beta-tilde, right for data at a point; 1 is beta, right for white noise
-            (Ho et al. 2020, section 3.2). With few steps 0 is much the better.
+            (Ho et al. 2020, section 3.2). With few steps 0 is much the better. None: what the network says of each
+            pixel, see :class:`~lit_generative.diffusion.variance.LearnedVariance`.
 
     Raises:
-        ValueError: If ``v`` is outside [0, 1].
+        ValueError: If ``v`` is outside [0, 1]; in a step, if it is None and ``denoise`` returns none.
     """
 
     def __init__(
-        self, steps: int = 1000, spacing: Spacing | None = None, limit: Limit | None = None, v: float = 0.0
+        self, steps: int = 1000, spacing: Spacing | None = None, limit: Limit | None = None, v: float | None = 0.0
     ) -> None:
         super().__init__(steps, spacing, limit)
-        check_unit("v", v)
+        if v is not None:
+            check_unit("v", v)
         self.v = v
 
     def step(self, x_t: Tensor, t: Level, s: Level, run: Run) -> Tensor:
         """Draw x_s; the last step, to the clean image, returns the mean."""
-        x0 = run.denoise(x_t, t)
+        x0, v_of_pixels = run.estimate(x_t, t)
+        v = v_of_pixels if self.v is None else self.v
+        if v is None:
+            raise ValueError("v=None: denoise must return (x_0, v) then; without a learned variance, take v=0 or v=1")
         beta = t.sigma**2 * (1 - s.noise_ratio(t) ** 2)
         shrink = (s.sigma / t.sigma) ** 2
         mean = mix(t.alpha / s.alpha * shrink, x_t, s.alpha * beta / t.sigma**2, x0)
-        variance = beta * shrink ** (1 - self.v) if s.sigma else 0.0
-        return with_noise(mean, variance**0.5, run)
+        if s.sigma == 0:
+            return mean
+        std = (beta * shrink ** (1 - v)) ** 0.5
+        return mean.addcmul_(run.noise(mean), std) if isinstance(std, Tensor) else with_noise(mean, std, run)
 
 
 class DDIM(Sampler):

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,12 +37,14 @@ class Evaluation:
             ``expected``, and the names of ``missing`` and ``rare`` classes; else empty.
         protocol: The stamp, plain data.
         warnings: Sentences to print beside the numbers.
+        images_per_second: How fast the samples were drawn, by all processes together; no part of the result.
     """
 
     metrics: dict[str, float]
     classes: dict[str, Any]
     protocol: dict[str, Any]
     warnings: list[str]
+    images_per_second: float | None = dataclasses.field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data for JSON."""
@@ -140,7 +143,9 @@ class Evaluator:
             quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
             quality.update(real.features, real=True)
             broken = as_asked = 0
-            for images, labels in self._samples(model, data, real.label_counts, progress):
+            seconds = 0.0
+            for images, labels, duration in self._samples(model, data, real.label_counts, progress):
+                seconds += duration
                 broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
                 parts = images.to(device).nan_to_num(0).clamp(-1, 1).split(extractor.max_batch)
                 features = torch.cat([extractor(part) for part in parts])
@@ -154,13 +159,15 @@ class Evaluator:
         broken, as_asked = gather(torch.tensor([[broken, as_asked]], device=device)).sum(dim=0).tolist()
         if classes and len(extractor.class_names or ()) == model.num_classes:
             metrics["class_accuracy"] = as_asked / self.num_samples
+        slowest = float(gather(torch.tensor([seconds], dtype=torch.double, device=device)).max())
         stamp = self._stamp(model, data, extractor, real)
-        return Evaluation(metrics, classes, stamp, self._warnings(extractor, real, broken))
+        warnings = self._warnings(extractor, real, broken)
+        return Evaluation(metrics, classes, stamp, warnings, images_per_second=self.num_samples / slowest)
 
     def _samples(
         self, model: "GenerativeModule", data: "AnyData", label_counts: Tensor | None, progress: bool
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """This process's share of the samples and their labels: every ``world``-th batch, each with its own noise."""
+    ) -> Iterator[tuple[Tensor, Tensor | None, float]]:
+        """This process's share of the samples (every ``world``-th batch), their labels, and the seconds they took."""
         rank, world = rank_and_world()
         labels = self._labels(model, label_counts)
         with counter("samples", self.num_samples, progress) as bar:
@@ -170,13 +177,17 @@ class Evaluator:
                 torch.manual_seed(seed)  # for a sample() that ignores its generator
                 generator = torch.Generator(model.device).manual_seed(seed)
                 y = None if labels is None else labels[start:stop].to(model.device)
+                begin = perf_counter()
                 images = model.sample(stop - start, y, generator=generator)
+                if images.device.type != "cpu":
+                    torch.accelerator.synchronize(images.device)
+                duration = perf_counter() - begin
                 if images.shape != (stop - start, *data.image_shape):
                     raise ValueError(
                         f"the model's samples have shape {tuple(images.shape)}, but the images of {data.name} have "
                         f"{tuple(data.image_shape)}: it was trained on other data"
                     )
-                yield images, y
+                yield images, y, duration
                 bar.update(len(images))
 
     def _labels(self, model: "GenerativeModule", label_counts: Tensor | None) -> Tensor | None:

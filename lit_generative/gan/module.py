@@ -242,7 +242,7 @@ class GAN(GenerativeModule):
         networks = [self.get_submodule(name) for name in NETWORKS]
         optimizers = [make(net.parameters()) for make, net in zip(self.make_optimizers, networks, strict=True)]
         makers = zip(optimizers, self.make_lr_schedulers, strict=True)
-        schedules = [self.schedule(optimizer, make) for optimizer, make in makers if make is not None]
+        schedules = [self.lr_schedule(optimizer, make) for optimizer, make in makers if make is not None]
         if any("monitor" in schedule for schedule in schedules):
             raise ValueError("a schedule that watches a metric cannot follow a game of two losses: use another one")
         for untrue in MISLEADING:

@@ -1,9 +1,11 @@
 """Data whose best denoiser, E[x_0 | x_t], is known exactly, so that samplers are tested without a network."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from lit_generative.diffusion.schedules import Schedule, per_image
 
@@ -27,6 +29,11 @@ class GaussianData:
             return (self.mean + shrunk @ self.axes.T).view_as(x_t).to(x_t.dtype)
 
         return denoise
+
+    def log_prob(self, x: Tensor, noise: float = 0.0) -> Tensor:
+        """Return the log density, (B,), of data with noise of that standard deviation added, at x (B, D, 1, 1)."""
+        covariance = self.covariance + noise**2 * torch.eye(len(self.mean)).double()
+        return MultivariateNormal(self.mean, covariance).log_prob(x.flatten(1).double())
 
     def flow(self, x_t: Tensor, alpha: float, sigma: float) -> Tensor:
         """Return where the probability-flow ODE takes x_t: the affine map of N(x_t's moments) to the data."""
@@ -54,3 +61,28 @@ class MixtureData:
             return (log_p.softmax(-1) * x0).sum(-1, keepdim=True)
 
         return denoise
+
+
+class PlaneMixture:
+    """Isotropic Gaussians of equal shares in the plane, over images (B, 2, 1, 1), in float64."""
+
+    def __init__(self, means: list[list[float]], std: float) -> None:
+        self.means, self.std = torch.tensor(means).double(), std  # (K, 2)
+
+    def denoiser(self, schedule: Schedule) -> Denoise:
+        """Return x_t, t -> the components' own E[x_0 | x_t], weighted by their posterior probabilities."""
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma = (level.double()[:, None, None] for level in schedule(t))  # (B, 1, 1)
+            variance = alpha**2 * self.std**2 + sigma**2
+            offset = x_t.flatten(1)[:, None] - alpha * self.means  # (B, K, 2)
+            shares = (-offset.square().sum(2, keepdim=True) / (2 * variance)).softmax(1)
+            return (shares * (self.means + alpha * self.std**2 / variance * offset)).sum(1).view_as(x_t)
+
+        return denoise
+
+    def log_prob(self, x: Tensor, noise: float = 0.0) -> Tensor:
+        """Return the log density, (B,), of data with noise of that standard deviation added, at x (B, 2, 1, 1)."""
+        variance = self.std**2 + noise**2
+        exponents = -(x.flatten(1)[:, None] - self.means).square().sum(2) / (2 * variance)
+        return exponents.logsumexp(1) - math.log(len(self.means) * 2 * math.pi * variance)

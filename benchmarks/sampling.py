@@ -1,0 +1,94 @@
+"""Steps against quality of a diffusion model's samplers, and what a sampler costs beside its network.
+
+Usage: python benchmarks/sampling.py CKPT [--evaluations 5 10 20 50 250 1000] [--num_samples 2000]
+
+The first table has the Fréchet distance, recall and images/s of each sampler at each number of network evaluations, all
+on the same test images; the second the time of a whole run of each sampler over that of as many bare evaluations of the
+network, in alternation.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import lit_generative.diffusion
+import lit_generative.nn  # noqa: F401  for the classes that a checkpoint names
+from lit_generative import GenerativeModule, ImageDataModule
+from lit_generative.diffusion import DDIM, DDPM, Ancestral, Clip, DPMSolverPP2M, Heun, LogSNR, Sampler
+from lit_generative.evaluation import Evaluator
+
+
+def samplers(evaluations: int) -> dict[str, Sampler]:
+    """Return samplers of so many evaluations, Heun's method of one less if that is even."""
+    return {
+        "DDIM": DDIM(evaluations, limit=Clip()),
+        "DPM-Solver++(2M)": DPMSolverPP2M(evaluations, LogSNR(), Clip()),
+        "Heun": Heun((evaluations + 1) // 2, limit=Clip()),
+        "ancestral": Ancestral(evaluations, limit=Clip()),
+        "SDE-DPM-Solver++(2M)": DPMSolverPP2M(evaluations, LogSNR(), Clip(), eta=1.0),
+    }
+
+
+def quality(model: DDPM, counts: list[int], num_samples: int) -> None:
+    """Print the first table, row by row."""
+    data, evaluator = ImageDataModule(), Evaluator(num_samples=num_samples)
+    print("| sampler | evaluations | Fréchet distance | precision | recall | images/s |\n|---|---|---|---|---|---|")
+    for count in counts:
+        for name, sampler in samplers(count).items():
+            model.sampler = sampler
+            found = evaluator.evaluate(model, data, progress=False)
+            values = [f"{found.metrics[metric]:.2f}" for metric in ("frechet_distance", "precision", "recall")]
+            row = [name, str(model.network_evaluations), *values, f"{found.images_per_second:.1f}"]
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+@torch.no_grad()
+def overhead(model: DDPM, steps: int, batch_size: int, repetitions: int) -> None:
+    """Print the second table: the median and the range of the ratio of two runs, one right after the other."""
+    print("| sampler | ms an evaluation | ratio to the bare network | range |\n|---|---|---|---|")
+    x, t = torch.randn(batch_size, *model.image_shape), torch.full((batch_size,), 0.5)
+    model.eval()
+    for name, sampler in samplers(steps).items():
+        model.sampler = sampler
+        evaluations = model.network_evaluations
+        pairs = []
+        for repetition in range(repetitions + 1):
+            bare = seconds(lambda: model.network(x, t), evaluations) if repetition % 2 else 0.0
+            whole = seconds(lambda: model.sample(batch_size), 1)
+            pairs.append((whole, bare or seconds(lambda: model.network(x, t), evaluations)))
+        ratios = [whole / bare for whole, bare in pairs[1:]]  # the first one warms up
+        each = 1000 * statistics.median(bare for _, bare in pairs) / evaluations
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"| {name} | {each:.1f} | {statistics.median(ratios):.3f} | {spread} |", flush=True)
+
+
+def seconds(run: Callable[[], object], repetitions: int) -> float:
+    begin = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(repetitions):
+            run()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[5, 10, 20, 50, 250, 1000])
+    parser.add_argument("--num_samples", type=int, default=2000)
+    parser.add_argument("--repetitions", type=int, default=10, help="of each timing")
+    options = parser.parse_args()
+    model = GenerativeModule.load_from_checkpoint(options.checkpoint)
+    assert isinstance(model, DDPM)
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    overhead(model, 25, 64, options.repetitions)
+    print()
+    quality(model, options.evaluations, options.num_samples)
+
+
+if __name__ == "__main__":
+    main()

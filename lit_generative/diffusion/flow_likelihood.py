@@ -1,0 +1,101 @@
+"""The likelihood of a diffusion model as a flow: exact but for the solver, a random trace and dequantisation."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lit_generative.description import Described
+from lit_generative.diffusion.likelihood import BIN
+from lit_generative.diffusion.runs import Denoise, Level, Predict, Run, levels_of
+from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.spacings import Churned, LogSNR, Resampled, Spacing
+
+__all__ = ["FlowLikelihood"]
+
+
+class FlowLikelihood(Described):
+    """log p(x_0) by the probability-flow ODE (Song et al. 2021, "Score-based generative modeling", eq. 39).
+
+    With x' = x / alpha and s = sigma / alpha the ODE is dx' / ds = eps(x', s), and along it d log p / ds = -div eps, so
+
+        log p(x_0) = log N(x'(s_max); 0, s_max^2) + integral from s_min to s_max of div eps(x'(s), s) ds
+
+    with x'(s_min) = x_0. As s eps = x' - x0_hat, the integral is taken of div(x' - x0_hat) by log s, which is smooth:
+    it rises from about 0 to the number of dimensions. The divergence of f is estimated as the mean of z . grad(z . f)
+    over vectors z of random signs (Hutchinson's estimator, their eq. 40), drawn anew at each evaluation, so that the
+    errors average out; it has no bias. All this is the likelihood of samples by Heun's method that end at s_min.
+
+    Args:
+        steps: Steps of Heun's method, each of two evaluations of the network and ``probes`` gradients. On Gaussian
+            data 50 are 0.006 bits/dim too favourable, and twice as many a quarter of that.
+        probes: Vectors z an evaluation.
+        spacing: The levels; their lowest before 0 is s_min, the highest s_max. None: equal steps in log s.
+        dequantise: For images of 256 levels in [-1, 1]: add to each value noise that is uniform over its bin, and
+            return a bound, in expectation, on the logarithm of the bin's probability (Theis et al. 2016, section 3.1),
+            comparable with the variational bound. Otherwise return a density at x_0.
+
+    Raises:
+        ValueError: If ``steps`` or ``probes`` is below 1, or ``spacing`` goes up as well as down.
+    """
+
+    def __init__(
+        self, steps: int = 50, probes: int = 1, spacing: Spacing | None = None, dequantise: bool = True
+    ) -> None:
+        if min(steps, probes) < 1:
+            raise ValueError(f"steps={steps}, probes={probes}: both must be at least 1, for instance 50 and 1")
+        if isinstance(spacing, Churned | Resampled):
+            raise ValueError(f"spacing={type(spacing).__name__}: an ODE has no noise put back; take a plain spacing")
+        self.steps, self.probes, self.dequantise = steps, probes, dequantise
+        self.spacing = LogSNR() if spacing is None else spacing
+
+    def log_prob(
+        self, denoise: Denoise | Predict, x0: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return log p of images ``x0`` (B, ...), (B,), in nats. Autograd may be off, or in inference mode.
+
+        Args:
+            denoise: The estimate of x_0, differentiable by x_t, each image's depending on that image alone. It must
+                not keep tensors that were made in inference mode, labels for instance; clone them.
+            x0: The images.
+            schedule: The one that the network was trained with.
+            generator: The source of all noise.
+        """
+        run = Run(denoise, None, generator)
+        *levels, _clean = levels_of(self.spacing.path(self.steps + 1, schedule), schedule)
+        with torch.inference_mode(False), torch.no_grad():
+            x, log_p = x0.clone(), x0.new_zeros(len(x0))
+            if self.dequantise:
+                x = x + BIN * (run.uniform(x) - 0.5)
+                log_p += x0[0].numel() * math.log(BIN)
+            for s, t in pairwise(reversed(levels)):
+                step, log_step = _ratio(t) - _ratio(s), math.log(_ratio(t) / _ratio(s))
+                eps, divergence = self._slopes(x, s, run)
+                eps_t, divergence_t = self._slopes(x + step * eps, t, run)
+                x = x + step / 2 * (eps + eps_t)
+                log_p += log_step / 2 * (divergence + divergence_t)
+            return log_p + _log_normal(x, _ratio(levels[0]))
+
+    def _slopes(self, x: Tensor, level: Level, run: Run) -> tuple[Tensor, Tensor]:
+        """Return at x' = ``x`` the derivative by s, eps (B, ...), and the estimate of that of -log p by log s, (B,)."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            residual = x - run.denoise(level.alpha * x, level)
+        divergence = x.new_zeros(len(x))
+        for probe in range(1, self.probes + 1):
+            z = torch.ones_like(x).copysign(run.noise(x))
+            (gradient,) = torch.autograd.grad(residual, x, z, retain_graph=probe < self.probes)
+            divergence += (z * gradient).flatten(1).sum(1) / self.probes
+        return residual.detach() / _ratio(level), divergence
+
+
+def _ratio(level: Level) -> float:
+    """Return s = sigma / alpha."""
+    return level.sigma / level.alpha
+
+
+def _log_normal(x: Tensor, std: float) -> Tensor:
+    """Return log N(x; 0, std^2), (B,), of ``x`` (B, ...)."""
+    z = x.flatten(1) / std
+    return -z.square().sum(1) / 2 - z.shape[1] * (math.log(std) + math.log(2 * math.pi) / 2)

@@ -1,0 +1,311 @@
+"""The denoising diffusion probabilistic model."""
+
+from collections.abc import Callable
+from functools import partial
+from math import log
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lit_generative.core import GenerativeModule
+from lit_generative.description import describe
+from lit_generative.diffusion.editing import inpaint, remake
+from lit_generative.diffusion.flow_likelihood import FlowLikelihood
+from lit_generative.diffusion.guidance import Guided
+from lit_generative.diffusion.likelihood import Bound
+from lit_generative.diffusion.limits import Clip
+from lit_generative.diffusion.predictions import Noise, Prediction
+from lit_generative.diffusion.runs import Denoise
+from lit_generative.diffusion.samplers import DDIM, Sampler
+from lit_generative.diffusion.schedules import LinearBetas, Schedule, per_image
+from lit_generative.diffusion.times import TimeSampler, Uniform
+from lit_generative.diffusion.variance import LearnedVariance
+from lit_generative.diffusion.weights import Weight
+from lit_generative.sampling import check_labels, inference, sampling_mode
+
+__all__ = ["DDPM"]
+
+
+class DDPM(GenerativeModule):
+    """Denoising diffusion (Ho et al. 2020): a network that undoes a little noise, many times.
+
+    Noise is added to an image, x_t = alpha_t x_0 + sigma_t eps, and the network learns to tell it from the image, on
+    the mean of w(t) |eps - eps_hat|^2 over all times; by default their algorithm 1 and eq. 14. Time t runs from 0, the
+    image, to 1, noise alone.
+
+    To change it, override one hook: :meth:`sample_time`, :meth:`perturb`, :meth:`predict`, :meth:`denoise` or
+    :meth:`loss_weight`.
+
+    Args:
+        network: Maps noisy images (B, C, H, W), times (B,) in (0, 1] and labels (B,), where the label ``num_classes``
+            is "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance.
+        image_shape: (C, H, W).
+        schedule: alpha_t and sigma_t. None: Ho et al.'s, of linear betas.
+        prediction: What the network puts out. None: the noise.
+        weight: How much the noise's squared error counts at each noise level. None: the squared error of what the
+            network puts out counts the same at all; for the noise, that is the simple loss.
+        times: Which times are trained at. None: uniform.
+        variance: How the variance of the reverse process is learned (hybrid loss). None: it is not.
+        sampler: How images are made. None: 50 steps of DDIM, with estimates clipped to [-1, 1].
+        num_classes: How many classes the model is conditioned on; None: it takes no labels.
+        label_dropout: The share of training labels replaced by "none"; guidance needs some (Ho & Salimans 2022: 0.1).
+        guidance: The scale of classifier-free guidance when sampling; 1 is none.
+        guidance_interval: Guide only at times in (low, high]. None: at all times.
+        compile_network: Compile the network with torch.compile, which takes a minute at first. Checkpoints are the
+            same with and without.
+        optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
+        lr_scheduler: Makes the learning rate's schedule, which advances every step.
+
+    Raises:
+        ValueError: If ``label_dropout`` is not in [0, 1), if there is dropout or guidance without ``num_classes``, or
+            guidance without dropout.
+    """
+
+    loss_units: ClassVar[dict[str, str]] = {"bound_term": "nats", "noise_mse": "per pixel"}
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_shape: tuple[int, int, int],
+        schedule: Schedule | None = None,
+        prediction: Prediction | None = None,
+        weight: Weight | None = None,
+        times: TimeSampler | None = None,
+        variance: LearnedVariance | None = None,
+        sampler: Sampler | None = None,
+        num_classes: int | None = None,
+        label_dropout: float = 0.0,
+        guidance: float = 1.0,
+        guidance_interval: tuple[float, float] | None = None,
+        compile_network: bool = False,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(num_classes, optimizer, lr_scheduler)
+        _check_guidance(num_classes, label_dropout, guidance)
+        self.network = network
+        self.image_shape = tuple(image_shape)
+        self.schedule = schedule or LinearBetas()
+        self.prediction = prediction or Noise()
+        self.weight = weight
+        self.times = times or Uniform()
+        self.variance = variance
+        self.sampler = sampler or DDIM(limit=Clip())
+        self.label_dropout = label_dropout
+        self.guidance, self.guidance_interval = guidance, guidance_interval
+        Guided(self.denoise, self.denoise, guidance, guidance_interval)  # which checks the two, before training
+        self.compile_network = compile_network
+
+    # ---------------------------------------------------------------- learning
+
+    def sample_time(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return ``n`` times in (0, 1] to train at and how much the loss at each counts, both (n,)."""
+        return self.times(n, self.device)
+
+    def perturb(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return x_t = alpha_t x + sigma_t noise (Ho et al. 2020 eq. 4), (B, C, H, W), at times ``t`` (B,)."""
+        alpha, sigma = self._levels(t, x)
+        return alpha * x + sigma * noise
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Ask the network.
+
+        Args:
+            x_t: Noisy images (B, C, H, W).
+            t: Their times (B,) in (0, 1].
+            y: Labels (B,), of which ``num_classes`` means "none"; None for a model without classes.
+
+        Returns:
+            The estimate of the prediction's target, and the fraction v of a learned variance or None, (B, C, H, W).
+        """
+        output = self.network(x_t * self.prediction.input_scale(*self._levels(t, x_t)), t, y).float()
+        return (output, None) if self.variance is None else self.variance.split(output)
+
+    def denoise(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the estimate of x_0, (B, C, H, W); arguments as those of :meth:`predict`."""
+        output, _ = self.predict(x_t, t, y)
+        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t))
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """Return how much the noise's mean squared error counts at times ``t`` (B,), (B,)."""
+        if self.weight is None:
+            return 1 / self.prediction.error_scale(*self.schedule(t))
+        return self.weight(self.schedule.log_snr(t))
+
+    def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Return ``loss``, the weighted squared error, and ``noise_mse``, that of the noise, (B,).
+
+        Both are means over the dimensions, as in the papers, so that their learning rates and clips can be used. With
+        a learned variance the loss has a second part: ``bound_term``, (B,), in nats (Nichol & Dhariwal 2021 eq. 16).
+        """
+        t, importance = self.sample_time(len(x))
+        losses = self.losses_at(t, x, torch.randn_like(x), self._drop(y))
+        if self.training:
+            self.times.observe(t, losses["loss"].detach())
+        return losses | {"loss": importance * losses["loss"]}
+
+    def losses_at(self, t: Tensor, x: Tensor, noise: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the losses of images ``x`` (B, C, H, W) with given times (B,) and noise, as :meth:`losses` does."""
+        x_t = self.perturb(x, t, noise)
+        alpha, sigma = self._levels(t, x)
+        output, v = self.predict(x_t, t, y)
+        error = (self.prediction.target(x, noise, alpha, sigma) - output).square()
+        noise_mse = (self.prediction.error_scale(alpha, sigma) * error).flatten(1).mean(1)
+        losses = {"loss": self.loss_weight(t) * noise_mse, "noise_mse": noise_mse}
+        if self.variance is not None and v is not None:
+            x0 = self.prediction.to_x0(output.detach(), x_t, alpha, sigma)
+            bound_term = self.variance.bound_term(x, x_t, x0, v, t, self.schedule)
+            bits_per_dim = bound_term * self.variance.num_steps / (log(2) * x[0].numel())
+            losses["loss"] = losses["loss"] + self.variance.weight * bits_per_dim
+            losses["bound_term"] = bound_term
+        return losses
+
+    @torch.no_grad()
+    def loss_by_noise(self, x: Tensor, y: Tensor | None = None, num_levels: int = 20) -> dict[str, Tensor]:
+        """Return the noise's mean squared error on images ``x`` at evenly spaced times, always with the same noise.
+
+        Returns:
+            ``t``, ``log_snr`` and ``noise_mse``, all (num_levels,).
+        """
+        with inference(self, torch.Generator(self.device).manual_seed(0)):
+            noise = torch.randn_like(x)
+            times = (torch.arange(num_levels, device=x.device) + 0.5) / num_levels
+            errors = [self.losses_at(t.expand(len(x)), x, noise, y)["noise_mse"].mean() for t in times]
+        return {"t": times, "log_snr": self.schedule.log_snr(times), "noise_mse": torch.stack(errors)}
+
+    # ---------------------------------------------------------------- sampling
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampler with all its options, the guidance, and evaluations of the network for each image."""
+        guidance = {"guidance": self.guidance, "guidance_interval": self.guidance_interval}
+        return super().sampling | {"sampler": describe(self.sampler)} | (guidance if self.guidance != 1 else {})
+
+    @property
+    def network_evaluations(self) -> int:  # type: ignore[override]
+        """How often the network is evaluated for an image, guidance included."""
+        calls = []
+
+        def count(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            calls.append(t)
+            return x_t, x_t
+
+        denoise = self._guided(count, None if self.num_classes is None else torch.zeros(1, dtype=torch.long))
+        self.sampler.sample(denoise, torch.zeros(1, 1), self.schedule, generator=torch.Generator())
+        return len(calls)
+
+    @sampling_mode
+    def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return new images (n, C, H, W) in [-1, 1], made from noise by the sampler.
+
+        Args:
+            n: How many.
+            y: Labels (n,) of a conditional model.
+            generator: The source of all randomness; None: torch's global one.
+        """
+        return self.sampler.sample(self.denoiser(y), self._noise(n), self.schedule)
+
+    def trajectory(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Return x_t (n, C, H, W) from pure noise to the images that :meth:`sample` returns, after every step."""
+        y = check_labels(self, n, y)
+        with inference(self, generator):
+            return list(self.sampler.trajectory(self.denoiser(y), self._noise(n), self.schedule))
+
+    def inpaint(
+        self, image: Tensor, known: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return ``image`` (B, C, H, W) in [-1, 1] with all that is not ``known`` made up.
+
+        Args:
+            image: What is not known in it does not matter, but must be finite.
+            known: Boolean, true where the image is to be kept; broadcast against ``image``.
+            y: Labels (B,) of a conditional model.
+            generator: The source of all randomness; None: torch's global one.
+        """
+        y = check_labels(self, len(image), y)
+        with inference(self, generator):
+            return inpaint(self.sampler, self.denoiser(y), image, known, self.schedule).clamp(-1, 1)
+
+    def remake(
+        self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled (SDEdit)."""
+        y = check_labels(self, len(image), y)
+        with inference(self, generator):
+            return remake(self.sampler, self.denoiser(y), image, self.schedule, start=start).clamp(-1, 1)
+
+    def denoiser(self, y: Tensor | None = None) -> Denoise:
+        """Return what the sampler asks: :meth:`denoise`, guided, and the learned variance's v if there is one."""
+        return self._guided(self.denoise if self.variance is None else self._denoise_with_variance, y)
+
+    # ---------------------------------------------------------------- likelihood
+
+    def likelihoods(
+        self, x: Tensor, y: Tensor | None = None, *, evaluations: int = 100, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
+
+        ``bound`` is a sample of the variational bound's terms (:class:`~lit_generative.diffusion.likelihood.Bound`),
+        ``flow`` that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
+        Neither is guided. Points of the plane have no levels, and so none of the two.
+
+        Args:
+            x: The images.
+            y: Labels (B,) of a conditional model.
+            evaluations: About how often the network is evaluated for an image, for each of the two.
+            generator: The source of all randomness; None: torch's global one.
+        """
+        if self.image_shape[1:] == (1, 1):
+            return {}
+        denoise = partial(self.denoise if self.variance is None else self._denoise_with_variance, y=y)
+        num_steps = 1000 if self.variance is None else self.variance.num_steps
+        bound = Bound(num_steps, min(max(evaluations, 2), num_steps), Clip(), v=1.0)
+        flow = FlowLikelihood(max(evaluations // 2, 1))
+        return {
+            "bound": bound.terms(denoise, x, self.schedule, generator=generator).total,
+            "flow": -flow.log_prob(denoise, x, self.schedule, generator=generator),
+        }
+
+    # ---------------------------------------------------------------- details
+
+    def setup(self, stage: str) -> None:
+        """Compile the network for training, in place: its weights keep their names."""
+        if stage == "fit" and self.compile_network:
+            self.network.compile()
+
+    def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.schedule(t)
+        return per_image(alpha, x), per_image(sigma, x)
+
+    def _denoise_with_variance(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        output, v = self.predict(x_t, t, y)
+        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t)), v
+
+    def _guided(self, denoise: Callable[..., Any], y: Tensor | None) -> Denoise:
+        conditional = partial(denoise, y=y)
+        if y is None or self.guidance == 1:
+            return conditional
+        return Guided(conditional, partial(denoise, y=self._no_class(y)), self.guidance, self.guidance_interval)
+
+    def _no_class(self, y: Tensor) -> Tensor:
+        return torch.full_like(y, self.num_classes or 0)
+
+    def _noise(self, n: int) -> Tensor:
+        return torch.randn(n, *self.image_shape, device=self.device) * self.sampler.levels(self.schedule)[0].sigma
+
+    def _drop(self, y: Tensor | None) -> Tensor | None:
+        if y is None or not self.training or not self.label_dropout:
+            return y
+        return y.where(torch.rand(len(y), device=y.device) >= self.label_dropout, self._no_class(y))
+
+
+def _check_guidance(num_classes: int | None, label_dropout: float, guidance: float) -> None:
+    if not 0 <= label_dropout < 1:
+        raise ValueError(f"label_dropout={label_dropout}: a share of labels must be in [0, 1), for instance 0.1")
+    if num_classes is None and (label_dropout or guidance != 1):
+        given = f"label_dropout={label_dropout}, guidance={guidance}"
+        raise ValueError(f"{given}: both are for models of classes; set num_classes")
+    if guidance != 1 and not label_dropout:
+        raise ValueError(f"guidance={guidance} needs a network that was trained without labels too: label_dropout=0.1")

@@ -1,0 +1,248 @@
+"""The variational bound, term by term against torch's own divergences and in sum against a known likelihood."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from analytic import Denoise, GaussianData
+from scipy.special import log_ndtr
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from lit_generative.description import describe, rebuild
+from lit_generative.diffusion.likelihood import BIN, Bound, discretized_gaussian
+from lit_generative.diffusion.limits import Clip
+from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule
+from lit_generative.diffusion.weights import DiscreteBound
+
+GAUSSIAN = GaussianData([0.1], [[0.04]])
+LEVELS = torch.linspace(-1, 1, 256, dtype=torch.float64)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(n: int, shape: tuple[int, ...] = (1, 4, 4)) -> Tensor:
+    """Draw images of 256 levels."""
+    return LEVELS[torch.randint(256, (n, *shape), generator=seeded(9))]
+
+
+def gaussian_images(n: int) -> Tensor:
+    """Return evenly spaced quantiles of the Gaussian data, rounded to the 256 levels."""
+    x = Normal(0.1, 0.2).icdf((torch.arange(n).double() + 0.5) / n)
+    return (((x + 1) / BIN).round() * BIN - 1).clamp(-1, 1).view(n, 1, 1, 1)
+
+
+def recording(estimate: Callable[[Tensor, Tensor], object], calls: list[tuple[Tensor, Tensor]]) -> Denoise:
+    def predict(x_t: Tensor, t: Tensor) -> Tensor:
+        calls.append((x_t, t))
+        return estimate(x_t, t)
+
+    return predict
+
+
+def normal(mean: Tensor, variance: Tensor | float) -> Independent:
+    std = torch.as_tensor(variance).double().sqrt().expand_as(mean)
+    return Independent(Normal(mean, std), mean.ndim - 1)
+
+
+@pytest.mark.parametrize("v", [0.0, 0.3, 1.0, "learned"])
+def test_each_term_is_the_divergence_of_ddpm_s_two_gaussians(v: float | str) -> None:
+    """Ho et al. 2020 eq. 5 to 7, written with betas."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bars = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
+    x0, calls = images(3), []
+    v_of_pixels = torch.rand(x0.shape, generator=seeded(1)).double() * 1.4 - 0.2  # a network may leave [0, 1]
+
+    def estimate(x_t: Tensor, t: Tensor) -> object:
+        x0_hat = 0.8 * x_t.tanh() + 0.1
+        return (x0_hat, v_of_pixels) if v == "learned" else x0_hat
+
+    bound = Bound(1000, v=0.0 if v == "learned" else v)
+    terms = bound.terms(recording(estimate, calls), x0, LinearBetas(), generator=seeded())
+
+    fraction = v_of_pixels if v == "learned" else v
+    assert len(calls) == 1000
+    for k in (0, 1, 2, 50, 500, 998, 999):
+        x_t, t = calls[k]
+        i = round(t[0].item() * 1000)
+        assert i == k + 1
+        beta, alpha_bar, before = betas[i - 1], alpha_bars[i], alpha_bars[i - 1]
+        tilde = beta * (1 - before) / (1 - alpha_bar) if i > 1 else betas[1] * betas[0] / (1 - alpha_bars[2])
+        variance = torch.exp(fraction * beta.log() + (1 - fraction) * tilde.log())
+        mean, mean_hat = (
+            (before.sqrt() * beta * x + (1 - beta).sqrt() * (1 - before) * x_t) / (1 - alpha_bar)
+            for x in (x0, estimate(x_t, t)[0] if v == "learned" else estimate(x_t, t))
+        )
+        if i == 1:
+            expected = -discretized_gaussian(x0, mean_hat, variance.log().expand_as(x0)).flatten(1).sum(1)
+            torch.testing.assert_close(terms.decoder, expected, rtol=1e-5, atol=1e-5)
+        else:
+            torch.testing.assert_close(terms.times[:, k - 1], torch.full((3,), i / 1000).double())
+            expected = kl_divergence(normal(mean, tilde), normal(mean_hat, variance))
+            torch.testing.assert_close(terms.steps[:, k - 1], expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+def test_with_the_posterior_s_variance_terms_are_weighted_errors_of_the_noise(schedule: Schedule) -> None:
+    x0, calls = images(4), []
+    terms = Bound(100).terms(recording(lambda x, t: x.tanh(), calls), x0, schedule, generator=seeded())
+    weight = DiscreteBound(schedule, 100)
+    for k, (x_t, t) in enumerate(calls[1:]):
+        error = torch.exp(schedule.log_snr(t).double()) * (x0 - x_t.tanh()).square().flatten(1).sum(1)
+        expected = weight(schedule.log_snr(t)).double() / 100 * error
+        torch.testing.assert_close(terms.steps[:, k], expected, rtol=3e-5, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+def test_prior_s_term(schedule: Schedule) -> None:
+    x0 = images(4)
+    alpha, sigma = (level.double() for level in schedule(torch.ones(())))
+    prior = Bound(2).terms(lambda x, t: x, x0, schedule).prior
+    expected = kl_divergence(normal(alpha * x0, sigma**2), normal(torch.zeros_like(x0), sigma**2))
+    torch.testing.assert_close(prior, expected, rtol=1e-4, atol=1e-12)
+    if schedule.variance_preserving:  # Ho et al.'s has variance 1, which is all the same
+        theirs = kl_divergence(normal(alpha * x0, sigma**2), normal(torch.zeros_like(x0), 1.0))
+        torch.testing.assert_close(prior, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_expected_terms_of_gaussian_data_are_known() -> None:
+    """With the exact denoiser the squared error of x_0 is the posterior's variance."""
+    schedule, x0 = Cosine(), Normal(0.1, 0.2).icdf((torch.arange(20_000).double() + 0.5) / 20_000).view(-1, 1, 1, 1)
+    terms = Bound(20).terms(GAUSSIAN.denoiser(schedule), x0, schedule, generator=seeded())
+    t = torch.arange(1, 21) / 20
+    snr = schedule.log_snr(t).double().exp()
+    expected = (snr[:-1] - snr[1:]) / 2 * 0.04 / (1 + 0.04 * snr[1:])
+    assert terms.steps.mean(0).tolist() == pytest.approx(expected.tolist(), rel=0.05)
+
+
+def with_exact_variance(schedule: Schedule, steps: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the estimate of x_0 and the v of the Gaussian x_s given x_t, or of x_0 given x_1."""
+    denoise = GAUSSIAN.denoiser(schedule)
+
+    def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        i = round(t[0].item() * steps)
+        times = torch.tensor([max(i, 2) / steps, max(i - 1, 1) / steps])
+        alpha, sigma = (levels.double() for levels in schedule(times))
+        beta = sigma[0] ** 2 - (alpha[0] / alpha[1] * sigma[1]) ** 2
+        tilde = beta * (sigma[1] / sigma[0]) ** 2
+        of_x0 = 0.04 * sigma**2 / (alpha**2 * 0.04 + sigma**2)  # the variance of x_0 given x_t, and given x_s
+        best = tilde + (alpha[1] * beta / sigma[0] ** 2) ** 2 * of_x0[0] if i > 1 else of_x0[1]
+        most = beta if i > 1 else sigma[1] ** 2
+        return denoise(x_t, t), torch.full_like(x_t, ((best / tilde).log() / (most / tilde).log()).item())
+
+    return predict
+
+
+def test_the_bound_is_the_log_probability_where_model_and_posterior_agree() -> None:
+    """For Gaussian data the reversed steps are Gaussian; with their moments the bound is tight, for any T."""
+    schedule, x0 = Cosine(), gaussian_images(40_000)
+    edges = torch.cat([LEVELS - BIN / 2, LEVELS[-1:] + BIN / 2])
+    p = Normal(0.1, 0.2).cdf(edges).diff()
+    entropy = -torch.special.xlogy(p, p).sum().item()
+    for steps in (2, 10, 40):
+        gaps = {}
+        predict = with_exact_variance(schedule, steps)
+        for name, bound, estimate in (
+            ("exact", Bound(steps), predict),
+            ("least", Bound(steps, v=0.0), lambda x, t, predict=predict: predict(x, t)[0]),
+            ("most", Bound(steps, v=1.0), lambda x, t, predict=predict: predict(x, t)[0]),
+        ):
+            gaps[name] = bound.terms(estimate, x0, schedule, generator=seeded()).total - entropy
+        assert abs(gaps["exact"].mean()) < 3 * gaps["exact"].std() / 40_000**0.5 < 0.02  # of 4.66 nats
+        assert gaps["least"].mean() > 0.05
+        assert gaps["most"].mean() > 0.05
+
+
+def test_an_estimate_from_some_steps_has_the_bound_as_its_mean() -> None:
+    schedule, x0 = LinearBetas(num_steps=50), gaussian_images(2000)
+    denoise = GAUSSIAN.denoiser(schedule)
+    full = Bound(50).terms(denoise, x0, schedule, generator=seeded()).total
+    for evaluations in (2, 8, 33):
+        estimate = Bound(50, evaluations).terms(denoise, x0, schedule, generator=seeded(evaluations))
+        assert estimate.steps.shape == (2000, evaluations - 1)
+        standard_error = math.hypot(*((total.std() / 2000**0.5).item() for total in (full, estimate.total)))
+        assert abs(estimate.total.mean() - full.mean()).item() < 3 * standard_error
+
+
+def test_steps_are_drawn_from_strata_that_cover_all_but_the_first() -> None:
+    x0 = images(500, (1, 1, 1)).float()
+    times = Bound(20, 5).terms(lambda x, t: x, x0, Cosine(), generator=seeded()).times
+    i = (times * 20).round().long()
+    assert sorted(set(i.flatten().tolist())) == list(range(2, 21))
+    assert all(early.max() <= late.min() for early, late in pairwise(i.T))
+    counts = i.flatten().bincount()[2:].double()
+    assert (counts / counts.mean() - 1).abs().max() < 0.5  # 105 each
+    every = Bound(1000).terms(lambda x, t: x, x0[:3], Cosine(), generator=seeded()).times
+    assert torch.equal((every * 1000).round(), torch.arange(2, 1001).expand(3, -1).float())
+
+
+def test_bits_per_dimension() -> None:
+    x0 = images(3, (2, 4, 4))
+    terms = Bound(10).terms(lambda x, t: 0.5 * x, x0, Cosine(), generator=seeded())
+    bits = terms.bits_per_dim()
+    torch.testing.assert_close(bits.total, terms.total / (32 * math.log(2)))
+    assert torch.equal(bits.times, terms.times)
+
+
+def test_estimates_are_limited_and_float32_will_do() -> None:
+    x0 = images(4)
+    exact = Bound(50, limit=Clip()).terms(lambda x, t: (9 * x).clamp(-1, 1), x0, Cosine(), generator=seeded())
+    single = Bound(50, limit=Clip()).terms(lambda x, t: 9 * x, x0.float(), Cosine(), generator=seeded())
+    assert single.total.dtype == torch.float32
+    assert single.total.mean().item() == pytest.approx(exact.total.mean().item(), rel=0.2)  # other random numbers
+
+
+@pytest.mark.parametrize("std", [1e-4, 0.007, 0.1, 3.0])
+def test_a_discretised_gaussian_s_256_levels_sum_to_1(std: float) -> None:
+    mean = torch.tensor([-1.3, -1.0, -0.2, 0.0, 1 / 255, 0.9, 2.0]).double()[:, None].expand(7, 256)
+    log_p = discretized_gaussian(LEVELS.expand(7, 256), mean, torch.tensor(2 * math.log(std)).double())
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(7).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("std", [0.007, 0.05, 0.5])
+def test_discretised_gaussian_against_scipy_far_into_the_tails(std: float, dtype: torch.dtype) -> None:
+    """Theirs is the difference of two distribution functions, of whichever tail is the smaller."""
+    x, mean = LEVELS.expand(5, 256), torch.tensor([-1.0, -0.3, 0.1, 0.8, 1.2]).double()[:, None].expand(5, 256)
+    above, below = (x - mean + BIN / 2) / std, (x - mean - BIN / 2) / std
+    above, below = above.masked_fill(x == 1, math.inf), below.masked_fill(x == -1, -math.inf)
+    far, near = torch.where(x > mean, -above, below), torch.where(x > mean, -below, above)
+    log_far, log_near = (torch.from_numpy(log_ndtr(edge.numpy())) for edge in (far, near))
+    expected = log_near + torch.log1p(-torch.exp(log_far - log_near))
+    log_p = discretized_gaussian(x.to(dtype), mean.to(dtype), torch.tensor(2 * math.log(std), dtype=dtype))
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(log_p.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_discretised_gaussian_has_finite_gradients() -> None:
+    mean = torch.linspace(-2, 2, 256).requires_grad_()
+    log_variance = torch.full((256,), -10.0).requires_grad_()
+    discretized_gaussian(LEVELS.flip(0).float(), mean, log_variance).sum().backward()
+    assert mean.grad.isfinite().all()
+    assert log_variance.grad.isfinite().all()
+    inner = torch.tensor([0.3, 0.31, 0.29]).double().requires_grad_()
+    levels = LEVELS[torch.tensor([164, 255, 0])]
+    assert torch.autograd.gradcheck(lambda m: discretized_gaussian(levels, m, m - 2), inner)
+
+
+def test_a_bound_is_rebuilt_from_its_description() -> None:
+    again = rebuild(describe(Bound(100, 20, Clip(0.9), v=0.5)))
+    assert (again.num_steps, again.evaluations, again.limit.bound, again.v) == (100, 20, 0.9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Bound(1), r"num_steps=1.*at least 2"),
+        (lambda: Bound(10, 11), r"evaluations=11.*num_steps=10"),
+        (lambda: Bound(10, 1), r"evaluations=1.*from 2"),
+        (lambda: Bound(v=1.5), r"v=1.5.*\[0, 1\]"),
+    ],
+)
+def test_impossible_bounds_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

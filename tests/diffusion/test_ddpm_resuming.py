@@ -1,0 +1,42 @@
+"""A DDPM that was stopped and resumed ends in exactly the state of one that was not."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from resuming import BATCHES, EPOCHS, assert_halves, assert_resumes
+from torch.optim.lr_scheduler import OneCycleLR
+
+from lit_generative import DDPM
+from lit_generative.diffusion import DDIM, Cosine, LearnedVariance, LossAware, Stratified, Velocity
+from lit_generative.nn import UNet
+
+SHAPE = (1, 28, 28)
+MakeTrainer = Callable[..., L.Trainer]
+CONDITIONAL: dict[str, Any] = {"num_classes": 10, "label_dropout": 0.3, "guidance": 2.0}
+LEARNED: dict[str, Any] = {"variance": LearnedVariance(num_steps=100)}
+
+
+def build(**options: Any) -> DDPM:
+    torch.manual_seed(0)
+    channels = 2 if "variance" in options else 1
+    network = UNet(SHAPE, (8, 16), 1, (), None, 4, 0.1, options.get("num_classes"), patch=4, output_multiple=channels)
+    return DDPM(network, SHAPE, Cosine(), Velocity(), sampler=DDIM(2), **options)
+
+
+@pytest.mark.parametrize("options", [CONDITIONAL, LEARNED], ids=["conditional", "learned-variance"])
+def test_resumed_equals_unbroken_bit_for_bit(make_trainer: MakeTrainer, options: dict[str, Any]) -> None:
+    def make() -> DDPM:
+        schedule = functools.partial(OneCycleLR, max_lr=5e-3)
+        return build(times=LossAware(num_bins=4, history=2), lr_scheduler=schedule, **options)
+
+    end = assert_resumes(make, make_trainer, (4, 7))  # at the end of the first epoch, in the middle of the second
+    assert end["global_step"] == EPOCHS * BATCHES
+    assert (end["state_dict"]["times.counts"] >= 4).all()  # so that the times were chosen by the losses
+
+
+def test_two_halves_equal_the_whole(make_trainer: MakeTrainer) -> None:
+    assert_halves(functools.partial(build, times=Stratified(), **CONDITIONAL), make_trainer)

@@ -1,0 +1,212 @@
+"""What a DDPM makes: samples of the data's distribution, guided, counted, reproducible, and edited images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from known_networks import MEAN, STD, Exact, Stub
+from torch import Tensor
+
+from lit_generative import DDPM
+from lit_generative.diffusion import (
+    DDIM,
+    EDM,
+    Ancestral,
+    Clip,
+    Cosine,
+    DPMSolverPP2M,
+    EDMPrediction,
+    FlowVelocity,
+    Heun,
+    LearnedVariance,
+    LinearBetas,
+    LogSNR,
+    Noise,
+    Prediction,
+    RectifiedFlow,
+    Resampled,
+    Sample,
+    Sampler,
+    Schedule,
+    Shifted,
+    Sigmoid,
+    UniformTime,
+    Velocity,
+)
+
+SHAPE = (1, 16, 16)
+SCHEDULES: list[Schedule] = [LinearBetas(), Cosine(), Sigmoid(), EDM(), RectifiedFlow(), Shifted(Cosine(), 128)]
+PREDICTIONS: list[Prediction] = [Noise(), Sample(), Velocity(), FlowVelocity(), EDMPrediction(0.3)]
+SAMPLERS: dict[str, Callable[[], Sampler]] = {
+    "ddim": lambda: DDIM(7),
+    "stochastic": lambda: DDIM(7, eta=1.0, limit=Clip()),
+    "heun": lambda: Heun(5),
+    "2m": lambda: DPMSolverPP2M(6, LogSNR()),
+    "ancestral": lambda: Ancestral(4),
+    "resampled": lambda: Ancestral(6, Resampled(UniformTime(), jump=2, passes=3)),
+}
+EVERY_SAMPLER = pytest.mark.parametrize("sampler", SAMPLERS)
+IMAGES, NONE = 0.1, -0.2  # what is made for class 0 and for no class
+
+
+def by_class(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    """A network of two classes that predicts flat images."""
+    assert y is not None
+    return torch.tensor([IMAGES, 0.4, NONE])[y].view(-1, 1, 1, 1).expand_as(x)
+
+
+def conditional(network: Stub, **options: Any) -> DDPM:
+    return DDPM(network, SHAPE, Cosine(), Sample(), num_classes=2, label_dropout=0.1, **options)
+
+
+def exact(sampler: Sampler, schedule: Schedule | None = None, prediction: Prediction | None = None) -> DDPM:
+    schedule, prediction = schedule or Cosine(), prediction or Velocity()
+    return DDPM(Exact(schedule, prediction), SHAPE, schedule, prediction, sampler=sampler)
+
+
+def source(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# ---------------------------------------------------------------- samples
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
+def test_the_exact_network_gives_the_datas_distribution(schedule: Schedule, prediction: Prediction) -> None:
+    x = exact(DPMSolverPP2M(30, LogSNR()), schedule, prediction).sample(32, generator=source())
+    assert x.shape == (32, *SHAPE)
+    assert x.mean().item() == pytest.approx(MEAN, abs=0.01)  # 8192 pixels: 0.002 is one standard deviation
+    assert x.std().item() == pytest.approx(STD, rel=0.05)
+
+
+@EVERY_SAMPLER
+def test_the_last_of_the_trajectory_is_the_sample(sampler: str) -> None:
+    model = exact(SAMPLERS[sampler]())
+    steps = model.trajectory(4, generator=source())
+    assert len(steps) == 1 + model.sampler.steps * model.sampler.spacing.passes
+    assert steps[0].std().item() == pytest.approx(1, abs=0.1)  # noise, at first
+    assert len({step.sum().item() for step in steps}) == len(steps)  # and none is written over by the next
+    assert torch.equal(steps[-1].clamp(-1, 1), model.sample(4, generator=source()))
+
+
+def test_the_trajectory_begins_at_the_noise_of_the_schedule() -> None:
+    assert exact(Heun(5), EDM()).trajectory(64, generator=source())[0].std().item() == pytest.approx(80, rel=0.02)
+
+
+@EVERY_SAMPLER
+def test_the_generator_decides_all(sampler: str) -> None:
+    model = exact(SAMPLERS[sampler]())
+    model.train()
+    image, known = torch.zeros(3, *SHAPE), torch.rand(1, *SHAPE) < 0.5
+    makers: list[Callable[[torch.Generator | None], Tensor]] = [
+        lambda g: model.sample(3, generator=g),
+        lambda g: model.trajectory(3, generator=g)[-1],
+        lambda g: model.inpaint(image, known, generator=g),
+        lambda g: model.remake(image, 0.5, generator=g),
+    ]
+    for make in makers:
+        before = torch.get_rng_state()
+        first, again, other = make(source(1)), make(source(1)), make(source(2))
+        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+        assert not torch.equal(make(None), make(None))  # then torch's own generator is drawn from
+    model.loss_by_noise(image)
+    assert all(module.training for module in model.modules())
+
+
+# ---------------------------------------------------------------- guidance
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, NONE), (1.0, IMAGES), (3.0, NONE + 3 * (IMAGES - NONE))])
+def test_guidance_goes_beyond_the_class(scale: float, expected: float) -> None:
+    network = Stub(by_class)
+    model = conditional(network, guidance=scale)
+    torch.testing.assert_close(model.sample(2, torch.tensor([0, 0])), torch.full((2, *SHAPE), expected))
+    asked = {tuple(y.tolist()) for _, _, y in network.asked if y is not None}
+    assert asked == ({(0, 0)} if scale == 1 else {(0, 0), (2, 2)})
+
+
+def test_guidance_is_limited_to_its_interval() -> None:
+    network = Stub(by_class)
+    model = conditional(network, guidance=3.0, guidance_interval=(0.25, 0.75), sampler=DDIM(8))
+    model.sample(1, torch.tensor([1]), generator=source())
+    unconditional = [t.item() for _, t, y in network.asked if y == torch.tensor([2])]
+    assert unconditional == [0.75, 0.625, 0.5, 0.375]
+    assert len(network.asked) == 12
+
+
+@EVERY_SAMPLER
+@pytest.mark.parametrize("guidance", [None, 1.0, 2.0, (0.25, 0.75)], ids=str)
+def test_evaluations_of_the_network_are_counted(sampler: str, guidance: Any) -> None:
+    network = Stub(lambda x, t, y: 0.5 * x)
+    options: dict[str, Any] = {"guidance": guidance}
+    if isinstance(guidance, tuple):
+        options = {"guidance": 2.0, "guidance_interval": guidance}
+    labels = None if guidance is None else torch.tensor([1, 0, 1])
+    model = conditional(network, sampler=SAMPLERS[sampler](), **options) if guidance is not None else None
+    model = model or DDPM(network, SHAPE, Cosine(), Sample(), sampler=SAMPLERS[sampler]())
+    before = torch.get_rng_state()
+    counted = model.network_evaluations
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not network.asked
+    assert model.sampling["evaluations"] == counted
+    assert ("guidance" in model.sampling) == (guidance not in (None, 1.0))
+    model.sample(3, labels)
+    assert len(network.asked) == counted
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_evaluations_are_counted_with_a_learned_variance(guidance: float) -> None:
+    network = Stub(lambda x, t, y: torch.cat([0.5 * x, x], 1))
+    model = conditional(network, sampler=Ancestral(4, v=None), variance=LearnedVariance(), guidance=guidance)
+    model.sample(2, torch.tensor([0, 1]))
+    assert len(network.asked) == model.network_evaluations == 4 * guidance
+
+
+# ---------------------------------------------------------------- editing
+
+
+@EVERY_SAMPLER
+def test_inpainting_keeps_what_is_known_and_makes_up_the_rest(sampler: str) -> None:
+    model, image = exact(SAMPLERS[sampler]()), torch.rand(8, *SHAPE, generator=source()) * 2 - 1
+    known = torch.arange(16) < 8  # the left half
+    x = model.inpaint(image, known, generator=source())
+    assert torch.equal(x[..., :8], image[..., :8])
+    made_up = x[..., 8:]
+    assert made_up.mean().item() == pytest.approx(MEAN, abs=0.1)
+    assert (made_up - image[..., 8:]).abs().mean() > 0.3
+
+
+def test_remaking_from_almost_no_noise_gives_the_image() -> None:
+    model, image = exact(DDIM(5)), torch.rand(8, *SHAPE, generator=source()) * 2 - 1
+    torch.testing.assert_close(model.remake(image, 1e-5, generator=source()), image, rtol=0, atol=0.01)
+    anew = model.remake(image, 1.0, generator=source())
+    assert anew.mean().item() == pytest.approx(MEAN, abs=0.02)
+    assert (anew - image).abs().mean() > 0.3
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("make", ["trajectory", "inpaint", "remake"])
+def test_labels_are_asked_for(make: str) -> None:
+    image = torch.zeros(2, *SHAPE)
+    calls: dict[str, Callable[[DDPM, Tensor | None], Any]] = {
+        "trajectory": lambda model, y: model.trajectory(2, y),
+        "inpaint": lambda model, y: model.inpaint(image, image > 0, y),
+        "remake": lambda model, y: model.remake(image, 0.5, y),
+    }
+    with pytest.raises(ValueError, match=r"y has shape None: a model of classes needs labels \(2,\)"):
+        calls[make](conditional(Stub(by_class)), None)
+    with pytest.raises(ValueError, match="y has labels 2 to 2: the classes are 0 to 1"):
+        calls[make](conditional(Stub(by_class)), torch.tensor([2, 2]))
+    with pytest.raises(ValueError, match="the model is unconditional"):
+        calls[make](exact(DDIM(2)), torch.tensor([0, 1]))
+
+
+def test_a_start_outside_of_time_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"start=1\.5.*\(0, 1\]"):
+        exact(DDIM(2)).remake(torch.zeros(1, *SHAPE), 1.5)

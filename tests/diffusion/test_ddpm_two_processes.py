@@ -1,0 +1,131 @@
+"""Two processes train the DDPM that one process trains on their joined batches."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.multiprocessing
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_generative import DDPM
+from lit_generative.diffusion import Cosine, LearnedVariance, LossAware, Velocity
+from lit_generative.nn import UNet
+
+SHAPE, JOINED, STEPS = (1, 8, 8), 12, 6
+Found = dict[str, dict[str, Any]]
+
+
+class JoinedDDPM(DDPM):
+    """Draws the times and noise of the joined batch of all processes, and takes its own part of them."""
+
+    def sample_time(self, n: int) -> tuple[Tensor, Tensor]:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.trainer.global_step)
+            t, importance = super().sample_time(n * self.trainer.world_size)
+        return self.own(t), self.own(importance)
+
+    def losses_at(self, t: Tensor, x: Tensor, noise: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        source = torch.Generator().manual_seed(self.trainer.global_step)
+        joined = torch.randn(len(x) * self.trainer.world_size, *SHAPE, generator=source)
+        return super().losses_at(t, x, self.own(joined), y)
+
+    def own(self, joined: Tensor) -> Tensor:
+        return joined.chunk(self.trainer.world_size)[self.global_rank]
+
+
+class Share(Dataset[dict[str, Tensor]]):
+    """A process's part of each joined batch, in order."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        source = torch.Generator().manual_seed(1)
+        x = torch.randn(STEPS, JOINED, *SHAPE, generator=source).clamp(-1, 1)
+        y = torch.randint(3, (STEPS, JOINED), generator=source)
+        self.images, self.labels = (part.chunk(world_size, 1)[rank].flatten(0, 1) for part in (x, y))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return {"image": self.images[i], "label": self.labels[i]}
+
+
+def build(cls: type[DDPM] = JoinedDDPM, output_multiple: int = 1, lr: float = 0.3, **options: Any) -> DDPM:
+    torch.manual_seed(0)
+    network = UNet(SHAPE, (8, 16), 1, (), groups=4, num_classes=3, output_multiple=output_multiple)
+    optimizer = functools.partial(torch.optim.SGD, lr=lr)
+    return cls(network, SHAPE, Cosine(), Velocity(), num_classes=3, optimizer=optimizer, **options)
+
+
+MODELS: dict[str, Callable[[], DDPM]] = {
+    "uniform": build,
+    "loss-aware": lambda: build(times=LossAware(num_bins=4, history=2)),
+    "variance": lambda: build(output_multiple=2, lr=0.05, variance=LearnedVariance(weight=0.01, num_steps=100)),
+    "own-noise": lambda: build(DDPM, times=LossAware(num_bins=4, history=2), label_dropout=0.2),
+}
+
+
+def train(model: DDPM, rank: int, world_size: int) -> dict[str, Any]:
+    """Train, under plain ddp if there are several processes, and return the state reached."""
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    ddp: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if world_size > 1 else {}
+    options: dict[str, Any] = {"use_distributed_sampler": False, "enable_checkpointing": False, "max_epochs": 1}
+    trainer = L.Trainer(accelerator="cpu", devices=world_size, **ddp, **options, **quiet)
+    assert isinstance(trainer.strategy, DDPStrategy) == (world_size > 1)
+    drawn: list[Tensor] = []
+    model.network.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[1]))
+    trainer.fit(model, DataLoader(Share(rank, world_size), JOINED // world_size))
+    counted = {"step": trainer.global_step, "images_seen": model.images_seen}
+    return {"state": model.state_dict(), "counted": counted, "times": torch.stack(drawn)}
+
+
+def run(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save({name: train(make(), rank, 2) for name, make in MODELS.items()}, f"{folder}/{rank}.pt")
+    if rank == 0:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
+    folder: Path = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.start_processes(run, (str(folder),), nprocs=2, start_method="spawn")
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", ["uniform", "loss-aware", "variance"])
+def test_both_processes_have_the_weights_of_one(found: list[Found], name: str) -> None:
+    alone = train(MODELS[name](), 0, 1)
+    assert alone["counted"] == {"step": STEPS, "images_seen": STEPS * JOINED}
+    start = MODELS[name]().state_dict()
+    moved = [(alone["state"][key] - value).abs().max() for key, value in start.items() if key.startswith("network")]
+    assert max(moved) > 1e-2
+    torch.testing.assert_close(torch.cat([process[name]["times"] for process in found], 1), alone["times"])
+    for process in found:
+        assert process[name]["counted"] == alone["counted"]
+        torch.testing.assert_close(process[name]["state"], alone["state"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_processes_end_in_the_same_state(found: list[Found], name: str) -> None:
+    states = [process[name]["state"] for process in found]
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+
+
+@pytest.mark.parametrize("name", ["loss-aware", "own-noise"])
+def test_times_are_told_the_losses_of_both(found: list[Found], name: str) -> None:
+    for process in found:
+        assert (process[name]["state"]["times.counts"] >= 2).all()  # so that times were chosen by the losses
+        assert (process[name]["state"]["times.mean_squares"] > 0).all()
+    if name == "own-noise":
+        assert not torch.equal(*(process[name]["times"] for process in found))

@@ -1,0 +1,168 @@
+"""The probability-flow ODE's likelihood, of data whose density is known."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from analytic import GaussianData, PlaneMixture
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from lit_generative.description import describe, rebuild
+from lit_generative.diffusion.flow_likelihood import FlowLikelihood
+from lit_generative.diffusion.likelihood import BIN, Bound
+from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule
+from lit_generative.diffusion.spacings import Churned, Karras, LogSNR, Spacing
+
+ISOTROPIC = GaussianData([0.3, -0.2, 0.1], torch.eye(3).mul(0.04).tolist())
+CORRELATED = GaussianData([0.1, -0.2], [[0.25, 0.15], [0.15, 0.25]])
+MIXTURE = PlaneMixture([[-0.6, -0.3], [0.5, 0.2], [0.1, 0.8]], std=0.2)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def points(n: int, dims: int) -> Tensor:
+    """Return points where the data are, roughly."""
+    return 0.25 * torch.randn(n, dims, 1, 1, generator=seeded(5), dtype=torch.float64)
+
+
+def lowest(schedule: Schedule, likelihood: FlowLikelihood) -> float:
+    """Return s_min."""
+    t = torch.tensor(likelihood.spacing.path(likelihood.steps + 1, schedule)[-2])
+    return torch.exp(-schedule.log_snr(t.double()).double() / 2).item()
+
+
+def flow_of_isotropic(x0: Tensor, schedule: Schedule, likelihood: FlowLikelihood) -> Tensor:
+    """Return log p of the exact flow, an affine map, from the prior at s = 80, which lacks the data's own moments."""
+    low, high = lowest(schedule, likelihood), 80.0
+    stretch = math.sqrt((0.04 + high**2) / (0.04 + low**2))
+    top = ISOTROPIC.mean + stretch * (x0.flatten(1) - ISOTROPIC.mean)
+    return Normal(0.0, high).log_prob(top).sum(1) + 3 * math.log(stretch)
+
+
+@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("spacing", [None, Karras()], ids=["LogSNR", "Karras"])
+def test_of_gaussian_data_it_is_exact(schedule: Schedule, spacing: Karras | None) -> None:
+    """With random signs the trace of an isotropic denoiser's Jacobian is exact, so that only the solver errs."""
+    likelihood, x0 = FlowLikelihood(400, spacing=spacing, dequantise=False), points(16, 3)
+    log_p = likelihood.log_prob(ISOTROPIC.denoiser(schedule), x0, schedule)
+    torch.testing.assert_close(log_p, flow_of_isotropic(x0, schedule, likelihood), rtol=1e-3, atol=2e-3)
+    data = ISOTROPIC.log_prob(x0, noise=lowest(schedule, likelihood))
+    torch.testing.assert_close(log_p, data, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), EDM()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("spacing", [LogSNR(), Karras()], ids=["LogSNR", "Karras"])
+def test_its_error_is_of_second_order(schedule: Schedule, spacing: Spacing) -> None:
+    x0, denoise = points(16, 3), ISOTROPIC.denoiser(schedule)
+    errors = []
+    for steps in (40, 80, 160):
+        likelihood = FlowLikelihood(steps, spacing=spacing, dequantise=False)
+        error = likelihood.log_prob(denoise, x0, schedule) - flow_of_isotropic(x0, schedule, likelihood)
+        errors.append(error.square().mean().sqrt().item())
+    assert errors[0] < 0.15
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(2, abs=0.2), errors
+
+
+@pytest.mark.parametrize("data", [MIXTURE, CORRELATED], ids=["mixture", "correlated"])
+def test_hutchinson_s_estimator_finds_the_density_of_data_with_correlations(data: PlaneMixture) -> None:
+    schedule, x0 = Cosine(), points(8, 2)
+    spacing = LogSNR(sigma_max=1000.0)  # where the prior is the data's, to 1e-3
+    one, many = (FlowLikelihood(150, probes, spacing, dequantise=False) for probes in (1, 10))
+    exact = data.log_prob(x0, noise=lowest(schedule, one))
+    repeated = x0.repeat(64, 1, 1, 1)
+    errors = [
+        likelihood.log_prob(data.denoiser(schedule), repeated, schedule, generator=seeded()).view(64, 8) - exact
+        for likelihood in (one, many)
+    ]
+    for error in errors:  # unbiased, but for the solver
+        assert (error.mean(0).abs() < 4 * error.std(0) / 64**0.5 + 0.01).all()
+    ratio = errors[0].var(0).mean() / errors[1].var(0).mean()
+    assert ratio.item() == pytest.approx(10, rel=0.3)
+
+
+def test_dequantised_it_is_the_probability_of_bins() -> None:
+    schedule, x0 = Cosine(), torch.linspace(-1, 1, 256)[100:200:10].double().view(10, 1, 1, 1)
+    data, likelihood = GaussianData([0.1], [[0.04]]), FlowLikelihood(150)
+    log_p = torch.stack(
+        [likelihood.log_prob(data.denoiser(schedule), x0, schedule, generator=seeded(seed)) for seed in range(8)]
+    ).mean(0)
+    normal = Normal(0.1, math.sqrt(0.04 + lowest(schedule, likelihood) ** 2))
+    expected = (normal.cdf(x0 + BIN / 2) - normal.cdf(x0 - BIN / 2)).log().flatten()
+    torch.testing.assert_close(log_p, expected, rtol=0, atol=0.03)
+
+
+def test_it_agrees_with_the_variational_bound_where_that_is_tight() -> None:
+    schedule, data = Cosine(), GaussianData([0.1], [[0.04]])
+    x = Normal(0.1, 0.2).icdf((torch.arange(500).double() + 0.5) / 500)
+    x0 = (((x + 1) / BIN).round() * BIN - 1).view(-1, 1, 1, 1)
+    bound = Bound(v=1.0).terms(data.denoiser(schedule), x0, schedule, generator=seeded()).total.mean()
+    flow = -FlowLikelihood().log_prob(data.denoiser(schedule), x0, schedule, generator=seeded()).mean()
+    entropy = -math.log(BIN / 0.2) + math.log(2 * math.pi * math.e) / 2
+    assert flow.item() == pytest.approx(entropy, abs=0.02)
+    assert bound.item() == pytest.approx(entropy, abs=0.02)
+
+
+def test_dequantisation_noise_stays_in_the_bin() -> None:
+    seen: list[Tensor] = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(x_t)
+        return x_t / 2
+
+    schedule = EDM()  # alpha is 1
+    x0 = torch.zeros(1, 1, 64, 64)
+    FlowLikelihood(1).log_prob(denoise, x0, schedule, generator=seeded())
+    assert seen[0].abs().max().item() == pytest.approx(BIN / 2, rel=0.01)
+    assert seen[0].std().item() == pytest.approx(BIN / math.sqrt(12), rel=0.05)
+
+
+def test_it_works_where_autograd_is_off_and_leaves_no_gradients() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 2, 3, padding=1))
+    likelihood, x0 = FlowLikelihood(4, probes=2), torch.rand(3, 2, 5, 5) * 2 - 1
+
+    def log_prob(x0: Tensor) -> Tensor:
+        return likelihood.log_prob(lambda x, t: network(x), x0, Cosine(), generator=seeded(1))
+
+    expected, before = log_prob(x0), x0.clone()
+    with torch.no_grad():
+        assert torch.equal(log_prob(x0), expected)
+    with torch.inference_mode():
+        assert torch.equal(log_prob(x0.clone()), expected)
+    assert not expected.requires_grad
+    assert expected.dtype == torch.float32
+    assert torch.equal(x0, before)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_it_takes_an_estimate_with_a_learned_variance() -> None:
+    schedule, x0 = Cosine(), points(4, 3)
+    denoise = ISOTROPIC.denoiser(schedule)
+    a, b = (
+        FlowLikelihood(5).log_prob(predict, x0, schedule, generator=seeded())
+        for predict in (denoise, lambda x, t: (denoise(x, t), torch.zeros_like(x)))
+    )
+    assert torch.equal(a, b)
+
+
+def test_a_flow_likelihood_is_rebuilt_from_its_description() -> None:
+    again = rebuild(describe(FlowLikelihood(12, 3, Karras(5.0), dequantise=False)))
+    assert (again.steps, again.probes, again.spacing.rho, again.dequantise) == (12, 3, 5.0, False)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FlowLikelihood(0), r"steps=0.*at least 1"),
+        (lambda: FlowLikelihood(probes=0), r"probes=0.*at least 1"),
+        (lambda: FlowLikelihood(spacing=Churned(Karras())), r"spacing=Churned.*plain"),
+    ],
+)
+def test_impossible_flow_likelihoods_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,159 @@
+"""Learned variance: the hybrid loss's term, and sampling with it against diffusers'."""
+
+import diffusers
+import pytest
+import torch
+from analytic import MixtureData
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from lit_generative.description import describe, rebuild
+from lit_generative.diffusion.likelihood import Bound
+from lit_generative.diffusion.limits import Clip
+from lit_generative.diffusion.samplers import DDIM, Ancestral, Sampler
+from lit_generative.diffusion.schedules import Cosine, LinearBetas, per_image
+from lit_generative.diffusion.solvers import DPMSolverPP2M, Euler, Heun
+from lit_generative.diffusion.spacings import LeadingGrid
+from lit_generative.diffusion.variance import LearnedVariance
+
+SCHEDULE = LinearBetas()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def network(x: Tensor, t: float) -> Tensor:
+    """Put out noise and raw variance for x (B, 1, H, W), (B, 2, H, W), smooth in both; raw goes a little beyond 1."""
+    return torch.cat([x * (0.2 + 0.75 * t) + 0.15 * torch.sin(3 * x + 2 * t), 1.1 * torch.cos(2 * x - t)], 1)
+
+
+def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    eps, v = LearnedVariance().split(network(x_t, t[0].item()))
+    alpha, sigma = (per_image(level, x_t) for level in SCHEDULE(t))
+    return (x_t - sigma * eps) / alpha, v
+
+
+def test_split() -> None:
+    output = torch.randn(2, 6, 3, 3)
+    prediction, v = LearnedVariance().split(output.bfloat16())
+    assert torch.equal(prediction, output.bfloat16()[:, :3])
+    assert v.dtype == torch.float32
+    torch.testing.assert_close(2 * v - 1, output.bfloat16()[:, 3:].float())
+    with pytest.raises(ValueError, match=r"3 channels.*twice"):
+        LearnedVariance().split(output[:, :3])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("steps", [50, 1000])
+@pytest.mark.parametrize("limit", [None, Clip(1.0)])
+def test_ancestral_steps_with_learned_variance_are_those_of_diffusers(steps: int, limit: Clip | None) -> None:
+    scheduler = diffusers.DDPMScheduler(
+        beta_schedule="linear",
+        beta_start=1e-4,
+        beta_end=0.02,
+        variance_type="learned_range",
+        clip_sample=limit is not None,
+        timestep_spacing="leading",
+    )
+    scheduler.set_timesteps(steps)
+    x_T = torch.randn(2, 1, 8, 8, generator=seeded())
+    x, theirs, noise = x_T, [], seeded(1)
+    for k in scheduler.timesteps:
+        x = scheduler.step(network(x, (k.item() + 1) / 1000), k, x, generator=noise).prev_sample
+        theirs.append(x)
+    sampler = Ancestral(steps, LeadingGrid(), limit, v=None)
+    _, *ours = sampler.trajectory(predict, x_T, SCHEDULE, generator=seeded(1))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_learned_variance_is_the_fixed_one() -> None:
+    denoise, x_T = MixtureData((-0.8, 0.4), 0.1, 0.3).denoiser(Cosine()), torch.randn(8, 1, 1, 1, generator=seeded())
+    for v in (0.0, 0.4, 1.0):
+        learned = Ancestral(30, v=None).sample(
+            lambda x, t, v=v: (denoise(x, t), torch.full_like(x, v)), x_T, Cosine(), generator=seeded(1)
+        )
+        fixed = Ancestral(30, v=v).sample(denoise, x_T, Cosine(), generator=seeded(1))
+        torch.testing.assert_close(learned, fixed, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(9), DDIM(9), DPMSolverPP2M(9), Euler(9), Heun(9)])
+def test_samplers_of_fixed_variance_take_both_kinds_of_estimate(sampler: Sampler) -> None:
+    x_T = torch.randn(2, 1, 4, 4, generator=seeded())
+    a, b = (
+        sampler.sample(denoise, x_T, SCHEDULE, generator=seeded(1))
+        for denoise in (predict, lambda x, t: predict(x, t)[0])
+    )
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_missing_variance_is_reported(steps: int) -> None:
+    with pytest.raises(ValueError, match=r"v=None.*\(x_0, v\).*v=0"):
+        Ancestral(steps, v=None).sample(lambda x, t: x, torch.randn(1, 1, 2, 2), SCHEDULE)
+
+
+def test_terms_are_those_of_the_bound_whatever_the_batch_mixes() -> None:
+    x0 = torch.linspace(-1, 1, 256)[torch.randint(256, (5, 1, 4, 4), generator=seeded())]
+    calls: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def recorded(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append((x_t, t, *predict(x_t, t)))
+        return calls[-1][2:]
+
+    terms = Bound(1000).terms(recorded, x0, SCHEDULE, generator=seeded(1))
+    expected = torch.cat([terms.decoder[:, None], terms.steps], 1)
+    chosen = [0, 1, 2, 300, 999]
+    x_t, t, x0_hat, v = (torch.stack([calls[k][part][b] for b, k in enumerate(chosen)]) for part in range(4))
+    for offset in (0.0, 2e-4, -3e-4):  # times in between belong to the nearest step
+        found = LearnedVariance().bound_term(x0, x_t, x0_hat, v, (t + offset).clamp(max=1), SCHEDULE)
+        torch.testing.assert_close(found, expected[torch.arange(5), torch.tensor(chosen)], rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_reaches_v_but_not_the_mean_and_is_that_of_the_divergence() -> None:
+    x0 = torch.linspace(-1, 1, 8).double().view(4, 2, 1, 1).round(decimals=1)
+    x0_hat, v = (x0 + 0.05).requires_grad_(), torch.full_like(x0, 0.3).requires_grad_()
+    t = torch.tensor([0.001, 0.002, 0.5, 1.0]).double()
+    LearnedVariance().bound_term(x0, torch.randn_like(x0), x0_hat, v, t, SCHEDULE).sum().backward()
+    assert x0_hat.grad is None
+    assert v.grad.isfinite().all()
+    assert (v.grad != 0).all()
+
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    beta, before, alpha_bar = betas[499], (1 - betas[:499]).prod(), (1 - betas[:500]).prod()
+    tilde = beta * (1 - before) / (1 - alpha_bar)
+    w = torch.full((2, 1, 1), 0.3).double().requires_grad_()
+    gap = before.sqrt() * beta / (1 - alpha_bar) * (x0 - x0_hat.detach())[2]
+    std = torch.exp((w * beta.log() + (1 - w) * tilde.log()) / 2)
+    kl_divergence(Normal(gap, tilde.sqrt()), Normal(torch.zeros_like(gap), std)).sum().backward()
+    torch.testing.assert_close(v.grad[2], w.grad, rtol=1e-4, atol=0)
+
+
+def test_the_best_v_is_the_error_s_own_variance() -> None:
+    """Descent on the term finds Sigma = beta-tilde + the mean's squared error, where the KL is least."""
+    x0 = torch.zeros(1, 1, 1, 1).double()
+    x0_hat, t, v = x0 + 0.02, torch.tensor([0.02]), torch.full_like(x0, 0.5).requires_grad_()
+    optimizer = torch.optim.LBFGS([v], lr=0.5, max_iter=100, tolerance_grad=1e-10, tolerance_change=1e-14)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = LearnedVariance(num_steps=100).bound_term(x0, x0, x0_hat, v, t, Cosine()).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = ((a.item(), b.item()) for a, b in (Cosine()(t), Cosine()(t - 0.01)))
+    beta = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
+    tilde = beta * (sigma_s / sigma_t) ** 2
+    error = (alpha_s * beta / sigma_t**2 * 0.02) ** 2
+    assert (beta / tilde) ** v.item() == pytest.approx((tilde + error) / tilde, rel=1e-4)
+
+
+def test_a_learned_variance_is_rebuilt_and_checked() -> None:
+    again = rebuild(describe(LearnedVariance(2e-3, 4000)))
+    assert (again.weight, again.num_steps) == (2e-3, 4000)
+    with pytest.raises(ValueError, match=r"weight=0"):
+        LearnedVariance(0)
+    with pytest.raises(ValueError, match=r"num_steps=1"):
+        LearnedVariance(num_steps=1)
