@@ -193,7 +193,7 @@ class DDPM(GenerativeModule):
             return x_t, x_t
 
         denoise = self._guided(count, None if self.num_classes is None else torch.zeros(1, dtype=torch.long))
-        self.sampler.sample(denoise, torch.zeros(1, 1), self.schedule, generator=torch.Generator())
+        self.sampler.sample(denoise, torch.zeros(1, 1, 1, 1), self.schedule, generator=torch.Generator())
         return len(calls)
 
     @sampling_mode

@@ -37,7 +37,7 @@ model:
 """
 
 
-@pytest.mark.parametrize("name", ["PerceptionWeighted", "InputPerturbed", "OffsetNoise"])
+@pytest.mark.parametrize("name", ["PerceptionWeighted", "InputPerturbed"])
 def test_a_users_model_runs_by_its_dotted_path(
     lit_generative: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from lit_generative.diffusion import Prediction, Schedule
@@ -32,8 +33,9 @@ class Stub(nn.Module):
     ) -> None:
         super().__init__()
         self.answer = answer
+        self.scale = nn.Parameter(torch.ones(()))
         self.asked: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         self.asked.append((x, t, y))
-        return self.answer(x, t, y)
+        return self.scale * self.answer(x, t, y)

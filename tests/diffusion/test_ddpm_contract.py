@@ -107,7 +107,7 @@ TIMES = cycle(
 )
 SAMPLERS = cycle(
     [
-        *(lambda: None, lambda: DDIM(4, eta=0.5), lambda: Ancestral(4, TrailingGrid(), Clip()), lambda: Heun(3)),
+        *(lambda: DDIM(3), lambda: DDIM(4, eta=0.5), lambda: Ancestral(4, TrailingGrid(), Clip()), lambda: Heun(3)),
         *(lambda: DPMSolverPP2M(4, LogSNR(), DynamicThreshold()), lambda: Euler(4, limit=Clip())),
         *(lambda: DPMSolverPP2M(4, eta=1.0), lambda: DDIM(4, LogSNR(), Clip()), lambda: Ancestral(3, v=1.0)),
     ]

@@ -20,6 +20,7 @@ from lit_generative.diffusion import (
     FlowVelocity,
     Heun,
     LearnedVariance,
+    Limit,
     LinearBetas,
     LogSNR,
     Noise,
@@ -164,6 +165,17 @@ def test_evaluations_are_counted_with_a_learned_variance(guidance: float) -> Non
     model = conditional(network, sampler=Ancestral(4, v=None), variance=LearnedVariance(), guidance=guidance)
     model.sample(2, torch.tensor([0, 1]))
     assert len(network.asked) == model.network_evaluations == 4 * guidance
+
+
+class Balanced(Limit):
+    """A limit that takes images for granted."""
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        return x0 - x0.mean((2, 3), keepdim=True)
+
+
+def test_evaluations_are_counted_with_a_limit_on_images() -> None:
+    assert exact(DDIM(3, limit=Balanced())).network_evaluations == 3
 
 
 # ---------------------------------------------------------------- editing
