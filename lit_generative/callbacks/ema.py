@@ -120,7 +120,7 @@ class EMA(L.Callback):
             for tensor in (part.running_mean, part.running_var)
             if tensor is not None
         ]
-        return [*module.parameters(), *statistics]
+        return [*(p for p in module.parameters() if p.requires_grad), *statistics]  # what is frozen is its average
 
     def _swap_in(self, pl_module: L.LightningModule) -> None:
         self._raw = [p.detach().clone() for p in self._tensors]

@@ -5,7 +5,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from lit_generative.diffusion.runs import Denoise, Level, Run, mix
+from lit_generative.diffusion.runs import Denoise, Level, Predict, Run, mix
 from lit_generative.diffusion.samplers import Sampler
 from lit_generative.diffusion.schedules import Schedule
 
@@ -14,7 +14,7 @@ __all__ = ["inpaint", "remake"]
 
 def remake(
     sampler: Sampler,
-    denoise: Denoise,
+    denoise: Denoise | Predict,
     image: Tensor,
     schedule: Schedule,
     *,
@@ -42,7 +42,7 @@ def remake(
 
 def inpaint(
     sampler: Sampler,
-    denoise: Denoise,
+    denoise: Denoise | Predict,
     image: Tensor,
     known: Tensor,
     schedule: Schedule,

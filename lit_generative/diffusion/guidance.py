@@ -1,9 +1,10 @@
-"""Guidance: a denoiser made from a conditional and an unconditional one."""
+"""Guidance: a denoiser made from a better and a worse one."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from lit_generative.diffusion.runs import Denoise
 
 __all__ = ["Guided"]
 
@@ -12,7 +13,8 @@ class Guided:
     """Classifier-free guidance, x_0 = u + scale (c - u) (Ho & Salimans 2022, eq. 6, with w = scale - 1).
 
     c and u are the conditional and unconditional estimates of x_0. The paper combines estimates of eps; as eps is an
-    affine function of x_0, that is the same.
+    affine function of x_0, that is the same. Autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad
+    version of itself", eq. 3) is the same formula, with the estimate of a worse network for u.
 
     Args:
         conditional: The estimate of x_0 for the wanted class, as a function of x_t (B, ...) and t (B,).
@@ -28,8 +30,8 @@ class Guided:
 
     def __init__(
         self,
-        conditional: Denoise,
-        unconditional: Denoise,
+        conditional: Callable[[Tensor, Tensor], Any],
+        unconditional: Callable[[Tensor, Tensor], Any],
         scale: float,
         interval: tuple[float, float] | None = None,
     ) -> None:
@@ -39,11 +41,11 @@ class Guided:
             raise ValueError(f"interval={interval}: it must be two rising times in [0, 1], or None for all of them")
         self.conditional, self.unconditional, self.scale, self.interval = conditional, unconditional, scale, interval
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor) -> Any:
         """Return the guided estimate of x_0, (B, ...), for ``x_t`` (B, ...) at ``t`` (B,)."""
         if self.scale == 1:
             return self.conditional(x_t, t)
-        scale: float | Tensor = self.scale
+        scale: Any = self.scale
         if self.interval is not None:
             low, high = self.interval
             is_guided = (low < t) & (t <= high)

@@ -1,6 +1,6 @@
 """The denoising diffusion probabilistic model."""
 
-from collections.abc import Callable
+import copy
 from functools import partial
 from math import log
 from typing import Any, ClassVar
@@ -9,26 +9,23 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
-from lit_generative.diffusion.editing import inpaint, remake
-from lit_generative.diffusion.flow_likelihood import FlowLikelihood
+from lit_generative.diffusion.generation import DenoisingModel
 from lit_generative.diffusion.guidance import Guided
-from lit_generative.diffusion.likelihood import Bound
 from lit_generative.diffusion.limits import Clip
 from lit_generative.diffusion.predictions import Noise, Prediction
-from lit_generative.diffusion.runs import Denoise
+from lit_generative.diffusion.runs import Denoise, Predict
 from lit_generative.diffusion.samplers import DDIM, Sampler
 from lit_generative.diffusion.schedules import LinearBetas, Schedule, per_image
 from lit_generative.diffusion.times import TimeSampler, Uniform
 from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import Weight
-from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.sampling import inference
 
 __all__ = ["DDPM"]
 
 
-class DDPM(GenerativeModule):
+class DDPM(DenoisingModel):
     """Denoising diffusion (Ho et al. 2020): a network that undoes a little noise, many times.
 
     Noise is added to an image, x_t = alpha_t x_0 + sigma_t eps, and the network learns to tell it from the image, on
@@ -51,7 +48,10 @@ class DDPM(GenerativeModule):
         sampler: How images are made. None: 50 steps of DDIM, with estimates clipped to [-1, 1].
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
         label_dropout: The share of training labels replaced by "none"; guidance needs some (Ho & Salimans 2022: 0.1).
-        guidance: The scale of classifier-free guidance when sampling; 1 is none.
+        guidance: How far sampling goes beyond the network's estimate, away from a worse one: from that without a label
+            (classifier-free guidance), or with ``guide_at`` from its own former state's (autoguidance). 1 is none.
+        guide_at: Training images after which the network's state (its average, with EMA) is kept, at the next
+            validation, as the worse network to guide by (Karras et al. 2024). None: it is not.
         guidance_interval: Guide only at times in (low, high]. None: at all times.
         compile_network: Compile the network with torch.compile, which takes a minute at first. Checkpoints are the
             same with and without.
@@ -59,10 +59,11 @@ class DDPM(GenerativeModule):
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
 
     Raises:
-        ValueError: If ``label_dropout`` is not in [0, 1), if there is dropout or guidance without ``num_classes``, or
-            guidance without dropout.
+        ValueError: If ``label_dropout`` is not in [0, 1) or there are no classes, or if there is guidance and nothing
+            to guide by, neither label dropout nor ``guide_at``.
     """
 
+    guide_kept_at: Tensor
     loss_units: ClassVar[dict[str, str]] = {"bound_term": "nats", "noise_mse": "per pixel"}
 
     def __init__(
@@ -79,12 +80,13 @@ class DDPM(GenerativeModule):
         label_dropout: float = 0.0,
         guidance: float = 1.0,
         guidance_interval: tuple[float, float] | None = None,
+        guide_at: int | None = None,
         compile_network: bool = False,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
-        _check_guidance(num_classes, label_dropout, guidance)
+        _check_guidance(num_classes, label_dropout, guidance, guide_at)
         self.network = network
         self.image_shape = tuple(image_shape)
         self.schedule = schedule or LinearBetas()
@@ -92,10 +94,14 @@ class DDPM(GenerativeModule):
         self.weight = weight
         self.times = times or Uniform()
         self.variance = variance
+        self.num_steps = 1000 if variance is None else variance.num_steps
         self.sampler = sampler or DDIM(limit=Clip())
         self.label_dropout = label_dropout
         self.guidance, self.guidance_interval = guidance, guidance_interval
         Guided(self.denoise, self.denoise, guidance, guidance_interval)  # which checks the two, before training
+        self.guide_at = guide_at
+        self.guide = None if guide_at is None else copy.deepcopy(network).requires_grad_(False)
+        self.register_buffer("guide_kept_at", torch.zeros((), dtype=torch.long))  # images seen; 0: not yet
         self.compile_network = compile_network
 
     # ---------------------------------------------------------------- learning
@@ -105,7 +111,10 @@ class DDPM(GenerativeModule):
         return self.times(n, self.device)
 
     def perturb(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Return x_t = alpha_t x + sigma_t noise (Ho et al. 2020 eq. 4), (B, C, H, W), at times ``t`` (B,)."""
+        """Return x_t = alpha_t x + sigma_t noise (Ho et al. 2020 eq. 4), (B, C, H, W), at times ``t`` (B,).
+
+        The network still has to find ``noise``; for noise of another kind override :meth:`losses_at`.
+        """
         alpha, sigma = self._levels(t, x)
         return alpha * x + sigma * noise
 
@@ -120,8 +129,7 @@ class DDPM(GenerativeModule):
         Returns:
             The estimate of the prediction's target, and the fraction v of a learned variance or None, (B, C, H, W).
         """
-        output = self.network(x_t * self.prediction.input_scale(*self._levels(t, x_t)), t, y).float()
-        return (output, None) if self.variance is None else self.variance.split(output)
+        return self._ask(self.network, x_t, t, y)
 
     def denoise(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the estimate of x_0, (B, C, H, W); arguments as those of :meth:`predict`."""
@@ -140,6 +148,10 @@ class DDPM(GenerativeModule):
         Both are means over the dimensions, as in the papers, so that their learning rates and clips can be used. With
         a learned variance the loss has a second part: ``bound_term``, (B,), in nats (Nichol & Dhariwal 2021 eq. 16).
         """
+        if x.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"image_shape={self.image_shape}, but the images have {tuple(x.shape[1:])}: make them equal"
+            )
         t, importance = self.sample_time(len(x))
         losses = self.losses_at(t, x, torch.randn_like(x), self._drop(y))
         if self.training:
@@ -169,6 +181,9 @@ class DDPM(GenerativeModule):
         Returns:
             ``t``, ``log_snr`` and ``noise_mse``, all (num_levels,).
         """
+        if num_levels < 1:
+            raise ValueError(f"num_levels={num_levels}: there must be at least 1")
+        x, y = x.to(self.device), None if y is None else y.to(self.device)
         with inference(self, torch.Generator(self.device).manual_seed(0)):
             noise = torch.randn_like(x)
             times = (torch.arange(num_levels, device=x.device) + 0.5) / num_levels
@@ -178,95 +193,54 @@ class DDPM(GenerativeModule):
     # ---------------------------------------------------------------- sampling
 
     @property
+    def is_guided(self) -> bool:
+        """Whether samples are guided: with ``guide_at`` not before the guide is kept."""
+        return self.guidance != 1 and (self.guide is None or bool(self.guide_kept_at))
+
+    @property
     def sampling(self) -> dict[str, Any]:
         """The sampler with all its options, the guidance, and evaluations of the network for each image."""
-        guidance = {"guidance": self.guidance, "guidance_interval": self.guidance_interval}
-        return super().sampling | {"sampler": describe(self.sampler)} | (guidance if self.guidance != 1 else {})
+        stamp = super().sampling | {"sampler": describe(self.sampler)}
+        if self.is_guided:
+            guide = "no label" if self.guide is None else f"itself after {int(self.guide_kept_at):,} images"
+            stamp |= {"guidance": self.guidance, "guidance_interval": self.guidance_interval, "guide": guide}
+        return stamp
 
     @property
     def network_evaluations(self) -> int:  # type: ignore[override]
-        """How often the network is evaluated for an image, guidance included."""
+        """How often the network, or the guide, is evaluated for an image."""
         calls = []
 
-        def count(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        def count(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             calls.append(t)
             return x_t, x_t
 
-        denoise = self._guided(count, None if self.num_classes is None else torch.zeros(1, dtype=torch.long))
+        denoise = self._guide_by(count, count) if self.is_guided else count
         self.sampler.sample(denoise, torch.zeros(1, 1, 1, 1), self.schedule, generator=torch.Generator())
         return len(calls)
 
-    @sampling_mode
-    def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return new images (n, C, H, W) in [-1, 1], made from noise by the sampler.
+    def denoiser(self, y: Tensor | None = None, *, is_guided: bool = True) -> Denoise | Predict:
+        """Return what a sampler asks: :meth:`denoise`, guided; with a learned variance, :meth:`predict` and its v."""
+        estimate = self.denoise if self.variance is None else self._denoise_with_variance
+        denoise: Denoise | Predict = partial(estimate, y=y)
+        if not (is_guided and self.is_guided):
+            return denoise
+        if self.guide is not None:
+            return self._guide_by(denoise, partial(self._denoise_by_guide, y=y))
+        assert y is not None  # a model without classes is guided by itself
+        return self._guide_by(denoise, partial(self.denoise, y=self._no_class(y)))
 
-        Args:
-            n: How many.
-            y: Labels (n,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
-        """
-        return self.sampler.sample(self.denoiser(y), self._noise(n), self.schedule)
+    def _guide_by(self, denoise: Denoise | Predict, worse: Denoise | Predict) -> Denoise | Predict:
+        return Guided(denoise, worse, self.guidance, self.guidance_interval)
 
-    def trajectory(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Return x_t (n, C, H, W) from pure noise to the images that :meth:`sample` returns, after every step."""
-        y = check_labels(self, n, y)
-        with inference(self, generator):
-            return list(self.sampler.trajectory(self.denoiser(y), self._noise(n), self.schedule))
+    def _denoise_by_guide(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        assert self.guide is not None
+        output, _ = self._ask(self.guide, x_t, t, y)
+        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t))
 
-    def inpaint(
-        self, image: Tensor, known: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Return ``image`` (B, C, H, W) in [-1, 1] with all that is not ``known`` made up.
-
-        Args:
-            image: What is not known in it does not matter, but must be finite.
-            known: Boolean, true where the image is to be kept; broadcast against ``image``.
-            y: Labels (B,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
-        """
-        y = check_labels(self, len(image), y)
-        with inference(self, generator):
-            return inpaint(self.sampler, self.denoiser(y), image, known, self.schedule).clamp(-1, 1)
-
-    def remake(
-        self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled (SDEdit)."""
-        y = check_labels(self, len(image), y)
-        with inference(self, generator):
-            return remake(self.sampler, self.denoiser(y), image, self.schedule, start=start).clamp(-1, 1)
-
-    def denoiser(self, y: Tensor | None = None) -> Denoise:
-        """Return what the sampler asks: :meth:`denoise`, guided, and the learned variance's v if there is one."""
-        return self._guided(self.denoise if self.variance is None else self._denoise_with_variance, y)
-
-    # ---------------------------------------------------------------- likelihood
-
-    def likelihoods(
-        self, x: Tensor, y: Tensor | None = None, *, evaluations: int = 100, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
-
-        ``bound`` is a sample of the variational bound's terms (:class:`~lit_generative.diffusion.likelihood.Bound`),
-        ``flow`` that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
-        Neither is guided. Points of the plane have no levels, and so none of the two.
-
-        Args:
-            x: The images.
-            y: Labels (B,) of a conditional model.
-            evaluations: About how often the network is evaluated for an image, for each of the two.
-            generator: The source of all randomness; None: torch's global one.
-        """
-        if self.image_shape[1:] == (1, 1):
-            return {}
-        denoise = partial(self.denoise if self.variance is None else self._denoise_with_variance, y=y)
-        num_steps = 1000 if self.variance is None else self.variance.num_steps
-        bound = Bound(num_steps, min(max(evaluations, 2), num_steps), Clip(), v=1.0)
-        flow = FlowLikelihood(max(evaluations // 2, 1))
-        return {
-            "bound": bound.terms(denoise, x, self.schedule, generator=generator).total,
-            "flow": -flow.log_prob(denoise, x, self.schedule, generator=generator),
-        }
+    def _denoise_with_variance(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        output, v = self.predict(x_t, t, y)
+        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t)), v
 
     # ---------------------------------------------------------------- details
 
@@ -275,25 +249,25 @@ class DDPM(GenerativeModule):
         if stage == "fit" and self.compile_network:
             self.network.compile()
 
+    def on_validation_epoch_end(self) -> None:
+        """Keep the guide, if it is time; the network has the weights that validation uses."""
+        super().on_validation_epoch_end()
+        is_training = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        is_due = self.guide_at is not None and not self.guide_kept_at and self.images_seen >= self.guide_at
+        if is_training and is_due and self.guide is not None:
+            self.guide.load_state_dict(self.network.state_dict())
+            self.guide_kept_at.fill_(self.images_seen)
+
+    def _ask(self, network: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        output = network(x_t * self.prediction.input_scale(*self._levels(t, x_t)), t, y).float()
+        return (output, None) if self.variance is None else self.variance.split(output)
+
     def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.schedule(t)
         return per_image(alpha, x), per_image(sigma, x)
 
-    def _denoise_with_variance(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        output, v = self.predict(x_t, t, y)
-        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t)), v
-
-    def _guided(self, denoise: Callable[..., Any], y: Tensor | None) -> Denoise:
-        conditional = partial(denoise, y=y)
-        if y is None or self.guidance == 1:
-            return conditional
-        return Guided(conditional, partial(denoise, y=self._no_class(y)), self.guidance, self.guidance_interval)
-
     def _no_class(self, y: Tensor) -> Tensor:
         return torch.full_like(y, self.num_classes or 0)
-
-    def _noise(self, n: int) -> Tensor:
-        return torch.randn(n, *self.image_shape, device=self.device) * self.sampler.levels(self.schedule)[0].sigma
 
     def _drop(self, y: Tensor | None) -> Tensor | None:
         if y is None or not self.training or not self.label_dropout:
@@ -301,11 +275,16 @@ class DDPM(GenerativeModule):
         return y.where(torch.rand(len(y), device=y.device) >= self.label_dropout, self._no_class(y))
 
 
-def _check_guidance(num_classes: int | None, label_dropout: float, guidance: float) -> None:
+def _check_guidance(num_classes: int | None, label_dropout: float, guidance: float, guide_at: int | None) -> None:
     if not 0 <= label_dropout < 1:
         raise ValueError(f"label_dropout={label_dropout}: a share of labels must be in [0, 1), for instance 0.1")
-    if num_classes is None and (label_dropout or guidance != 1):
-        given = f"label_dropout={label_dropout}, guidance={guidance}"
-        raise ValueError(f"{given}: both are for models of classes; set num_classes")
-    if guidance != 1 and not label_dropout:
-        raise ValueError(f"guidance={guidance} needs a network that was trained without labels too: label_dropout=0.1")
+    if num_classes is None and label_dropout:
+        raise ValueError(f"label_dropout={label_dropout}: the model has no labels; set num_classes")
+    if guidance < 0:
+        raise ValueError(f"guidance={guidance}: it cannot be negative; 1 is none, 1.5 to 8 are usual")
+    if guide_at is not None and (guide_at < 1 or guidance == 1):
+        raise ValueError(f"guide_at={guide_at}, guidance={guidance}: guide_at is a number of images, with guidance=2")
+    if guidance != 1 and guide_at is None and not label_dropout:
+        raise ValueError(
+            f"guidance={guidance} needs a worse estimate to guide by: num_classes with label_dropout=0.1, or guide_at"
+        )

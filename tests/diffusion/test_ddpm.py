@@ -262,11 +262,13 @@ def test_bfloat16_learns_as_float32_does(make_trainer: MakeTrainer, data: ImageD
         ({"num_classes": 10, "label_dropout": 1.0}, r"label_dropout=1\.0: .*\[0, 1\), for instance 0\.1"),
         ({"num_classes": 10, "label_dropout": -0.1}, r"label_dropout=-0\.1: .*\[0, 1\)"),
         ({"label_dropout": 0.1}, r"label_dropout=0\.1.*set num_classes"),
-        ({"guidance": 2.0}, r"guidance=2\.0.*set num_classes"),
+        ({"guidance": 2.0}, r"guidance=2\.0 needs a worse estimate.*or guide_at"),
+        ({"guide_at": 100}, r"guide_at=100, guidance=1\.0: .* with guidance=2"),
+        ({"guide_at": 0, "guidance": 2.0}, r"guide_at=0"),
         ({"num_classes": 10, "guidance": 2.0}, r"guidance=2\.0 .*label_dropout=0\.1"),
         (
             {"num_classes": 10, "label_dropout": 0.1, "guidance": -1.0},
-            r"scale=-1\.0: guidance cannot be negative; 1 is",
+            r"guidance=-1\.0: it cannot be negative; 1 is none",
         ),
         ({"guidance_interval": (0.5, 0.2)}, r"interval=\(0\.5, 0\.2\): it must be two rising times"),
     ],
@@ -274,3 +276,13 @@ def test_bfloat16_learns_as_float32_does(make_trainer: MakeTrainer, data: ImageD
 def test_arguments_without_meaning_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DDPM(Stub(), SHAPE, **options)
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"image_shape=\(1, 16, 16\), but the images have \(1, 8, 8\)"):
+        DDPM(Stub(), (1, 16, 16)).losses(torch.zeros(2, 1, 8, 8))
+
+
+def test_no_noise_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_levels=0: there must be at least 1"):
+        DDPM(Stub(), SHAPE).loss_by_noise(torch.zeros(2, *SHAPE), num_levels=0)
