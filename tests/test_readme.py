@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(\w+)\n(.*?)```", README, re.DOTALL)
 SMALL = {
     "fit": "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --grid.num_samples 4",
-    "test": "--trainer.limit_test_batches 1",
+    "test": "--trainer.limit_test_batches 1 --likelihood.num_images 4 --likelihood.evaluations 4",
     "extractor": "--epochs 1",
 }
 NEEDS_HARDWARE = ("extras/gpu", "extras/multinode")  # test_extras.py parses these
@@ -37,7 +37,7 @@ def commands() -> list[str]:
 def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder with what the README's commands find there: images and classes of one's own."""
     folder = tmp_path_factory.mktemp("readme")
-    for module in ("my_models.py", "my_gans.py"):
+    for module in ("my_models.py", "my_gans.py", "my_diffusion.py"):
         (folder / module).write_text(block(module))
     images = next(iter(ImageDataModule(batch_size=24).loader("test")))["image"]
     for i, image in enumerate(images):
@@ -74,6 +74,18 @@ def test_the_python_of_the_readme_runs(users_folder: Path, monkeypatch: pytest.M
     exec(compile(code, "README.md", "exec"), names)
     assert names["images"].shape == (16, 1, 28, 28)
     assert type(names["model"]).__name__ == "BetaVAE"
+
+
+def test_the_python_for_diffusion_models_runs(users_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(users_folder)
+    if not Path("runs/diffusion/fashion/version_0/checkpoints/last.ckpt").exists():  # the commands' test was not run
+        assert main(shlex.split(f"fit --config diffusion/fashion {small('fit')}")) == 0
+    names: dict = {}
+    exec(compile(block("python diffusion"), "README.md", "exec"), names)
+    shapes = {name: tuple(names[name].shape) for name in ("images", "repainted", "similar")}
+    assert set(shapes.values()) == {(16, 1, 28, 28)}, shapes
+    assert [tuple(x_t.shape) for x_t in names["way"]] == [(4, 1, 28, 28)] * 11
+    assert names["repainted"][:, :, :14].equal(names["images"][:, :, :14])
 
 
 def test_the_set_up_commands_are_those_of_a_fresh_clone() -> None:
