@@ -6,7 +6,7 @@ from time import perf_counter
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 from tqdm import tqdm
 
@@ -45,7 +45,7 @@ def extractor(arguments: list[str]) -> int:
 def recipes(arguments: list[str]) -> int:
     """Run ``lit-generative recipes``."""
     Parser(prog="lit-generative recipes", description="List the recipes that ship.").parse_args(arguments)
-    table = Table("recipe", "what it is", "measured", title_justify="left")
+    table = Table(Column("recipe", no_wrap=True), "what it is", "measured", title_justify="left")
     for recipe in shipped_recipes():
         table.add_row(recipe.name, recipe.summary, recipe.cost)
     Console().print(table)

@@ -135,7 +135,7 @@ def test_loggers_get_the_numbers(make_trainer: MakeTrainer, data: ImageDataModul
         (logged,) = (row for row in csv.DictReader(file) if row["test/bound_nats"])
     assert logged["images_seen"] == "0"
     assert {name: float(logged[f"test/{name}"]) for name in record["metrics"]} == record["metrics"]
-    assert "evaluations: 50" in (folder / "hparams.yaml").read_text()
+    assert "evaluations: 100" in (folder / "hparams.yaml").read_text()
 
 
 class Empty(Known):
