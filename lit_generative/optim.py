@@ -16,7 +16,7 @@ COEFFICIENTS = 3.4445, -4.7750, 2.0315
 class Muon(Optimizer):
     """Momentum whose update of a matrix is replaced by the nearest orthogonal one (Jordan et al. 2024).
 
-    Weights of two dimensions and more are taken for matrices (the outputs, all else): linear layers, embeddings, and
+    Weights of two dimensions and more are taken for matrices (outputs by all else): linear layers, embeddings, and
     convolutions, for which ``torch.optim.Muon`` has no rule. The update is scaled to the size that Adam's usually has,
     0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4), so that learning rates
     of Adam fit. Biases, gains and other vectors are left to Adam with the same learning rate.
