@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 __all__ = ["Muon", "orthogonalise"]
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
+STEPS = 5
 
 
 class Muon(Optimizer):
@@ -21,7 +22,7 @@ class Muon(Optimizer):
     0.2 sqrt(max(rows, columns)) (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4), so that learning rates
     of Adam fit. Biases, gains and other vectors are left to Adam with the same learning rate.
 
-    Matrices of the same shape are orthogonalised together, which is what makes it cheap; see :func:`orthogonalise`.
+    Matrices are orthogonalised together, which is what makes it cheap; see :func:`orthogonalise`.
 
     Args:
         params: Parameters or groups of them.
@@ -62,26 +63,24 @@ class Muon(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            by_shape = defaultdict(list)
-            for p in parameters:
-                by_shape[(p.shape[0], p[0].numel()) if p.ndim > 1 else None].append(p)
-            self._adam(by_shape.pop(None, []), group)
-            for matrices in by_shape.values():
-                self._muon(matrices, group)
+            self._adam([p for p in parameters if p.ndim < 2], group)
+            self._muon([p for p in parameters if p.ndim > 1], group)
         return loss
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Update matrices of one shape."""
+        """Update matrices."""
+        if not parameters:
+            return
         gradients = _gradients(parameters)
         momenta = self._state("momentum", parameters)
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        stack = orthogonalise(torch.stack([u.flatten(1) for u in nesterov]))
-        size = 0.2 * max(stack.shape[1:]) ** 0.5
+        updates = orthogonalise([u.flatten(1) for u in nesterov])
+        torch._foreach_mul_(updates, [0.2 * max(u.shape) ** 0.5 for u in updates])
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        updates = [u.view_as(p) for u, p in zip(stack.to(parameters[0].dtype), parameters, strict=True)]
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"] * size)
+        shaped = [u.view_as(p).to(p.dtype) for u, p in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, shaped, alpha=-group["lr"])
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Update vectors (Kingma & Ba 2015, algorithm 1)."""
@@ -108,31 +107,35 @@ def _gradients(parameters: list[Tensor]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring all singular values near 1 (0.7 to 1.2) and leave the singular vectors, in bfloat16.
+def orthogonalise(matrices: list[Tensor]) -> list[Tensor]:
+    """Bring all singular values near 1 (0.7 to 1.2) and leave the singular vectors.
 
-    These are the five Newton-Schulz steps X <- (a + b A + c A^2) X, A = X X^T, of Jordan et al. 2024 ("Muon"). As each
-    is a polynomial in A times X, their product can be had from small square matrices alone, A <- P A P, and meets X
-    once; X is formed anew after two steps, for A holds squares of singular values, of which bfloat16 soon loses the
-    small ones. For the 128 x 1152 of a convolution that takes less than half the time.
+    These are the five Newton-Schulz steps X <- P X, P = a I + b A + c A^2, A = X X^T, of Jordan et al. 2024 ("Muon").
+    Each P is a polynomial in the first A, so their product can be had from small square matrices alone, A <- P A P, and
+    meets X once. That is done in float32, since A holds squares of singular values, and for all matrices with as many
+    rows (or columns, if those are fewer) together, however long they are: the optimizer of a small U-Net takes half the
+    time that the steps on each stack of equal shapes in bfloat16 take.
 
     Args:
-        matrices: (B, rows, columns).
+        matrices: Each (rows, columns).
 
     Returns:
-        The same shape, bfloat16.
+        Matrices of the same shapes, float32.
     """
     a, b, c = COEFFICIENTS
-    is_tall = matrices.shape[1] > matrices.shape[2]
-    X = matrices.mT if is_tall else matrices
-    X = (X / (X.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
-    identity = a * torch.eye(X.shape[1], dtype=X.dtype, device=X.device).expand(len(X), -1, -1)
-    for steps in (2, 3):
-        A, product = X @ X.mT, None
-        for k in range(steps):
-            P = torch.baddbmm(identity, A, A, beta=1, alpha=c).add_(A, alpha=b)
-            product = P if product is None else P @ product
-            if k < steps - 1:
-                A = P @ A @ P
-        X = product @ X
-    return X.mT if is_tall else X
+    wide = [X.float() if X.shape[0] <= X.shape[1] else X.float().mT for X in matrices]
+    by_rows = defaultdict(list)
+    for i, X in enumerate(wide):
+        by_rows[X.shape[0]].append(i)
+    for rows, places in by_rows.items():
+        scale = torch.stack(torch._foreach_norm([wide[i] for i in places])).add(1e-7).reciprocal()[:, None, None]
+        A = torch.stack([wide[i] @ wide[i].mT for i in places]) * scale.square()
+        identity = a * torch.eye(rows, device=A.device).expand_as(A)
+        product = scale
+        for step in range(STEPS):
+            P = torch.baddbmm(identity, A, A, alpha=c).add_(A, alpha=b)
+            product = P * product if product is scale else P @ product
+            A = P @ A @ P if step < STEPS - 1 else A
+        for i, factor in zip(places, product, strict=True):
+            wide[i] = factor @ wide[i]
+    return [U if U.shape == X.shape else U.mT for U, X in zip(wide, matrices, strict=True)]

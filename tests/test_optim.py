@@ -19,7 +19,7 @@ def spectrum(rows: int, columns: int, decades: float, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (32, 32), (1, 8)])
 def test_singular_values_come_near_one_and_singular_vectors_stay(shape: tuple[int, int]) -> None:
     matrix = spectrum(*shape, decades=1)
-    found = orthogonalise(matrix[None])[0].float()
+    found = orthogonalise([matrix])[0]
     assert torch.linalg.svdvals(found).min() > 0.6
     assert torch.linalg.svdvals(found).max() < 1.3
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -29,12 +29,25 @@ def test_singular_values_come_near_one_and_singular_vectors_stay(shape: tuple[in
 
 @pytest.mark.parametrize("decades", [3.0, 6.0])
 def test_small_singular_values_do_not_blow_up(decades: float) -> None:
-    stack = torch.stack([spectrum(64, 576, decades, seed) for seed in range(4)])
-    assert torch.linalg.svdvals(orthogonalise(stack).float()).max() < 1.5
+    for found in orthogonalise([spectrum(64, 576, decades, seed) for seed in range(4)]):
+        assert torch.linalg.svdvals(found).max() < 1.5
 
 
 def test_a_zero_gradient_moves_nothing() -> None:
-    assert orthogonalise(torch.zeros(2, 4, 6)).eq(0).all()
+    assert orthogonalise([torch.zeros(4, 6)])[0].eq(0).all()
+
+
+def test_it_is_the_newton_schulz_iteration_whatever_else_is_done_with_it() -> None:
+    """Matrices of the same number of rows share their products, of any other shape too."""
+    shapes = [(16, 40), (24, 16), (16, 16), (30, 3), (3, 30)]
+    matrices = [spectrum(*shape, decades=2, seed=i) for i, shape in enumerate(shapes)]
+    for found, matrix in zip(orthogonalise(matrices), matrices, strict=True):
+        X = matrix.double() / matrix.norm()
+        for _ in range(5):
+            A = X @ X.mT if X.shape[0] <= X.shape[1] else X.mT @ X
+            P = 3.4445 * torch.eye(len(A)) - 4.7750 * A + 2.0315 * A @ A
+            X = P @ X if X.shape[0] <= X.shape[1] else X @ P
+        torch.testing.assert_close(found.double(), X, atol=2e-4, rtol=0)
 
 
 def test_matrices_move_as_under_torchs_muon() -> None:
@@ -50,7 +63,7 @@ def test_matrices_move_as_under_torchs_muon() -> None:
         ours.weight.grad, theirs.weight.grad = gradient.clone(), gradient.clone()
         optimizer.step()
         reference.step()
-    # both compute in bfloat16, the order of whose products differs
+    # theirs computes in bfloat16
     difference = (ours.weight - theirs.weight).norm() / (theirs.weight - start).norm()
     assert difference < 0.06
 
