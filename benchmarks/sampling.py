@@ -1,10 +1,11 @@
 """Steps against quality of a diffusion model's samplers, and what a sampler costs beside its network.
 
-Usage: python benchmarks/sampling.py CKPT [--evaluations 5 10 20 50 250 1000] [--num_samples 2000]
+Usage: python benchmarks/sampling.py CKPT [--samplers DDIM ...] [--evaluations 5 10 ...] [--repetitions 10]
 
-The first table has the Fréchet distance, recall and images/s of each sampler at each number of network evaluations, all
-on the same test images; the second the time of a whole run of each sampler over that of as many bare evaluations of the
-network, in alternation.
+The first table has the time of a whole run of each sampler over that of as many bare evaluations of the network, in
+alternation; the second the Fréchet distance, precision and recall of each sampler at each number of network
+evaluations, all on the same test images. The model is not guided, so that a step is one evaluation (two in Heun's
+method). Without ``--evaluations`` or with ``--repetitions 0`` there is only the other table.
 """
 
 import argparse
@@ -19,37 +20,37 @@ import torch
 import lit_generative.diffusion
 import lit_generative.nn  # noqa: F401  for the classes that a checkpoint names
 from lit_generative import GenerativeModule, ImageDataModule
-from lit_generative.diffusion import DDIM, DDPM, Ancestral, Clip, DPMSolverPP2M, Heun, LogSNR, Sampler
+from lit_generative.diffusion import DDIM, DDPM, Ancestral, DPMSolverPP2M, Heun, Sampler, UniformTime
 from lit_generative.evaluation import Evaluator
 
 
 def samplers(evaluations: int) -> dict[str, Sampler]:
     """Return samplers of so many evaluations, Heun's method of one less if that is even."""
     return {
-        "DDIM": DDIM(evaluations, limit=Clip()),
-        "DPM-Solver++(2M)": DPMSolverPP2M(evaluations, LogSNR(), Clip()),
-        "Heun": Heun((evaluations + 1) // 2, limit=Clip()),
-        "ancestral": Ancestral(evaluations, limit=Clip()),
-        "SDE-DPM-Solver++(2M)": DPMSolverPP2M(evaluations, LogSNR(), Clip(), eta=1.0),
+        "DDIM": DDIM(evaluations),
+        "DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformTime()),
+        "Heun": Heun((evaluations + 1) // 2, UniformTime()),
+        "ancestral": Ancestral(evaluations),
+        "SDE-DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformTime(), eta=1.0),
     }
 
 
-def quality(model: DDPM, counts: list[int], num_samples: int) -> None:
-    """Print the first table, row by row."""
+def quality(model: DDPM, names: list[str], counts: list[int], num_samples: int) -> None:
+    """Print the second table, row by row."""
     data, evaluator = ImageDataModule(), Evaluator(num_samples=num_samples)
-    print("| sampler | evaluations | Fréchet distance | precision | recall | images/s |\n|---|---|---|---|---|---|")
+    print("| sampler | evaluations | Fréchet distance | precision | recall |\n|---|---|---|---|---|")
     for count in counts:
-        for name, sampler in samplers(count).items():
-            model.sampler = sampler
+        for name in names:
+            model.sampler = samplers(count)[name]
             found = evaluator.evaluate(model, data, progress=False)
             values = [f"{found.metrics[metric]:.2f}" for metric in ("frechet_distance", "precision", "recall")]
-            row = [name, str(model.network_evaluations), *values, f"{found.images_per_second:.1f}"]
+            row = [name, str(model.network_evaluations), *values]
             print(f"| {' | '.join(row)} |", flush=True)
 
 
 @torch.no_grad()
 def overhead(model: DDPM, steps: int, batch_size: int, repetitions: int) -> None:
-    """Print the second table: the median and the range of the ratio of two runs, one right after the other."""
+    """Print the first table: the median and the range of the ratio of two runs, one right after the other."""
     print("| sampler | ms an evaluation | ratio to the bare network | range |\n|---|---|---|---|")
     x, t = torch.randn(batch_size, *model.image_shape), torch.full((batch_size,), 0.5)
     model.eval()
@@ -78,16 +79,20 @@ def seconds(run: Callable[[], object], repetitions: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[5, 10, 20, 50, 250, 1000])
-    parser.add_argument("--num_samples", type=int, default=2000)
+    parser.add_argument("--samplers", nargs="+", choices=[*samplers(1)], default=[*samplers(1)], help="second table")
+    parser.add_argument("--evaluations", type=int, nargs="*", default=[5, 10, 20, 50, 250, 1000])
+    parser.add_argument("--num_samples", type=int, default=1000)
     parser.add_argument("--repetitions", type=int, default=10, help="of each timing")
     options = parser.parse_args()
     model = GenerativeModule.load_from_checkpoint(options.checkpoint)
     assert isinstance(model, DDPM)
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    overhead(model, 25, 64, options.repetitions)
-    print()
-    quality(model, options.evaluations, options.num_samples)
+    model.guidance = 1.0
+    if options.repetitions:
+        overhead(model, 25, 64, options.repetitions)
+        print()
+    if options.evaluations:
+        quality(model, options.samplers, options.evaluations, options.num_samples)
 
 
 if __name__ == "__main__":
