@@ -16,6 +16,7 @@ FAMILIES = {"vae", "gan", "diffusion"}
 # description | nn and maths | core | data, evaluation, callbacks | a family's module | report and command line
 LAYERS = {
     "description": 0,
+    "interpolation": 0,
     "nn": 0,
     "optim": 0,
     "pictures": 0,
@@ -34,7 +35,8 @@ LAYERS = {
     "__init__": 4,
     "__main__": 4,
 }
-GLUE = ("module", "generation", "__init__")  # the files of a family that are not maths
+# the files of a family that are not maths
+GLUE = ("module", "generation", "iwae", "latent", "vq", "ladder", "__init__")
 
 
 def module_name(path: Path) -> str:
@@ -99,7 +101,7 @@ def test_maths_needs_torch_alone(path: Path) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES & {path.parent.name for path in PACKAGE.glob("*/module.py")}))
 def test_a_family_knows_its_maths_and_the_core(family: str) -> None:
-    allowed = {"core", "sampling", "manual", "description", family}
+    allowed = {"core", "sampling", "manual", "description", "interpolation", family}
     for path in (path for path in (PACKAGE / family).glob("*.py") if path.stem in GLUE):
         assert {name.partition(".")[0] for name in own_imports(path)} <= allowed
 
