@@ -1,9 +1,19 @@
 """Every source of images behind one data module; the embedded Fashion-MNIST subset; mixtures of Gaussians."""
 
+from lit_generative.data.binarise import Binarise, Dynamic, Static
 from lit_generative.data.module import ImageDataModule
 from lit_generative.data.points import GaussianGrid, GaussianPoints, GaussianRing
 
-__all__ = ["AnyData", "GaussianGrid", "GaussianPoints", "GaussianRing", "ImageDataModule"]
+__all__ = [
+    "AnyData",
+    "Binarise",
+    "Dynamic",
+    "GaussianGrid",
+    "GaussianPoints",
+    "GaussianRing",
+    "ImageDataModule",
+    "Static",
+]
 
 AnyData = ImageDataModule | GaussianPoints
 """What an evaluation takes."""

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any, cast
 
+from lit_generative.data.binarise import Binarise
 from lit_generative.data.decode import Decoder
 from lit_generative.data.images import DecodedImages, EncodedImages
 from lit_generative.data.opening import Parts
@@ -28,6 +29,7 @@ class Catalog:
         in_memory: Whether all are decoded once into memory; ``auto``: if they fit into the budget.
         memory_budget: In GiB.
         skip_unreadable: Whether images that cannot be read are left out.
+        binarise: Makes the images black and white, or None.
     """
 
     source: Source
@@ -37,6 +39,7 @@ class Catalog:
     in_memory: str | bool
     memory_budget: float
     skip_unreadable: bool
+    binarise: Binarise | None = None
     _opened: dict[str, DecodedImages | EncodedImages] = dataclasses.field(default_factory=dict)
 
     def part(self, split: str) -> Part | StreamedPart:
@@ -54,7 +57,7 @@ class Catalog:
         if split not in self._opened:
             part = cast(Part, self.part(split))
             kind = DecodedImages if self._are_in_memory() else EncodedImages
-            self._opened[split] = kind(part, self.decoder, self.skip_unreadable)
+            self._opened[split] = kind(part, self.decoder, self.skip_unreadable, self.binarise)
         return self._opened[split]
 
     def _are_in_memory(self) -> bool:
@@ -87,8 +90,13 @@ class Catalog:
             "skip_unreadable": self.skip_unreadable,
             "limit": limit if limit is None or num_images is None or limit < num_images else None,
             "version": 1,  # of the rules by which splits are cut and images are decoded
+            **self._binarised,
         }
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    @property
+    def _binarised(self) -> dict[str, str]:
+        return {} if self.binarise is None else {"binarised": self.binarise.name}
 
     def protocol(self, split: str) -> dict[str, Any]:
         """What should accompany a number measured on a split, as plain data."""
@@ -101,6 +109,7 @@ class Catalog:
             "image_size": list(self.decoder.size),
             "channels": self.decoder.channels,
             "resizing": self.decoder.resizing,
+            **self._binarised,
             **({"subset": self.subset} if split == "train" and self.subset else {}),
             **({"skipped": num_skipped} if num_skipped else {}),
         }

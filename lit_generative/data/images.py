@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from lit_generative.data.binarise import Binarise
 from lit_generative.data.decode import Decoder, ImageReadError, attempt
 from lit_generative.data.samplers import Picks, rank_and_world
 from lit_generative.data.splits import Part
@@ -45,11 +46,12 @@ class DecodedImages(Dataset):
         part: The encoded images; they are decoded here, with a progress bar if that takes long.
         decoder: Makes them pixels.
         skip_unreadable: Whether images that cannot be read are left out; they are an error otherwise.
+        binarise: Makes them black and white, or None.
     """
 
     max_workers = 0  # batches are cut faster than a worker process could send them
 
-    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool) -> None:
+    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool, binarise: Binarise | None = None) -> None:
         self.pixels = np.empty((len(part), decoder.channels, *decoder.size), np.uint8)
         self.labels = part.labels
         errors = {}
@@ -63,6 +65,9 @@ class DecodedImages(Dataset):
         self.num_skipped = len(errors)
         if errors:
             self._leave_out(errors, part.origin)
+        self.binarise = None
+        if binarise is not None:
+            self.pixels, self.binarise = binarise.settle(self.pixels)
 
     def _leave_out(self, errors: dict[int, ImageReadError], origin: str) -> None:
         which = f"{len(errors):,} of {len(self.pixels):,} images of {origin}"
@@ -81,7 +86,10 @@ class DecodedImages(Dataset):
     def __getitem__(self, picks: Picks) -> dict[str, Tensor]:
         """Return the batch of the images in ``picks``."""
         labels = None if self.labels is None else self.labels[picks.index]
-        return to_batch(self.pixels.take(picks.index, axis=0), labels, picks.mirrored)
+        pixels = self.pixels.take(picks.index, axis=0)
+        if self.binarise is not None:
+            pixels = self.binarise(pixels, picks.key)
+        return to_batch(pixels, labels, picks.mirrored)
 
 
 def _decode(part: Part, decoder: Decoder) -> Iterator[np.ndarray | ImageReadError]:
@@ -100,12 +108,14 @@ class EncodedImages(Dataset):
         part: The encoded images.
         decoder: Makes them pixels.
         skip_unreadable: Whether a batch goes on without the images that cannot be read; they are an error otherwise.
+        binarise: Makes them black and white, or None.
     """
 
     max_workers = 1024  # as many as are wanted
 
-    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool) -> None:
+    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool, binarise: Binarise | None = None) -> None:
         self.part = part
+        self.binarise = binarise
         self.labels = part.labels
         self.decoder = decoder
         self.skip_unreadable = skip_unreadable
@@ -129,5 +139,7 @@ class EncodedImages(Dataset):
         is_good = np.array([not isinstance(image, ImageReadError) for image in decoded])
         self._is_bad[torch.from_numpy(picks.index[~is_good])] = True
         pixels = np.stack([image for image in decoded if not isinstance(image, ImageReadError)])
+        if self.binarise is not None:
+            pixels = self.binarise(pixels, picks.key)
         labels = None if self.labels is None else self.labels[picks.index[is_good]]
         return to_batch(pixels, labels, None if picks.mirrored is None else picks.mirrored[is_good])

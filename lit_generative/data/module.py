@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from lit_generative.data.binarise import Binarise
 from lit_generative.data.catalog import Catalog
 from lit_generative.data.decode import check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
@@ -56,6 +57,8 @@ class ImageDataModule(Described, L.LightningDataModule):
         streaming: Read from the hub or from files while training, for sets larger than the disk.
         on_error: Whether an image that cannot be read is an error (``raise``), or left out and counted (``skip``).
         seed: Decides order and mirroring of the training images. Splits and subset do not depend on it.
+        binarise: Makes every value black or white, with its gray level as the probability of white: ``Static`` once and
+            for all, ``Dynamic`` anew in each training batch. None keeps the gray levels.
 
     Raises:
         ValueError: If an argument has no meaning.
@@ -84,6 +87,7 @@ class ImageDataModule(Described, L.LightningDataModule):
         streaming: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         seed: int = 0,
+        binarise: Binarise | None = None,
     ) -> None:
         super().__init__()
         self.dataset, self.config_name, self.revision = dataset, config_name, revision
@@ -94,6 +98,7 @@ class ImageDataModule(Described, L.LightningDataModule):
         self.channels, self.background, self.random_flip = channels, background, random_flip
         self.in_memory, self.memory_budget, self.num_workers = in_memory, memory_budget, num_workers
         self.streaming, self.skip_unreadable, self.seed = streaming, on_error == "skip", seed
+        self.binarise = binarise
         self._check_arguments(on_error)
 
     def _check_arguments(self, on_error: str) -> None:
@@ -128,7 +133,7 @@ class ImageDataModule(Described, L.LightningDataModule):
         parts = open_parts(source, self.split_names, self.val_fraction, *columns, self.subset)
         decoder = choose_decoder(parts, self.image_size, self.channels, self.background, self.skip_unreadable)
         memory = self.in_memory, self.memory_budget
-        return Catalog(source, parts, decoder, self.subset, *memory, self.skip_unreadable)
+        return Catalog(source, parts, decoder, self.subset, *memory, self.skip_unreadable, self.binarise)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -217,6 +222,7 @@ class ImageDataModule(Described, L.LightningDataModule):
     def _stream(self, split: str, batch_size: int, **options: Any) -> StreamedImages:
         part = cast(StreamedPart, self._catalog.part(split))
         options |= {"skip_unreadable": self.skip_unreadable, "num_threads": max(1, self._num_workers)}
+        options |= {"binarise": self.binarise}
         return StreamedImages(part, self._catalog.decoder, batch_size, **options)
 
     def _options(self, images: DecodedImages | EncodedImages | StreamedImages) -> dict[str, Any]:

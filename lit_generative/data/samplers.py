@@ -18,10 +18,17 @@ __all__ = ["Picks", "SequentialBatches", "ShuffledBatches", "global_batches", "r
 
 @dataclass(frozen=True)
 class Picks:
-    """The images of one batch: their ``index`` (B,), int64, and which are ``mirrored`` (B,), bool (None: none is)."""
+    """The images of one batch.
+
+    Args:
+        index: Which, (B,), int64.
+        mirrored: Which of them are, (B,), bool; None: none is.
+        key: Seeds what else is drawn for the batch in training; None: the images are for evaluation.
+    """
 
     index: np.ndarray
     mirrored: np.ndarray | None = None
+    key: tuple[int, ...] | None = None
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -135,7 +142,7 @@ class ShuffledBatches(_Batches):
                 order, mirrored = self._draw(epoch)
                 drawn_epoch = epoch
             share = slice(self.batches[i].start + self.rank, self.batches[i].stop, self.num_replicas)
-            yield Picks(order[share], mirrored[share] if self.mirror else None)
+            yield Picks(order[share], mirrored[share] if self.mirror else None, (self.seed, number, self.rank))
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((self.seed, epoch))

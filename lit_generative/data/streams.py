@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from lit_generative.data.binarise import Binarise
 from lit_generative.data.columns import Classes
 from lit_generative.data.decode import Decoder, ImageReadError, attempt
 from lit_generative.data.images import to_batch
@@ -84,6 +85,7 @@ class StreamedImages(IterableDataset):
         mirror: Whether to mirror each image with probability 1/2.
         limit: The number of images after which to stop, or None.
         num_threads: Images decoded at a time.
+        binarise: Makes them black and white, or None.
     """
 
     max_workers = 1  # it reads ahead and decodes with threads; several would each have to read the whole stream
@@ -99,10 +101,11 @@ class StreamedImages(IterableDataset):
         mirror: bool = False,
         limit: int | None = None,
         num_threads: int = 1,
+        binarise: Binarise | None = None,
     ) -> None:
         self.part, self.decoder, self.batch_size = part, decoder, batch_size
         self.skip_unreadable, self.shuffle_seed, self.mirror = skip_unreadable, shuffle_seed, mirror
-        self.limit, self.num_threads = limit, num_threads
+        self.limit, self.num_threads, self.binarise = limit, num_threads, binarise
         self.rank, self.world = rank_and_world()  # here, because a worker process does not know
         self.epoch, self.first_batch = -1, 0
         self._num_batches, self._is_exhausted = 0, False
@@ -138,7 +141,8 @@ class StreamedImages(IterableDataset):
         with ThreadPoolExecutor(self.num_threads) as pool:
             for number, rows in enumerate(self._global_batches()):
                 if number >= self.first_batch:
-                    yield self._decode(rows, self._mirrored(number, len(rows)), pool)
+                    key = None if self.shuffle_seed is None else (self.shuffle_seed, self.epoch, number, self.rank)
+                    yield self._decode(rows, self._mirrored(number, len(rows)), key, pool)
 
     def _global_batches(self) -> Iterator[list[dict[str, Any]]]:
         """Cut the stream as :func:`~.samplers.global_batches` cuts what has a length."""
@@ -165,7 +169,11 @@ class StreamedImages(IterableDataset):
         return np.random.default_rng((self.shuffle_seed or 0, self.epoch, number)).random(size) < 0.5
 
     def _decode(
-        self, rows: list[dict[str, Any]], mirrored: np.ndarray | None, pool: ThreadPoolExecutor
+        self,
+        rows: list[dict[str, Any]],
+        mirrored: np.ndarray | None,
+        key: tuple[int, ...] | None,
+        pool: ThreadPoolExecutor,
     ) -> dict[str, Tensor]:
         rows = rows[self.rank :: self.world]
         decode = functools.partial(attempt, self.decoder, name=f"an image of {self.part.share.origin}")
@@ -179,6 +187,8 @@ class StreamedImages(IterableDataset):
             values = np.array([row[self.part.label_column] for row in rows])[is_good]
             labels = self.part.classes.encode(values, self.part.share.origin)
         pixels = np.stack([image for image in decoded if not isinstance(image, ImageReadError)])
+        if self.binarise is not None:
+            pixels = self.binarise(pixels, key)
         if mirrored is not None:
             mirrored = mirrored[self.rank :: self.world][is_good]
         return to_batch(pixels, labels, mirrored)
