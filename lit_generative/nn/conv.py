@@ -9,18 +9,26 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ClassEmbedding, ImageShape, ResidualBlock, diagonal_normal, hidden_layers
+from lit_generative.nn.layers import (
+    ClassEmbedding,
+    ImageShape,
+    ResidualBlock,
+    channels_out,
+    hidden_layers,
+    num_parameters,
+    posterior_of,
+)
 from lit_generative.nn.sizes import check_widths, halvings, padding_to
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
 
 class ConvEncoder(Described, nn.Module):
-    """q(z|x) as a diagonal normal, from residual blocks at 1/2, 1/4, ... of the image's size.
+    """q(z|x), a diagonal normal by default, from residual blocks at 1/2, 1/4, ... of the image's size.
 
     Args:
         image_shape: (C, H, W) of the images; sizes that do not halve evenly are padded.
@@ -30,6 +38,8 @@ class ConvEncoder(Described, nn.Module):
         hidden: Widths of fully connected layers between the coarsest level and z, from the image's side. They let the
             parts of an image depend on each other, so that samples from the prior hold together.
         num_classes: For q(z|x, y): how many classes there are.
+        posterior: Makes q of what the last layer puts out: any module with ``num_parameters(latent_dim)``, such as
+            ``lit_generative.vae.FullNormal``; None: a diagonal normal.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -43,6 +53,7 @@ class ConvEncoder(Described, nn.Module):
         blocks: int = 1,
         hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
+        posterior: nn.Module | None = None,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -57,14 +68,15 @@ class ConvEncoder(Described, nn.Module):
         sizes = [widths[-1] * prod(halvings(height, width, len(widths))[-1]), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.classes = ClassEmbedding(num_classes, sizes[-1])
-        self.head = nn.Linear(sizes[-1], 2 * latent_dim)
+        self.head = nn.Linear(sizes[-1], num_parameters(posterior, latent_dim))
+        self.posterior = posterior
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Independent:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
         x = F.pad(x, self.padding, mode="replicate").to(memory_format=torch.channels_last)
         features = self.hidden(F.silu(self.levels(x)).flatten(1))
-        return diagonal_normal(self.head(self.classes(features, y)))
+        return posterior_of(self.posterior, self.head(self.classes(features, y)))
 
 
 class ConvDecoder(Described, nn.Module):
@@ -78,9 +90,11 @@ class ConvDecoder(Described, nn.Module):
         hidden: Widths of fully connected layers between the coarsest level and z, from the image's side. They let the
             parts of an image depend on each other, so that samples from the prior hold together.
         num_classes: For p(x|z, y): how many classes there are.
+        output_channels: The channels of the likelihood's parameters, where they are more than the images' (its
+            ``channels(C)``, for instance 2 C for ``GaussianPerPixel``); None: C.
 
     Raises:
-        ValueError: If ``widths`` is empty.
+        ValueError: If ``widths`` is empty or ``output_channels`` below 1.
     """
 
     def __init__(
@@ -91,6 +105,7 @@ class ConvDecoder(Described, nn.Module):
         blocks: int = 1,
         hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
+        output_channels: int | None = None,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -103,7 +118,7 @@ class ConvDecoder(Described, nn.Module):
         self.stem = nn.Linear(sizes[-1], prod(self.coarsest))
         levels: list[nn.Module] = []
         for level, from_width in reversed(list(enumerate(widths))):
-            to_width = 4 * (widths[level - 1] if level else channels)
+            to_width = 4 * (widths[level - 1] if level else channels_out(output_channels, channels))
             levels += [ResidualBlock(from_width) for _ in range(blocks)]
             levels += [nn.SiLU(), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
             levels += [nn.PixelShuffle(2)]
@@ -111,6 +126,6 @@ class ConvDecoder(Described, nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
+        """Return the likelihood's parameters (B, output_channels, H, W) for latents (B, latent_dim)."""
         x = self.stem(self.hidden(self.classes(z, y))).unflatten(1, self.coarsest).to(memory_format=torch.channels_last)
         return F.pad(self.levels(x), [-side for side in self.padding])

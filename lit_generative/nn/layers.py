@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 from torch.nn import functional as F
 
 __all__ = [
@@ -14,8 +15,11 @@ __all__ = [
     "ImageShape",
     "ProjectionHead",
     "ResidualBlock",
+    "channels_out",
     "diagonal_normal",
     "hidden_layers",
+    "num_parameters",
+    "posterior_of",
 ]
 
 ImageShape = tuple[int, int, int]
@@ -115,3 +119,24 @@ def diagonal_normal(parameters: Tensor) -> Independent:
     mean, log_variance = parameters.float().chunk(2, dim=1)
     scale = torch.exp(0.5 * log_variance.clamp(-20, 20))  # a bound that no trained posterior meets; keeps KLs finite
     return Independent(Normal(mean, scale, validate_args=False), 1)
+
+
+def num_parameters(posterior: nn.Module | None, latent_dim: int) -> int:
+    """Return how many numbers an encoder puts out for :func:`posterior_of`: 2 * latent_dim for None."""
+    return 2 * latent_dim if posterior is None else cast(Any, posterior).num_parameters(latent_dim)
+
+
+def posterior_of(posterior: nn.Module | None, parameters: Tensor) -> Distribution:
+    """Return q(z|x) of an encoder's outputs (B, num_parameters): :func:`diagonal_normal` for None."""
+    return diagonal_normal(parameters) if posterior is None else posterior(parameters)
+
+
+def channels_out(output_channels: int | None, channels: int) -> int:
+    """Return how many channels a decoder of images of ``channels`` puts out; None means as many.
+
+    Raises:
+        ValueError: If there would be none.
+    """
+    if output_channels is not None and output_channels < 1:
+        raise ValueError(f"output_channels={output_channels}: it must be at least 1, or null for the images' channels")
+    return channels if output_channels is None else output_channels

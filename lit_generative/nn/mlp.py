@@ -5,36 +5,52 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Distribution
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ClassEmbedding, ImageShape, ProjectionHead, diagonal_normal, hidden_layers
+from lit_generative.nn.layers import (
+    ClassEmbedding,
+    ImageShape,
+    ProjectionHead,
+    channels_out,
+    hidden_layers,
+    num_parameters,
+    posterior_of,
+)
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator"]
 
 
 class MLPEncoder(Described, nn.Module):
-    """q(z|x) as a diagonal normal (Kingma & Welling 2014, appendix C.2).
+    """q(z|x), a diagonal normal by default (Kingma & Welling 2014, appendix C.2).
 
     Args:
         image_shape: (C, H, W) of the images.
         latent_dim: The size of z.
         hidden: Widths of the hidden layers, first to last; none make the network linear.
         num_classes: For q(z|x, y): how many classes there are.
+        posterior: Makes q of what the last layer puts out: any module with ``num_parameters(latent_dim)``, such as
+            ``lit_generative.vae.FullNormal``; None: a diagonal normal.
     """
 
     def __init__(
-        self, image_shape: ImageShape, latent_dim: int, hidden: Sequence[int] = (400,), num_classes: int | None = None
+        self,
+        image_shape: ImageShape,
+        latent_dim: int,
+        hidden: Sequence[int] = (400,),
+        num_classes: int | None = None,
+        posterior: nn.Module | None = None,
     ) -> None:
         super().__init__()
         sizes = [prod(image_shape), *hidden]
         self.layers = hidden_layers(sizes)
         self.classes = ClassEmbedding(num_classes, sizes[-1])
-        self.head = nn.Linear(sizes[-1], 2 * latent_dim)
+        self.head = nn.Linear(sizes[-1], num_parameters(posterior, latent_dim))
+        self.posterior = posterior
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Independent:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
-        return diagonal_normal(self.head(self.classes(self.layers(x.flatten(1)), y)))
+        return posterior_of(self.posterior, self.head(self.classes(self.layers(x.flatten(1)), y)))
 
 
 class MLPDecoder(Described, nn.Module):
@@ -45,21 +61,31 @@ class MLPDecoder(Described, nn.Module):
         latent_dim: The size of z.
         hidden: Widths of the hidden layers, first to last; none make the network linear.
         num_classes: For p(x|z, y): how many classes there are.
+        output_channels: The channels of the likelihood's parameters, where they are more than the images' (its
+            ``channels(C)``, for instance 2 C for ``GaussianPerPixel``); None: C.
+
+    Raises:
+        ValueError: If ``output_channels`` is below 1.
     """
 
     def __init__(
-        self, image_shape: ImageShape, latent_dim: int, hidden: Sequence[int] = (400,), num_classes: int | None = None
+        self,
+        image_shape: ImageShape,
+        latent_dim: int,
+        hidden: Sequence[int] = (400,),
+        num_classes: int | None = None,
+        output_channels: int | None = None,
     ) -> None:
         super().__init__()
-        self.image_shape = image_shape
+        self.output_shape = (channels_out(output_channels, image_shape[0]), *image_shape[1:])
         self.classes = ClassEmbedding(num_classes, latent_dim)
         sizes = [latent_dim, *hidden]
         self.layers = hidden_layers(sizes)
-        self.head = nn.Linear(sizes[-1], prod(image_shape))
+        self.head = nn.Linear(sizes[-1], prod(self.output_shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the likelihood's parameters (B, C, H, W) for latents (B, latent_dim)."""
-        return self.head(self.layers(self.classes(z, y))).unflatten(1, self.image_shape)
+        """Return the likelihood's parameters (B, output_channels, H, W) for latents (B, latent_dim)."""
+        return self.head(self.layers(self.classes(z, y))).unflatten(1, self.output_shape)
 
 
 class MLPGenerator(Described, nn.Module):

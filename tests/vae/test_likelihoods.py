@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
+from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 
 from lit_generative.data import ImageDataModule
 from lit_generative.vae import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
-from lit_generative.vae.likelihoods import DiscretizedLogisticImages
+from lit_generative.vae.likelihoods import ContinuousBernoulliImages, DiscretizedLogisticImages
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
 
@@ -83,3 +84,48 @@ def test_gaussian_refuses_a_scale_that_is_not_positive() -> None:
 def test_gaussian_starts_with_the_given_scale() -> None:
     assert Gaussian(0.25).log_scale.exp().item() == pytest.approx(0.25)
     assert math.isfinite(Gaussian().log_scale.item())
+
+
+def test_a_bernoulli_has_masses_of_binary_images_only(data: ImageDataModule) -> None:
+    clothes = next(iter(data.loader("test", batch_size=8)))["image"]
+    assert not Bernoulli().has_mass
+    likelihood = Bernoulli(binary=True)
+    assert likelihood.has_mass
+    p = likelihood(torch.zeros_like(clothes))
+    torch.testing.assert_close(likelihood.log_mass(p, clothes.sign()), torch.full((8,), -784 * math.log(2)))
+    with pytest.raises(ValueError, match=r"x has gray pixels, .*; binarise the data"):
+        likelihood.log_mass(p, clothes)
+
+
+@pytest.mark.filterwarnings("ignore:The occurrence of roundoff")  # it is below the tolerance
+@pytest.mark.parametrize("logit", [-200.0, -30.0, -1.0, -1e-3, 0.0, 1e-6, 0.02, 0.61, 4.0, 100.0])
+def test_continuous_bernoulli_against_numeric_integration(logit: float) -> None:
+    p = ContinuousBernoulliImages(torch.tensor(logit).double())
+
+    def density(x: float) -> float:
+        return p.log_prob(torch.tensor(x).double()).exp().item()
+
+    corner = 1 - 20 / max(20, abs(logit))
+    points = [-corner, corner]
+    assert integrate.quad(density, -1, 1, points=points)[0] == pytest.approx(1, abs=1e-8)
+    mean = integrate.quad(lambda x: x * density(x), -1, 1, points=points)[0]
+    assert p.mean.item() == pytest.approx(mean, abs=1e-8)
+    edges = [-1.0, *((LEVELS[1:] + LEVELS[:-1]) / 2).tolist(), 1.0]
+    for level in (0, 1, 100, 255):
+        mass = integrate.quad(density, edges[level], edges[level + 1])[0]
+        assert p.log_mass(LEVELS[level]).exp().item() == pytest.approx(mass, rel=1e-6, abs=1e-9)
+
+
+def test_continuous_bernoulli_is_that_of_torch_where_that_is_exact() -> None:
+    logits, x = torch.linspace(-6, 6, 41).double()[:, None], torch.linspace(-1, 1, 21).double()
+    expected = TorchContinuousBernoulli(logits=logits, lims=(0.4999, 0.5001)).log_prob((x + 1) / 2) - math.log(2)
+    torch.testing.assert_close(ContinuousBernoulliImages(logits).log_prob(x), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("logit", [-1e4, -0.6, 0.0, 1e-30, 0.6, 1e4])
+def test_continuous_bernoulli_has_finite_gradients(logit: float) -> None:
+    logits = torch.tensor(logit, requires_grad=True)
+    p = ContinuousBernoulliImages(logits)
+    (p.log_prob(torch.tensor([-1.0, 0.3, 1.0])).sum() + p.mean).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite()

@@ -1,0 +1,37 @@
+"""Likelihoods p(x|z): from what a decoder puts out, (B, C, H, W), to a distribution over images in [-1, 1].
+
+Each returns a ``torch.distributions`` object whose ``log_prob`` of images (B, C, H, W) is (B,), in nats, summed over
+channels and pixels. Those with more parameters than one a value say by ``channels(C)`` how many channels the decoder's
+``output_channels`` must be.
+"""
+
+from lit_generative.vae.likelihoods.base import Likelihood
+from lit_generative.vae.likelihoods.binary import (
+    Bernoulli,
+    BernoulliImages,
+    ContinuousBernoulli,
+    ContinuousBernoulliImages,
+)
+from lit_generative.vae.likelihoods.densities import Gaussian, GaussianPerImage, GaussianPerPixel, Laplace
+from lit_generative.vae.likelihoods.logistic import (
+    DiscretizedLogistic,
+    DiscretizedLogisticImages,
+    DiscretizedLogisticMixture,
+    DiscretizedLogisticMixtureImages,
+)
+
+__all__ = [
+    "Bernoulli",
+    "BernoulliImages",
+    "ContinuousBernoulli",
+    "ContinuousBernoulliImages",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticImages",
+    "DiscretizedLogisticMixture",
+    "DiscretizedLogisticMixtureImages",
+    "Gaussian",
+    "GaussianPerImage",
+    "GaussianPerPixel",
+    "Laplace",
+    "Likelihood",
+]

@@ -1,0 +1,195 @@
+"""What a VAE's latents cost in training, in place of the KL divergence of the bound.
+
+Each maps the latents of a batch to a cost per image, (B,), in nats. Schedules go by the training images seen, so that
+they mean the same for every batch size and number of processes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
+
+from lit_generative.description import Described
+
+__all__ = [
+    "Beta",
+    "Capacity",
+    "Cyclical",
+    "FreeBits",
+    "Latents",
+    "Regulariser",
+    "WarmUp",
+]
+
+
+@dataclass
+class Latents:
+    """What a regulariser may know of a batch.
+
+    Attributes:
+        q: q(z|x), batch shape (B,), event shape (latent_dim,).
+        z: One draw from it for each image, (B, latent_dim).
+        prior: p(z), event shape (latent_dim,).
+        kl: KL(q(z|x) || p(z)) or an estimate of it, (B,), in nats.
+        images_seen: Training images seen so far.
+        num_images: The size of the training set; None where it is not known.
+    """
+
+    q: Distribution
+    z: Tensor
+    prior: Distribution
+    kl: Tensor
+    images_seen: int = 0
+    num_images: int | None = None
+
+
+class Regulariser(Described, nn.Module, ABC):
+    """A cost of the latents; the model minimises ``objective(nll, cost)`` and still reports the true bound."""
+
+    @abstractmethod
+    def forward(self, latents: Latents) -> Tensor:
+        """Return the cost of each image's latents, (B,), in nats."""
+
+    def parts(self, latents: Latents) -> dict[str, Tensor]:
+        """Return what is worth logging beside the KL, by name, each (B,); nothing here."""
+        return {}
+
+
+class Beta(Regulariser):
+    """beta KL (beta-VAE, Higgins et al. 2017, eq. 4).
+
+    Args:
+        beta: Above 1 the latents say less and are more alike the prior; below 1 they say more.
+    """
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        check_positive(beta=beta)
+        self.beta = beta
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Return beta KL, (B,)."""
+        return self.beta * latents.kl
+
+
+class WarmUp(Regulariser):
+    """KL weighted from 0 up to ``beta``, linearly (KL annealing, Bowman et al. 2016, section 3.1).
+
+    The decoder learns to use the latents before they cost anything, which prevents posterior collapse.
+
+    Args:
+        images: Training images until the whole weight is reached.
+        beta: The weight from then on.
+    """
+
+    def __init__(self, images: int, beta: float = 1.0) -> None:
+        super().__init__()
+        check_positive(images=images, beta=beta)
+        self.images, self.beta = images, beta
+
+    def weight(self, images_seen: int) -> float:
+        """Return the weight of the KL after ``images_seen`` training images."""
+        return self.beta * min(1.0, images_seen / self.images)
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Return the weighted KL, (B,)."""
+        return self.weight(latents.images_seen) * latents.kl
+
+
+class Cyclical(Regulariser):
+    """KL whose weight rises from 0 to 1 several times (Fu et al. 2019, eq. 6 and 7), and then stays 1.
+
+    Each cycle starts from latents that were already useful at the end of the one before.
+
+    Args:
+        images: Training images of all cycles together.
+        cycles: How often the weight starts anew from 0.
+        ramp: The share of a cycle in which the weight rises; in the rest it is 1.
+    """
+
+    def __init__(self, images: int, cycles: int = 4, ramp: float = 0.5) -> None:
+        super().__init__()
+        check_positive(images=images, cycles=cycles)
+        if not 0 < ramp <= 1:
+            raise ValueError(f"ramp={ramp}: the share of a cycle must be in (0, 1], for instance 0.5")
+        self.images, self.cycles, self.ramp = images, cycles, ramp
+
+    def weight(self, images_seen: int) -> float:
+        """Return the weight of the KL after ``images_seen`` training images."""
+        if images_seen >= self.images:
+            return 1.0
+        tau = images_seen * self.cycles / self.images % 1  # the place in the cycle, in [0, 1)
+        return min(1.0, tau / self.ramp)
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Return the weighted KL, (B,)."""
+        return self.weight(latents.images_seen) * latents.kl
+
+
+class FreeBits(Regulariser):
+    """sum_j max(nats, E_x[KL_j]): the first nats of each latent dimension are free (Kingma et al. 2016, eq. 15).
+
+    The mean is over the batch, so that the cost is the same number for each of its images. A dimension below the limit
+    has no gradient and so no reason to collapse.
+
+    Args:
+        nats: Free nats per dimension; Kingma et al. use 0.01 to 2.
+    """
+
+    def __init__(self, nats: float) -> None:
+        super().__init__()
+        check_positive(nats=nats)
+        self.nats = nats
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Return the cost, (B,).
+
+        Raises:
+            ValueError: If posterior and prior are not both independent normals: there is no KL of one dimension.
+        """
+        q, p = latents.q, latents.prior
+        if not (is_diagonal(q) and is_diagonal(p)):
+            raise ValueError(
+                f"FreeBits(nats={self.nats}) needs independent normals as posterior and prior, for the KL of each "
+                "dimension; leave posterior and prior_model out, or take Capacity or WarmUp as regulariser"
+            )
+        kl = kl_divergence(q.base_dist, p.base_dist)  # type: ignore[attr-defined]  # (B, latent_dim)
+        return kl.mean(0).clamp(min=self.nats).sum().expand(len(kl))
+
+
+class Capacity(Regulariser):
+    """gamma |KL - C|, with C rising from 0 (Burgess et al. 2018, eq. 8).
+
+    The latents are made to carry a given amount of information, which grows: the most useful factors come first.
+
+    Args:
+        gamma: The weight; Burgess et al. use 1000.
+        nats: C at the end; theirs is 25.
+        images: Training images in which C rises linearly.
+    """
+
+    def __init__(self, gamma: float, nats: float, images: int) -> None:
+        super().__init__()
+        check_positive(gamma=gamma, nats=nats, images=images)
+        self.gamma, self.nats, self.images = gamma, nats, images
+
+    def capacity(self, images_seen: int) -> float:
+        """Return C after ``images_seen`` training images, in nats."""
+        return self.nats * min(1.0, images_seen / self.images)
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Return gamma |KL - C|, (B,)."""
+        return self.gamma * (latents.kl - self.capacity(latents.images_seen)).abs()
+
+
+def is_diagonal(distribution: Distribution) -> bool:
+    """Whether ``distribution`` is of independent normals."""
+    return isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
+
+
+def check_positive(**arguments: float) -> None:
+    """Raise for an argument, given by name, that is not above 0."""
+    for name, value in arguments.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value} is too small; it must be positive")
