@@ -1,0 +1,146 @@
+"""The network of a ladder VAE: features of an image from fine to coarse, and latents from coarse to fine.
+
+It is that of the very deep VAE (VDVAE, Child 2021, figure 3): no attention, no normalisation.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent
+from torch.nn import functional as F
+
+from lit_generative.description import Described
+from lit_generative.nn.ladder_blocks import BottomUp, Draw, Level, Stage, TopDown
+from lit_generative.nn.layers import ImageShape
+from lit_generative.nn.sizes import padding_to
+
+__all__ = ["Ladder", "blocks_by_resolution"]
+
+
+class Ladder(Described, nn.Module):
+    """q(z | x) and p(z) with z = (z_1, ..., z_L) from coarse to fine, and the parameters of p(x | z).
+
+    The encoder halves the image step by step; the decoder starts from a learned map of the coarsest resolution, and
+    each of its blocks gives p(z_l | z_<l) and, from the encoder's features of its resolution, q(z_l | x, z_<l).
+    Both are diagonal normals of Z channels a position.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        blocks: The decoder's blocks a resolution, from fine to coarse, each with latents of its own:
+            "28x1,14x3,7x4,1x2" are 10. A resolution is the longer side of the feature maps, at most. Where the first
+            is below the image's, patches of the image are folded into channels; images are padded as needed.
+        widths: Channels at each resolution, from fine to coarse.
+        hidden: Channels inside the blocks, which are bottlenecks.
+        latent_channels: Z.
+        encoder_blocks: The encoder's blocks a resolution, for the same resolutions. None: as many as the decoder's.
+        output_channels: How many channels come out: the likelihood's ``channels(C)``. None: those of the images.
+        num_classes: For p(x, z | y) and q(z | x, y): how many classes there are.
+
+    Raises:
+        ValueError: If ``blocks`` or ``encoder_blocks`` cannot be read, their resolutions or the ``widths`` do not go
+            together, or a number is below 1.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        blocks: str = "14x3,7x3,4x2,1x1",
+        widths: Sequence[int] = (64, 96, 128, 128),
+        hidden: int = 32,
+        latent_channels: int = 8,
+        encoder_blocks: str | None = None,
+        output_channels: int | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        output_channels = channels if output_channels is None else output_channels
+        counts = {"hidden": hidden, "latent_channels": latent_channels, "output_channels": output_channels}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name}={count}: it must be at least 1")
+        downward = blocks_by_resolution("blocks", blocks)
+        self.patch = ceil(max(height, width) / max(downward))
+        self.padding = padding_to(height, width, self.patch)
+        size = ceil(height / self.patch), ceil(width / self.patch)
+        stages = _stages(size, downward, _upward(encoder_blocks or blocks, blocks), widths)
+        self.level_sizes = [stage.size for stage in reversed(stages) for _ in range(stage.decoder_blocks)]
+        self.encoder = BottomUp(channels * self.patch**2, stages, hidden)
+        self.decoder = TopDown(stages, hidden, latent_channels, num_classes)
+        self.head = nn.Conv2d(widths[0], output_channels * self.patch**2, 3, padding=1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, list[Level]]:
+        """Return what :meth:`descend` does, with one z of q(z | x, y) an image, for images (B, C, H, W) in [-1, 1]."""
+        return self.descend(len(x), Independent.rsample, self.ascend(x), y)
+
+    def ascend(self, x: Tensor) -> list[Tensor]:
+        """Return the features of images ``x`` (B, C, H, W), a map for each resolution from fine to coarse."""
+        patches = F.pixel_unshuffle(F.pad(x, self.padding, mode="replicate"), self.patch)
+        return self.encoder(patches.contiguous(memory_format=torch.channels_last))
+
+    def descend(
+        self, n: int, draw: Draw, features: list[Tensor] | None = None, y: Tensor | None = None
+    ) -> tuple[Tensor, list[Level]]:
+        """Draw latents level by level and decode them.
+
+        Args:
+            n: How many images, B.
+            draw: What to take of the posterior, or without features of the prior: a sample, or the mean.
+            features: What :meth:`ascend` returned, of B images.
+            y: Labels (B,) of a conditional model.
+
+        Returns:
+            The likelihood's parameters (B, output_channels, H, W), float32, and the levels from coarse to fine.
+        """
+        x, levels = self.decoder(n, draw, features, y)
+        decoded = F.pixel_shuffle(self.head(F.silu(x)).float(), self.patch)
+        return F.pad(decoded, [-side for side in self.padding]), levels
+
+
+def blocks_by_resolution(name: str, blocks: str) -> dict[int, int]:
+    """Read "28x1,14x3" as {28: 1, 14: 3}.
+
+    Args:
+        name: The argument's, for errors.
+        blocks: Blocks a resolution, from fine to coarse.
+
+    Raises:
+        ValueError: If a part is not RESOLUTIONxBLOCKS, both at least 1, or the resolutions do not fall.
+    """
+    found: dict[int, int] = {}
+    for part in blocks.split(","):
+        match = re.fullmatch(r"\s*([1-9]\d*)x([1-9]\d*)\s*", part)
+        if match is None:
+            raise ValueError(f"{name}={blocks!r}: {part!r} is no RESOLUTIONxBLOCKS; write for instance '14x3,7x4,1x2'")
+        found[int(match[1])] = int(match[2])
+    if list(found) != sorted(found, reverse=True) or len(found) <= blocks.count(","):
+        raise ValueError(f"{name}={blocks!r}: its resolutions must fall from one to the next, as in '14x3,7x4,1x2'")
+    return found
+
+
+def _upward(encoder_blocks: str, blocks: str) -> dict[int, int]:
+    """Read the encoder's blocks, whose resolutions must be the decoder's."""
+    upward = blocks_by_resolution("encoder_blocks", encoder_blocks)
+    if upward.keys() != blocks_by_resolution("blocks", blocks).keys():
+        raise ValueError(f"encoder_blocks={encoder_blocks!r}: its resolutions must be those of blocks={blocks!r}")
+    return upward
+
+
+def _stages(
+    size: tuple[int, int], downward: dict[int, int], upward: dict[int, int], widths: Sequence[int]
+) -> list[Stage]:
+    """Return the stages from fine, of the given size, to coarse."""
+    if len(widths) != len(downward) or min(widths) < 1:
+        raise ValueError(f"widths={list(widths)}: give a positive number for each of {len(downward)} resolutions")
+    stages: list[Stage] = []
+    resolutions = list(downward)
+    factors = [1, *(ceil(fine / coarse) for fine, coarse in pairwise(resolutions))]
+    for resolution, factor, width in zip(resolutions, factors, widths, strict=True):
+        size = ceil(size[0] / factor), ceil(size[1] / factor)
+        stages.append(Stage(size, factor, width, upward[resolution], downward[resolution]))
+    return stages
