@@ -1,6 +1,19 @@
 """How good a model's samples are: feature extractors, metrics, and the protocol that makes numbers comparable."""
 
 from lit_generative.evaluation.features import Extractor, load_extractor
+from lit_generative.evaluation.jackknife import jackknife_errors
+from lit_generative.evaluation.memorisation import Neighbours, nearest_neighbours
 from lit_generative.evaluation.protocol import Evaluation, Evaluator
+from lit_generative.evaluation.spectrum import radial_spectrum, sharpness
 
-__all__ = ["Evaluation", "Evaluator", "Extractor", "load_extractor"]
+__all__ = [
+    "Evaluation",
+    "Evaluator",
+    "Extractor",
+    "Neighbours",
+    "jackknife_errors",
+    "load_extractor",
+    "nearest_neighbours",
+    "radial_spectrum",
+    "sharpness",
+]

@@ -4,7 +4,7 @@ The maths is in :mod:`lit_generative.evaluation.distances`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
+from lit_generative.evaluation.cache import gather
 from lit_generative.evaluation.distances import (
     check_sizes,
     density_coverage,
@@ -20,7 +21,10 @@ from lit_generative.evaluation.distances import (
     precision_recall,
 )
 
-__all__ = ["ClassHistogram", "FrechetDistance", "SampleQuality"]
+if TYPE_CHECKING:
+    from lit_generative.evaluation.features import Extractor
+
+__all__ = ["ClassHistogram", "FrechetDistance", "SampleQuality", "class_report", "sample_quality"]
 
 
 class _Given(nn.Module):
@@ -98,18 +102,35 @@ class SampleQuality(Metric):
             ValueError: If either set has fewer than six images.
         """
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
-        check_sizes(real, fake, neighbours=5)
-        precision, recall = precision_recall(real, fake)
-        density, coverage = density_coverage(real, fake)
-        return {
-            "frechet_distance": self.frechet.compute(),
-            "kernel_distance": kernel_distance(real, fake),
-            "precision": precision,
-            "recall": recall,
-            "density": density,
-            "coverage": coverage,
-            **(self.extra(fake) if self.extra else {}),
-        }
+        found = {"frechet_distance": self.frechet.compute(), **_distances(real, fake)}
+        return found | (self.extra(fake) if self.extra else {})
+
+    def collected(self) -> tuple[Tensor, Tensor]:
+        """Return the features of the real and of the fake images of all processes, (N, D) and (M, D)."""
+        return gather(torch.cat(self.real)), gather(torch.cat(self.fake))
+
+
+def sample_quality(
+    real: Tensor, fake: Tensor, extra: Callable[[Tensor], dict[str, Tensor]] | None = None
+) -> dict[str, Tensor]:
+    """Return what :class:`SampleQuality` computes of features (N, D) and (M, D), without communication."""
+    mu1, mu2 = (x.double().mean(dim=0) for x in (real, fake))
+    cov1, cov2 = (torch.atleast_2d(x.double().T.cov()) for x in (real, fake))
+    found = {"frechet_distance": frechet_distance(mu1, cov1, mu2, cov2), **_distances(real, fake)}
+    return found | (extra(fake) if extra else {})
+
+
+def _distances(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    check_sizes(real, fake, neighbours=5)
+    precision, recall = precision_recall(real, fake)
+    density, coverage = density_coverage(real, fake)
+    return {
+        "kernel_distance": kernel_distance(real, fake),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+    }
 
 
 class ClassHistogram(Metric):
@@ -145,8 +166,12 @@ class ClassHistogram(Metric):
         ``missing`` are the classes with less than 5% of the expected images, ``rare`` the others with less than half,
         both only where at least 20 images are expected.
         """
-        expected = self.real * (self.fake.sum() / self.real.sum())
-        found = dict(zip(self.class_names, zip(self.fake.tolist(), expected.tolist(), strict=True), strict=True))
+        return self.report(self.real, self.fake)
+
+    def report(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
+        """Return what :meth:`compute` does, of given numbers of real and of fake images in each class, (K,)."""
+        expected = real * (fake.sum() / real.sum())
+        found = dict(zip(self.class_names, zip(fake.tolist(), expected.tolist(), strict=True), strict=True))
         shares = {name: fake / n for name, (fake, n) in found.items() if n >= self.least_expected}
         return {
             "histogram": {name: fake for name, (fake, _) in found.items()},
@@ -154,3 +179,13 @@ class ClassHistogram(Metric):
             "missing": [name for name, share in shares.items() if share < self.missing_below],
             "rare": [name for name, share in shares.items() if self.missing_below <= share < self.rare_below],
         }
+
+
+def class_report(extractor: "Extractor", quality: SampleQuality) -> dict[str, Any]:
+    """Return :class:`ClassHistogram` of the features that were collected; {} if they have no classes."""
+    if extractor.class_names is None:
+        return {}
+    histogram = ClassHistogram(extractor.class_names).to(extractor.device)
+    histogram.update(extractor.classify(torch.cat(quality.real)), real=True)
+    histogram.update(extractor.classify(torch.cat(quality.fake)), real=False)
+    return histogram.compute()

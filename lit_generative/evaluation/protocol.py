@@ -1,8 +1,7 @@
 """The protocol by which every model is evaluated: what is sampled, what it is compared with, and the stamp."""
 
 import dataclasses
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,16 +12,16 @@ from torch import Tensor
 
 from lit_generative.evaluation.cache import TensorCache, gather, rank_and_world
 from lit_generative.evaluation.features import Extractor, default_extractor, load_extractor
-from lit_generative.evaluation.metrics import ClassHistogram, SampleQuality
+from lit_generative.evaluation.jackknife import quality_errors
+from lit_generative.evaluation.metrics import SampleQuality, class_report
 from lit_generative.evaluation.reference import Reference, counter
+from lit_generative.evaluation.stamp import make_stamp, make_warnings
 
 if TYPE_CHECKING:
     from lit_generative.core import GenerativeModule
     from lit_generative.data import AnyData
 
 __all__ = ["Evaluation", "Evaluator"]
-
-_PACKAGES = ("lit-generative", "torch", "torchmetrics", "torch-fidelity")  # whose versions a number may depend on
 
 
 @dataclasses.dataclass
@@ -38,6 +37,7 @@ class Evaluation:
         protocol: The stamp, plain data.
         warnings: Sentences to print beside the numbers.
         images_per_second: How fast the samples were drawn, by all processes together; no part of the result.
+        errors: If asked for, standard errors of metrics over the choice of samples, by the delete-half jackknife.
     """
 
     metrics: dict[str, float]
@@ -45,6 +45,7 @@ class Evaluation:
     protocol: dict[str, Any]
     warnings: list[str]
     images_per_second: float | None = dataclasses.field(default=None, compare=False)
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data for JSON."""
@@ -120,7 +121,15 @@ class Evaluator:
         return self._loaded
 
     @torch.no_grad()
-    def evaluate(self, model: "GenerativeModule", data: "AnyData", *, progress: bool = True) -> Evaluation:
+    def evaluate(
+        self,
+        model: "GenerativeModule",
+        data: "AnyData",
+        *,
+        progress: bool = True,
+        halves: int = 0,
+        on_samples: Callable[[Tensor], None] | None = None,
+    ) -> Evaluation:
         """Sample, compare, and say how; every process of a distributed run has to call it.
 
         The global random state is left as it was.
@@ -129,11 +138,15 @@ class Evaluator:
             model: What to evaluate, where it is and with the weights it has.
             data: Where the real images come from.
             progress: Show progress bars, on rank 0.
+            halves: Random halves of the samples to estimate the metrics' standard errors from; 10 are usual, 0: none.
+            on_samples: Called with each batch of this process's samples (B, C, H, W), for what else is to be measured.
 
         Raises:
             FileNotFoundError: If the extractor's weights are missing.
-            ValueError: If extractor, data and model do not fit together.
+            ValueError: If extractor, data and model do not fit together, or there are too few samples for ``halves``.
         """
+        if halves and self.num_samples < 12:
+            raise ValueError(f"num_samples is {self.num_samples}; standard errors from halves need at least 12")
         if model.num_classes is not None and data.num_classes not in (None, model.num_classes):
             raise ValueError(f"the model has num_classes={model.num_classes}, but {data.name} has {data.num_classes}")
         device = torch.device("cpu") if model.device.type == "mps" else model.device  # MPS has no float64
@@ -147,22 +160,27 @@ class Evaluator:
             for images, labels, duration in self._samples(model, data, real.label_counts, progress):
                 seconds += duration
                 broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
-                parts = images.to(device).nan_to_num(0).clamp(-1, 1).split(extractor.max_batch)
-                features = torch.cat([extractor(part) for part in parts])
+                images = images.to(device).nan_to_num(0).clamp(-1, 1)
+                if on_samples is not None:
+                    on_samples(images)
+                features = torch.cat([extractor(part) for part in images.split(extractor.max_batch)])
                 quality.update(features, real=False)
                 if labels is not None and extractor.class_names is not None:
                     as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
         metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
-        classes = _classes(extractor, quality)
+        classes = class_report(extractor, quality)
         if classes:
             metrics["missing_classes"] = float(len(classes["missing"]))
         broken, as_asked = gather(torch.tensor([[broken, as_asked]], device=device)).sum(dim=0).tolist()
         if classes and len(extractor.class_names or ()) == model.num_classes:
             metrics["class_accuracy"] = as_asked / self.num_samples
         slowest = float(gather(torch.tensor([seconds], dtype=torch.double, device=device)).max())
-        stamp = self._stamp(model, data, extractor, real)
-        warnings = self._warnings(extractor, real, broken)
-        return Evaluation(metrics, classes, stamp, warnings, images_per_second=self.num_samples / slowest)
+        stamp = make_stamp(self, model, data, extractor, real)
+        warnings = make_warnings(self, extractor, real, broken)
+        errors = quality_errors(*quality.collected(), extractor, halves) if halves else {}
+        if halves and (accuracy := metrics.get("class_accuracy")) is not None:
+            errors["class_accuracy"] = (accuracy * (1 - accuracy) / self.num_samples) ** 0.5  # a mean needs no halves
+        return Evaluation(metrics, classes, stamp, warnings, self.num_samples / slowest, errors)
 
     def _samples(
         self, model: "GenerativeModule", data: "AnyData", label_counts: Tensor | None, progress: bool
@@ -198,57 +216,3 @@ class Evaluator:
         quantiles = (torch.arange(self.num_samples, dtype=torch.double) + 0.5) / self.num_samples
         labels = torch.searchsorted(counts.double().cumsum(0) / counts.sum(), quantiles)
         return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))]
-
-    def _stamp(
-        self, model: "GenerativeModule", data: "AnyData", extractor: Extractor, real: Reference
-    ) -> dict[str, Any]:
-        return {
-            "extractor": extractor.name,
-            "extractor_sha256": extractor.digest,
-            "extractor_resizing": extractor.resizing,
-            "num_features": extractor.num_features,
-            "num_real": real.num_images,
-            "num_fake": self.num_samples,
-            "split": self.split,
-            "data": data.protocol(self.split),
-            "weights": model.weights,
-            **model.sampling,
-            "labels": None if model.num_classes is None else "as real" if real.label_counts is not None else "balanced",
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "kernel_distance": "unbiased over all pairs, (x.y / D + 1)^3",
-            "neighbours": {"precision_recall": 3, "density_coverage": 5},
-            "floor": {extractor.metric_names.get(name, name): value for name, value in real.floor.items()},
-            "num_floor": real.num_floor,
-            "versions": {name: _version(name) for name in _PACKAGES},
-        }
-
-    def _warnings(self, extractor: Extractor, real: Reference, broken: int) -> list[str]:
-        """What a reader of the numbers must know; empty for a protocol as in the papers."""
-        n, features = self.num_samples, extractor.num_features or 0
-        fewest = min(n, real.num_images)
-        is_fid = "fid" in extractor.metric_names.values()
-        cases = {
-            f"{broken} of {n} samples have values that are not finite; they count as gray or saturated": broken,
-            f"{fewest} images for {features} features: their covariance is singular": fewest <= features,
-            f"FID of {fewest} images: with fewer than 10,000 it is too high": is_fid and fewest < 10_000,
-            f"{n} samples against {real.num_images} real images: the distance is too high": n < real.num_images,
-            f"the floor is of {real.num_floor} training images, not {n}: there are no more": real.num_floor < n,
-        }
-        return [sentence for sentence, applies in cases.items() if applies]
-
-
-def _classes(extractor: Extractor, quality: SampleQuality) -> dict[str, Any]:
-    if extractor.class_names is None:
-        return {}
-    histogram = ClassHistogram(extractor.class_names).to(extractor.device)
-    histogram.update(extractor.classify(torch.cat(quality.real)), real=True)
-    histogram.update(extractor.classify(torch.cat(quality.fake)), real=False)
-    return histogram.compute()
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "not installed"
