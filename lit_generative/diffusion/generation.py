@@ -1,4 +1,4 @@
-"""What can be done with a denoiser: sampling, editing and likelihoods."""
+"""What can be done with a denoiser: sampling, editing, encoding and likelihoods."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,14 @@ from torch import Tensor
 from lit_generative.core import GenerativeModule
 from lit_generative.diffusion.editing import inpaint, remake
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
+from lit_generative.diffusion.inversion import encode
 from lit_generative.diffusion.likelihood import Bound
 from lit_generative.diffusion.limits import Clip
 from lit_generative.diffusion.runs import Denoise, Predict
 from lit_generative.diffusion.samplers import Sampler
 from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.solvers import Heun
+from lit_generative.interpolation import spherical
 from lit_generative.sampling import check_labels, inference, sampling_mode
 
 __all__ = ["DenoisingModel"]
@@ -82,6 +85,76 @@ class DenoisingModel(GenerativeModule):
             image = image.to(self.device)
             return remake(self.sampler, self.denoiser(y), image, self.schedule, start=start).clamp(-1, 1)
 
+    def encode(self, x: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None) -> Tensor:
+        """Return the noise x_T (B, C, H, W) that :meth:`decode` makes images ``x`` from, without guidance.
+
+        As the map is an ODE's (:func:`~lit_generative.diffusion.inversion.encode`) there is exactly one; the error is
+        that of the steps. Encoded images differ from fresh noise, in length for instance, as far as the model is
+        imperfect or the images are unlike its training images.
+
+        Args:
+            x: Images (B, C, H, W) in [-1, 1].
+            y: Labels (B,) of a conditional model.
+            sampler: A deterministic one. None: 25 steps of Heun's method, with the limit of the model's own sampler.
+        """
+        y = check_labels(self, len(x), y)
+        with inference(self):
+            denoise = self.denoiser(y, is_guided=False)
+            return encode(sampler or self._ode(), denoise, x.to(self.device), self.schedule)
+
+    def decode(
+        self, x_T: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None, is_guided: bool = False
+    ) -> Tensor:
+        """Return images (B, C, H, W) in [-1, 1] made from ``x_T`` (B, C, H, W); arguments as in :meth:`encode`.
+
+        ``is_guided`` guides it, if the model is to be guided: better images, but not those that were encoded.
+        """
+        y = check_labels(self, len(x_T), y)
+        with inference(self):
+            denoise = self.denoiser(y, is_guided=is_guided)
+            images = (sampler or self._ode()).sample(denoise, x_T.to(self.device), self.schedule)
+            return images.float().clamp(-1, 1)
+
+    def interpolate(
+        self, x_0: Tensor, x_1: Tensor, steps: int = 8, y: Tensor | None = None, *, sampler: Sampler | None = None
+    ) -> Tensor:
+        """Return what is between images, (steps, B, C, H, W): along great arcs between their latents x_T.
+
+        The first and the last are ``x_0`` and ``x_1`` (B, C, H, W) but for the error of :meth:`encode`, of which the
+        other arguments are.
+        """
+        z_0, z_1 = (self.encode(x, y, sampler=sampler) for x in (x_0, x_1))
+        return torch.stack([self.decode(z, y, sampler=sampler) for z in spherical(z_0, z_1, steps)])
+
+    def interpolate_noise(
+        self,
+        n: int,
+        steps: int = 8,
+        y: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return images along great arcs between pairs of fresh noises (Song et al. 2021, section 5.3), guided.
+
+        Args:
+            n: How many paths.
+            steps: Images of each, ends included.
+            y: Labels (n,) of a conditional model, one for all of a path.
+            sampler: A deterministic one. None: as in :meth:`encode`.
+            generator: The source of all randomness; None: torch's global one.
+
+        Returns:
+            (steps, n, C, H, W) in [-1, 1].
+        """
+        y = check_labels(self, n, y)
+        sampler = sampler or self._ode()
+        with inference(self, generator):
+            sigma = sampler.levels(self.schedule)[0].sigma
+            z_0, z_1 = sigma * torch.randn(2, n, *self.image_shape, device=self.device)
+        path = spherical(z_0, z_1, steps)
+        return torch.stack([self.decode(z, y, sampler=sampler, is_guided=True) for z in path])
+
     def likelihoods(
         self, x: Tensor, y: Tensor | None = None, *, evaluations: int = 100, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
@@ -109,3 +182,6 @@ class DenoisingModel(GenerativeModule):
 
     def _noise(self, n: int) -> Tensor:
         return torch.randn(n, *self.image_shape, device=self.device) * self.sampler.levels(self.schedule)[0].sigma
+
+    def _ode(self) -> Sampler:
+        return Heun(25, limit=self.sampler.limit)

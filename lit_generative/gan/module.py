@@ -15,8 +15,9 @@ from lit_generative.core import Batch, GenerativeModule
 from lit_generative.gan.augment import Augmentation
 from lit_generative.gan.losses import AdversarialLoss
 from lit_generative.gan.penalties import Penalty
+from lit_generative.interpolation import spherical
 from lit_generative.manual import average_over_processes, backward, check_trainer, frozen, optimizer_step, world_size
-from lit_generative.sampling import inference, sampling_mode
+from lit_generative.sampling import check_labels, inference, sampling_mode
 
 __all__ = ["GAN"]
 
@@ -149,6 +150,19 @@ class GAN(GenerativeModule):
             generator: The source of all randomness; None: torch's global one.
         """
         return self.generator(self.latent(n), y)
+
+    def interpolate(
+        self, n: int, steps: int = 8, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return images (steps, n, C, H, W) in [-1, 1] along great arcs between ``n`` pairs of latents.
+
+        The arcs suit normal latents; override this with :func:`~lit_generative.interpolation.linear` for others. Of a
+        conditional model, all of a path have one label, of ``y`` (n,); ``generator`` is the source of all randomness.
+        """
+        y = check_labels(self, n, y)
+        with inference(self, generator):
+            path = spherical(self.latent(n), self.latent(n), steps)
+            return torch.stack([self.generator(z, y).float().clamp(-1, 1) for z in path])
 
     def diagnose(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Say where the game stands on images ``x``, without a trace: no gradients, statistics or noise are touched.
