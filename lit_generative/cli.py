@@ -16,6 +16,8 @@ COMMANDS = {
     "test": "measure the losses and the samples' quality on the test split: lit-generative test --ckpt_path CKPT",
     "predict": "draw one sample per test image into the run's folder: lit-generative predict --ckpt_path CKPT",
     "sample": "draw images into a folder: lit-generative sample --ckpt_path CKPT --num_samples 64 --output DIR",
+    "compare": "measure models by one protocol and write a report: lit-generative compare CKPT CKPT --output DIR",
+    "latent": "draw the latent space of a model: lit-generative latent CKPT --output DIR",
     "extractor": "train a feature extractor for evaluation on labelled data of one's own",
     "recipes": "list the recipes that ship, with what each costs",
 }
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.getcwd())  # so that --model my_file.MyModel is found, as with python -m
     _quiet()
     try:
-        return _runner(command)(_import_modules(arguments[1:]))
+        return _runner(command, arguments[1:])(_import_modules(arguments[1:]))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
@@ -56,12 +58,20 @@ def _import_modules(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _runner(command: str) -> Callable[[list[str]], int]:
+def _runner(command: str, given: list[str]) -> Callable[[list[str]], int]:
     """Import only what the command needs: torch and Lightning take seconds."""
     if command in ("fit", "validate", "test", "predict"):
         from lit_generative.commands.trainer import run_trainer
 
         return lambda arguments: run_trainer(command, arguments)
+    if command == "compare":
+        from lit_generative.commands.compare import compare
+
+        return lambda arguments: compare(arguments, given)
+    if command == "latent":
+        from lit_generative.commands.latent import latent
+
+        return latent
     from lit_generative.commands import tools
 
     return getattr(tools, command)

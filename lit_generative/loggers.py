@@ -6,10 +6,37 @@ from pathlib import Path
 from typing import Literal
 
 import lightning.pytorch.loggers
+import numpy as np
 import wandb
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from PIL import Image
 
-__all__ = ["WandbLogger"]
+__all__ = ["WandbLogger", "log_plot", "log_table"]
+
+
+def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Give a table to a logger that takes tables, or texts; others are left alone.
+
+    Args:
+        logger: ``WandbLogger`` makes a ``wandb.Table`` of it, ``TensorBoardLogger`` a text.
+        name: What the table is called.
+        columns: Their headings.
+        rows: A cell for each column.
+    """
+    if hasattr(logger, "log_table"):
+        logger.log_table(key=name, columns=list(columns), data=[list(row) for row in rows])
+    elif (add_text := getattr(getattr(logger, "experiment", None), "add_text", None)) is not None:
+        lines = [columns, ["---"] * len(columns), *rows]
+        add_text(name, "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines))
+
+
+def log_plot(logger: Logger, name: str, path: Path) -> None:
+    """Give a PNG file to a logger that takes images; others are left alone."""
+    if hasattr(logger, "log_image"):
+        logger.log_image(key=name, images=[str(path)])
+    elif (add_image := getattr(getattr(logger, "experiment", None), "add_image", None)) is not None:
+        with Image.open(path) as image:
+            add_image(name, np.asarray(image.convert("RGB")), dataformats="HWC")
 
 
 class WandbLogger(lightning.pytorch.loggers.WandbLogger):

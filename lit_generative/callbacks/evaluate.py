@@ -43,10 +43,15 @@ class Evaluate(L.Callback):
         evaluator: The protocol.
         every_n_epochs: Epochs between evaluations during training; None: only at the end.
         every_n_images: Training images between evaluations (at the next validation); None: only at the end.
+        at_end: Whether ``fit`` ends with an evaluation.
     """
 
     def __init__(
-        self, evaluator: Evaluator, every_n_epochs: int | None = None, every_n_images: int | None = None
+        self,
+        evaluator: Evaluator,
+        every_n_epochs: int | None = None,
+        every_n_images: int | None = None,
+        at_end: bool = True,
     ) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "every_n_images": every_n_images}.items():
             if value is not None and value < 1:
@@ -54,6 +59,7 @@ class Evaluate(L.Callback):
         self.evaluator = evaluator
         self.every_n_epochs = every_n_epochs
         self.every_n_images = every_n_images
+        self.at_end = at_end
         self._unavailable = ""
         self._evaluated_at = 0
         self._monitored: list[str] = []
@@ -121,7 +127,8 @@ class Evaluate(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the trained model."""
-        self._report(trainer, pl_module, "val/")
+        if self.at_end:
+            self._report(trainer, pl_module, "val/")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the tested model."""
@@ -131,6 +138,14 @@ class Evaluate(L.Callback):
         """Print the losses of ``validate``."""
         if trainer.state.fn == "validate" and trainer.is_global_zero:
             print_table("validation", _losses(trainer, "val/"), None, units=pl_module.loss_units)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return when the latest evaluation was, if there was one, so that a resumed run has the next one in time."""
+        return {"evaluated_at": self._evaluated_at} if self._evaluated_at else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._evaluated_at = state_dict["evaluated_at"]
 
     def _report(self, trainer: L.Trainer, model: GenerativeModule, prefix: str) -> None:
         losses = _losses(trainer, prefix)

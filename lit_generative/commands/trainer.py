@@ -1,10 +1,12 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with recipes, and a folder for each run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import yaml
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -14,8 +16,10 @@ import lit_generative.gan
 import lit_generative.nn
 import lit_generative.vae  # noqa: F401  imported so that short class names resolve
 from lit_generative.callbacks import (
+    Clock,
     Evaluate,
     ImagesProgressBar,
+    LastCheckpoint,
     Likelihood,
     SampleGrid,
     SampleWriter,
@@ -27,21 +31,41 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.evaluation import Evaluator
 
-__all__ = ["run_trainer"]
+__all__ = ["TrainerCLI", "run_trainer", "start"]
 
 USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [OPTIONS]"} | {
     command: f"lit-generative {command} --ckpt_path CKPT [OPTIONS]" for command in ("validate", "test", "predict")
 }
 HELP = """`lit-generative recipes` lists the recipes. The options of the data, of a model and of its parts are listed by
 --data.help ImageDataModule, --model.help VAE and, with a recipe, --model.encoder.help ConvEncoder."""
-NETWORKS = ("encoder", "decoder", "generator", "discriminator", "network")
+PARTS = (
+    *("encoder", "decoder", "encoder.init_args.posterior", "prior_model", "code_prior"),
+    *("generator", "discriminator", "network"),
+)
 
 
 def run_trainer(command: str, arguments: list[str]) -> int:
-    """Run one of LightningCLI's commands.
+    """Run one of LightningCLI's commands, and return the exit status."""
+    start(command, arguments)
+    return 0
+
+
+def start(
+    command: str, arguments: list[str], callbacks: Sequence[Callback] = (), says_where: bool = True
+) -> "TrainerCLI":
+    """Run one of LightningCLI's commands to its end.
 
     ``validate``, ``test`` and ``predict`` need nothing but ``--ckpt_path``: the checkpoint says which model and which
     data it was trained on.
+
+    Args:
+        command: fit, validate, test or predict.
+        arguments: The command's options.
+        callbacks: Further callbacks of the trainer.
+        says_where: Whether it is printed where everything is: of no use where a run is a part of something larger.
+
+    Returns:
+        The trainer, model and data that were built.
     """
     arguments, recipe_names = resolve_recipes(arguments)
     checkpoint_path = take_option(arguments, "--ckpt_path")
@@ -54,8 +78,8 @@ def run_trainer(command: str, arguments: list[str]) -> int:
     saved = {} if checkpoint is None else checkpoint["lit_generative"]
     restores = command != "fit" and checkpoint is not None and not has_model
     run_name = command if restores else "-".join(recipe_names)
-    TrainerCLI(command, arguments, run_name, saved, checkpoint_path if restores else None)
-    return 0
+    restored_from = checkpoint_path if restores else None
+    return TrainerCLI(command, arguments, run_name, saved, restored_from, callbacks, says_where)
 
 
 def restored(checkpoint_path: str) -> GenerativeModule:
@@ -87,6 +111,8 @@ class TrainerCLI(LightningCLI):
         run_name: str,
         saved: dict[str, Any],
         checkpoint_path: str | None,
+        callbacks: Sequence[Callback] = (),
+        says_where: bool = True,
     ) -> None:
         """Parse ``arguments``, build everything and run ``command``.
 
@@ -96,12 +122,15 @@ class TrainerCLI(LightningCLI):
             run_name: What the run's folder is called.
             saved: What the checkpoint that was given says of itself; empty if none was.
             checkpoint_path: The checkpoint to take the model itself from; None: the configuration says what it is.
+            callbacks: Further callbacks of the trainer.
+            says_where: Whether it is printed where everything is.
         """
         self.command = command
         self.run_name = run_name
         self.saved = saved
         self.checkpoint_path = checkpoint_path
-
+        self.callbacks = callbacks
+        self.says_where = says_where
         super().__init__(
             GenerativeModule if checkpoint_path is None else restored,
             L.LightningDataModule,
@@ -147,8 +176,8 @@ class TrainerCLI(LightningCLI):
             if self.saved["data"]:
                 parser.set_defaults({"data": self.saved["data"]})
             return
-        for network in NETWORKS:
-            target = f"model.init_args.{network}.init_args"
+        for part in PARTS:
+            target = f"model.init_args.{part}.init_args"
             parser.link_arguments("data.image_shape", f"{target}.image_shape", apply_on="instantiate")
             for shared in ("latent_dim", "num_classes"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
@@ -185,15 +214,12 @@ class TrainerCLI(LightningCLI):
         given = config["logger"]
         loggers: list[Logger] = [] if given in (None, True, False) else given if isinstance(given, list) else [given]
         callbacks = config["callbacks"] or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), *self.callbacks]
         if config["enable_progress_bar"] is not False:
             callbacks.append(ImagesProgressBar())
-        callbacks.append(SampleWriter() if self.command == "predict" else SaveOnInterrupt())
         if self.command == "fit":
-            # ModelCheckpoint's own save_last is a copy of the last best one
-            callbacks.append(
-                ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-            )
+            callbacks += [Clock(), LastCheckpoint()]  # the clock counts a step before anything is saved
+        callbacks.append(SampleWriter() if self.command == "predict" else SaveOnInterrupt())
         name = self.run_name or type(self.model).__name__.lower()
         folder = CSVLogger(config["default_root_dir"], name=name)
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
@@ -206,7 +232,8 @@ class TrainerCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         finally:
-            self._say_where_everything_is()
+            if self.says_where:
+                self._say_where_everything_is()
 
     def _say_where_everything_is(self) -> None:
         if not self.trainer.is_global_zero:

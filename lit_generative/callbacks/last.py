@@ -1,0 +1,56 @@
+"""The checkpoint that a run goes on from."""
+
+from time import monotonic
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+__all__ = ["LastCheckpoint"]
+
+STEPS_BETWEEN_LOOKS = 10  # of several processes, the first one decides; asking it costs time
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Saves ``last.ckpt`` at the end of every epoch and, however long an epoch is, about every minute.
+
+    ``ModelCheckpoint``'s own ``save_last`` is a copy of the last best one, its ``train_time_interval`` excludes the
+    ends of epochs, and under manual optimisation it saves at no interval of time.
+
+    Args:
+        minutes: How long a run that is killed may have worked in vain.
+
+    Raises:
+        ValueError: If ``minutes`` is not positive.
+    """
+
+    def __init__(self, minutes: float = 1.0) -> None:
+        if not minutes > 0:
+            raise ValueError(f"minutes={minutes}: the time between two checkpoints must be positive")
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.minutes = minutes
+        self._saved_at = 0.0
+        self._step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._saved_at, self._step = monotonic(), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time and the optimizer has just stepped: a checkpoint does not hold half a gradient."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        has_stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        if has_stepped and self._step % STEPS_BETWEEN_LOOKS == 0:
+            is_time = monotonic() - self._saved_at >= 60 * self.minutes
+            if trainer.strategy.broadcast(is_time):
+                self.best_model_path = f"{self.dirpath}/last.ckpt"  # what errors name as the last checkpoint
+                trainer.save_checkpoint(self.best_model_path)
+                self._saved_at = monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._saved_at = monotonic()

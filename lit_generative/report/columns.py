@@ -1,0 +1,187 @@
+"""What the report's tables have in their columns: where a number is found, and which way is better."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from lit_generative.report.numbers import HIGHER, LOWER, NEAR_ONE, Better, Number
+from lit_generative.report.results import Comparison, Point, Run, Training
+
+__all__ = [
+    "Column",
+    "cost_columns",
+    "distance_column",
+    "history_columns",
+    "image_columns",
+    "quality_columns",
+    "speed_column",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One kind of number.
+
+    Attributes:
+        title: Its name and unit.
+        read: Returns a run's number; None: it was not measured.
+        better: Which values are better; None: neither way is.
+        error: Returns the number's standard error over the choice of samples; None: not known.
+        floor: Returns what real images reach; None: it means nothing for them.
+        least_error: The least relative error, for timings.
+        absent: Returns what is said of a run without the number.
+        detail: Returns what is written below the number.
+    """
+
+    title: str
+    read: Callable[[Run], float | None]
+    better: Better | None = None
+    error: Callable[[Run], float | None] = lambda run: None
+    floor: Callable[[Comparison], float | None] = lambda comparison: None
+    least_error: float = 0.0
+    absent: Callable[[Run], str] = lambda run: "not measured"
+    detail: Callable[[Sequence[Run]], str] = lambda runs: ""
+
+    @property
+    def heading(self) -> str:
+        """The title with the direction of better."""
+        return f"{self.title} {self.better.arrow}" if self.better else self.title
+
+    def number(self, runs: Sequence[Run]) -> Number | None:
+        """Return the mean over the runs of a model that have the number; None if none has."""
+        found = [(value, self.error(run)) for run in runs if (value := self.read(run)) is not None]
+        if not found:
+            return None
+        return Number.of([value for value, _ in found], [error for _, error in found], self.least_error)
+
+
+def _metric(title: str, name: str, better: Better, detail: Callable[[Sequence[Run]], str] = lambda runs: "") -> Column:
+    return Column(
+        title,
+        lambda run: run.metrics.get(name),
+        better,
+        error=lambda run: run.errors.get(name),
+        floor=lambda comparison: comparison.floor.get(name),
+        detail=detail,
+    )
+
+
+def _key(comparison: Comparison, inception: str, other: str) -> str:
+    """The name of a distance: that of Inception's features if it was measured in them."""
+    return inception if any(inception in run.metrics for run in comparison.runs) else other
+
+
+def distance_column(comparison: Comparison) -> Column:
+    """Return the Fréchet distance, which is called FID in Inception's features alone."""
+    name = _key(comparison, "fid", "frechet_distance")
+    return _metric({"fid": "FID"}.get(name, "Fréchet distance"), name, LOWER)
+
+
+def quality_columns(comparison: Comparison) -> list[Column]:
+    """Return how good and how various the samples are; class accuracy only if some model has it."""
+    kernel = _key(comparison, "kid", "kernel_distance")
+    columns = [
+        distance_column(comparison),
+        _metric({"kid": "KID"}.get(kernel, "Kernel distance"), kernel, LOWER),
+        _metric("Precision", "precision", HIGHER),
+        _metric("Recall", "recall", HIGHER),
+        _metric("Density", "density", HIGHER),
+        _metric("Coverage", "coverage", HIGHER),
+        _metric("Missing classes", "missing_classes", LOWER, detail=_missing),
+        _metric("Class accuracy", "class_accuracy", HIGHER),
+    ]
+    has_classes = any("class_accuracy" in run.metrics for run in comparison.runs)
+    return columns if has_classes else columns[:-1]
+
+
+def _missing(runs: Sequence[Run]) -> str:
+    """The classes that some run misses, each with the number of runs if that is not all of them."""
+    names = dict.fromkeys(name for run in runs for name in run.missing)
+    counts = {name: sum(name in run.missing for run in runs) for name in names}
+    return ", ".join(name if n == len(runs) else f"{name} ({n} of {len(runs)})" for name, n in counts.items())
+
+
+def image_columns(comparison: Comparison) -> list[Column]:
+    """Return the likelihoods by their estimates, sharpness, and how near samples are to training images."""
+    estimates = dict.fromkeys(name for run in comparison.runs for name in run.likelihood) or {"": None}
+    return [
+        *map(_likelihood, estimates),
+        Column(
+            "Sharpness",
+            lambda run: run.sharpness,
+            NEAR_ONE,
+            error=lambda run: run.errors.get("sharpness"),
+            floor=lambda comparison: 1.0,
+        ),
+        Column(
+            "Memorised share",
+            lambda run: run.memorised,
+            LOWER,
+            error=lambda run: run.errors.get("memorised"),
+            floor=lambda comparison: comparison.floor.get("memorised"),
+        ),
+        Column(
+            "Distance to training images",
+            lambda run: run.nearest,
+            NEAR_ONE,
+            error=lambda run: run.errors.get("nearest"),
+            floor=lambda comparison: 1.0,
+        ),
+    ]
+
+
+def _likelihood(name: str) -> Column:
+    return Column(
+        f"-log p ({name}), bits/dim" if name else "-log p, bits/dim",
+        lambda run: run.likelihood[name][0] if name in run.likelihood else None,
+        LOWER,
+        error=lambda run: run.likelihood[name][1] if name in run.likelihood else None,
+        absent=lambda run: "not measured" if run.likelihood else "not defined",
+    )
+
+
+def speed_column() -> Column:
+    """Return the sampling speed; timings of one program on one machine differ by some 10 %."""
+    return Column("Samples/s", lambda run: run.images_per_second, HIGHER, least_error=0.1)
+
+
+def cost_columns() -> list[Column]:
+    """Return what a model takes; only the sampling speed is a matter of better and worse."""
+    return [
+        Column("Parameters", lambda run: run.parameters),
+        Column("Network evaluations a sample", lambda run: run.evaluations),
+        speed_column(),
+        Column("Training images", _trained(lambda training: training.images)),
+        Column("Training, minutes", _trained(lambda training: training.minutes)),
+        Column("Cost, device-minutes", _trained(lambda training: training.device_minutes)),
+    ]
+
+
+def _trained(read: Callable[[Training], float | None]) -> Callable[[Run], float | None]:
+    return lambda run: None if run.training is None else read(run.training)
+
+
+def history_columns(comparison: Comparison) -> list[Column]:
+    """Return the best and the last distance that evaluations during the training found, and their ratio."""
+    distance = distance_column(comparison).title
+    return [
+        Column(f"Best {distance}", lambda run: min(distances(run), default=None)),
+        Column(f"Last {distance}", lambda run: next(reversed(distances(run)), None)),
+        Column("Last/best", last_over_best, LOWER),
+    ]
+
+
+def distances(run: Run) -> list[float]:
+    """Return the Fréchet distances of a training's history."""
+    history = run.training.history if run.training is not None else []
+    return [value for point in history if (value := distance(point)) is not None]
+
+
+def distance(point: Point | Run) -> float | None:
+    """Return the Fréchet distance of a point or a run, in whichever features it was measured."""
+    return point.metrics.get("fid", point.metrics.get("frechet_distance"))
+
+
+def last_over_best(run: Run) -> float | None:
+    """Return the last Fréchet distance over the best of the history; None with fewer than two evaluations."""
+    found = distances(run)
+    return found[-1] / min(found) if len(found) > 1 and min(found) > 0 else None

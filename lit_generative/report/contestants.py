@@ -1,0 +1,194 @@
+"""What takes part in a comparison: checkpoints and folders of images, what they are called, and how they came about."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_generative.checkpoints import read_checkpoint
+from lit_generative.core import GenerativeModule
+from lit_generative.description import find
+from lit_generative.report.folder_model import ImagesOf
+from lit_generative.report.results import Point, Training
+
+__all__ = ["Contestant", "find_contestants", "read_training"]
+
+_FAMILIES = ("vae", "gan", "diffusion")  # folders that recipes and their runs are in
+_NO_NAME = "lightning_logs"  # what Lightning calls the folder of runs that were given no name
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """A model that can be loaded, or a folder of images.
+
+    Attributes:
+        name: What it is called in reports; contestants of one name differ in their seed alone.
+        source: The checkpoint or the folder.
+        seed: The training's; None: not known.
+        data: The description of the data module it was trained with; None: not known.
+    """
+
+    name: str
+    source: Path
+    seed: int | None = None
+    data: dict[str, Any] | None = None
+
+    def load(self, image_shape: tuple[int, int, int]) -> GenerativeModule:
+        """Return the model, on the CPU.
+
+        Args:
+            image_shape: Channels, height and width of the images that a folder is to have.
+
+        Raises:
+            ImportError: If a class of the checkpoint is not imported.
+            ValueError: If the checkpoint is damaged, or the folder's images are of another size.
+        """
+        if self.source.is_dir():
+            return ImagesOf.read(self.source, image_shape)
+        return GenerativeModule.load_from_checkpoint(self.source, map_location="cpu")
+
+
+def find_contestants(sources: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Contestant]:
+    """Look at checkpoints and folders, and name them.
+
+    A checkpoint is called as the folder of its run, with the family's if it is in one: ``vae/fashion`` is that of
+    ``runs/vae/fashion/version_0/checkpoints/last.ckpt``. Where there is no such folder, it is the model's class; a
+    folder of images has its own name. Checkpoints of one name whose classes, arguments and data are equal too, and
+    whose seeds differ, are seeds of one model and keep the name; all others of that name get a number, as in
+    ``vae/fashion (2)``.
+
+    Args:
+        sources: Files and folders.
+        names: One for each, instead of those found.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If a model's class is not imported.
+        ValueError: If a checkpoint is damaged or given twice, or the number of names is another one.
+    """
+    paths = [Path(source) for source in sources]
+    if names is not None and len(names) != len(paths):
+        raise ValueError(f"names has {len(names)} names for {len(paths)} models; give one for each, or none")
+    twice = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice; name it once")
+    found = [_look(path) for path in paths]
+    given = names or [contestant.name for contestant, _ in found]
+    taken: dict[str, list[tuple[Any, list[int | None]]]] = {}  # by name: models, and their seeds
+    return [
+        dataclasses.replace(contestant, name=_distinguish(name, contestant.seed, model, taken.setdefault(name, [])))
+        for name, (contestant, model) in zip(given, found, strict=True)
+    ]
+
+
+def _look(path: Path) -> tuple[Contestant, Any]:
+    """Return a contestant, and what is equal for seeds of one model."""
+    if path.is_dir():
+        return Contestant(path.resolve().name, path), path.resolve()
+    saved = read_checkpoint(path, map_location="meta")["lit_generative"]
+    cls = find(saved["model"]["class_path"])
+    data = saved.get("data")
+    trained_on = data and data | {"init_args": {k: v for k, v in data["init_args"].items() if k != "seed"}}
+    contestant = Contestant(_name(path) or cls.__name__, path, saved["state"].get("noise_seed"), data)
+    return contestant, (saved["model"], trained_on)
+
+
+def _name(path: Path) -> str | None:
+    """Return the name of the folder that a run's versions are in; None if there is none."""
+    run = _run_folder(path)
+    if run is None or run.parent.name in ("", _NO_NAME) or not run.name.startswith("version_"):
+        return None
+    name, above = run.parent.name, run.parent.parent.name
+    return f"{above}/{name}" if above in _FAMILIES else name
+
+
+def _distinguish(name: str, seed: int | None, model: Any, taken: list[tuple[Any, list[int | None]]]) -> str:
+    """Return the name with the number of its model among those of the name, which it is added to."""
+    fits = [other == model and seed is not None and seed not in seeds for other, seeds in taken]
+    number = fits.index(True) if any(fits) else len(taken)
+    if number == len(taken):
+        taken.append((model, []))
+    taken[number][1].append(seed)
+    return name if number == 0 else f"{name} ({number + 1})"
+
+
+def read_training(source: Path) -> Training | None:
+    """Return what a checkpoint and the folder of its run say of the training; None if there is no file.
+
+    The history is that of the whole run, and of those that it went on from; minutes are those until the checkpoint.
+    """
+    if not source.is_file():
+        return None
+    checkpoint = read_checkpoint(source, map_location="meta")
+    images = checkpoint["lit_generative"]["state"]["images_seen"]
+    clock = checkpoint.get("callbacks", {}).get("Clock", {})
+    seconds = clock.get("seconds")
+    run = _run_folder(source)
+    versions = [] if run is None else list(map(_records, _versions(run)))
+    health = [record["health"] for records in versions for record in reversed(records) if "health" in record]
+    return Training(
+        images=images,
+        minutes=None if seconds is None else seconds / 60,
+        device_minutes=None if seconds is None else clock["device_seconds"] / 60,
+        history=_history(versions),
+        verdict=health[0]["verdict"] if health else None,
+        is_finite=not health or health[0].get("signs", {}).get("is_finite") is not False,
+    )
+
+
+def _run_folder(checkpoint: Path) -> Path | None:
+    """Return ``version_N`` of ``version_N/checkpoints/x.ckpt``."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == "checkpoints" else None
+
+
+def _versions(run: Path) -> Iterator[Path]:
+    """Yield a run's folder, and those of the runs that it was resumed from, the latest first."""
+    seen: set[Path] = set()
+    following: Path | None = run
+    while following is not None and following not in seen:
+        seen.add(following)
+        yield following
+        following = _resumed_from(following)
+
+
+def _resumed_from(run: Path) -> Path | None:
+    """Return the folder of the run whose checkpoint a run began with; None: it began anew, or that is not known."""
+    config = run / "config.yaml"
+    try:
+        checkpoint = yaml.safe_load(config.read_text()).get("ckpt_path") if config.is_file() else None
+    except (yaml.YAMLError, AttributeError):  # written by hand
+        return None
+    if not isinstance(checkpoint, str):
+        return None
+    sibling = run.parent / Path(checkpoint).parent.parent.name  # the path may be relative, or runs may have moved
+    return sibling if sibling.is_dir() and sibling != run.parent else _run_folder(Path(checkpoint))
+
+
+def _records(run: Path) -> list[dict[str, Any]]:
+    path = run / "evaluation.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def _history(versions: list[list[dict[str, Any]]]) -> list[Point]:
+    """Return the evaluations on validation images, in order; where versions overlap, the later one's."""
+    points: list[Point] = []
+    for records in versions:
+        before = points[0].images if points else None
+        measured = [r for r in records if "metrics" in r and r.get("protocol", {}).get("split") == "val"]
+        by_images = {r["images_seen"]: _point(r) for r in measured if before is None or r["images_seen"] < before}
+        points = [by_images[images] for images in sorted(by_images)] + points
+    return points
+
+
+def _point(record: dict[str, Any]) -> Point:
+    return Point(
+        metrics=record["metrics"],
+        images=record["images_seen"],
+        minutes=record.get("training_minutes"),
+        evaluations=record["protocol"].get("evaluations"),
+        images_per_second=record.get("images_per_second"),
+    )

@@ -1,0 +1,60 @@
+"""The report as Markdown, with links to the plots' files."""
+
+import re
+
+from lit_generative.report.findings import findings
+from lit_generative.report.numbers import RULE, SPREADS
+from lit_generative.report.parts import Gallery, Illustration, Parts, facts, warnings
+from lit_generative.report.results import Comparison
+from lit_generative.report.summary import Cell, Table, summarise
+
+__all__ = ["escaped", "markdown_report", "markdown_table"]
+
+
+def markdown_report(comparison: Comparison, parts: Parts) -> str:
+    """Return the text of ``report.md``."""
+    sections = [
+        f"# Comparison of {escaped(', '.join(comparison.by_name()))}",
+        f"Measured on {escaped(comparison.machine)}, {escaped(comparison.date)}, by",
+        _code(comparison.command),
+        *(f"> **Warning.** {escaped(warning)}" for warning in warnings(comparison)),
+        "## Findings",
+        "\n".join(f"- **{escaped(finding.title)}.** {escaped(finding.text)}" for finding in findings(comparison)),
+    ]
+    for table in summarise(comparison):
+        sections += [f"## {escaped(table.title)}", markdown_table(table), escaped(table.note)]
+    sections += [SPREADS, escaped(RULE)]
+    pictures: list[Illustration | Gallery] = [*parts.plots, *parts.galleries]
+    for picture in pictures:
+        sections += [
+            f"## {escaped(picture.title)}",
+            f"![{escaped(picture.title)}](plots/{picture.name}.png)",
+            f"{escaped(picture.caption)} ([SVG](plots/{picture.name}.svg))",
+        ]
+    sections += map(escaped, parts.absent)
+    sections += ["## Protocol", "\n".join(f"- {escaped(k)}: {escaped(v)}" for k, v in facts(comparison).items())]
+    return "\n\n".join(sections) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table in GitHub's Markdown; best numbers are bold."""
+    lines = [["model", "runs", *table.headings], ["---", "---", *["---:"] * len(table.headings)]]
+    lines = [[escaped(cell) for cell in lines[0]], lines[1]]
+    lines += [[escaped(row.name), row.runs, *map(_cell, row.cells)] for row in table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: Cell) -> str:
+    text = f"**{escaped(cell.text)}**" if cell.is_best else escaped(cell.text)
+    return f"{text}: {escaped(cell.detail)}" if cell.detail else text
+
+
+def _code(text: str) -> str:
+    """A block of code whose fence is longer than any that the text has."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}bash\n{text}\n{fence}"
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown and HTML show as it is, in one line."""
+    return re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", " ".join(text.split()))

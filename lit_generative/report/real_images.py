@@ -1,0 +1,63 @@
+"""The real images' side of pixel measurements: spectrum, nearest training images, pictures."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from lit_generative.data import AnyData
+from lit_generative.evaluation import Evaluator, Neighbours, nearest_neighbours, radial_spectrum
+from lit_generative.pictures import are_points
+from lit_generative.report.images import Pictures
+
+__all__ = ["MOST_IMAGES", "RealImages", "make_pictures"]
+
+MOST_IMAGES = 2000  # that spectra and neighbours are of: more would change their errors of some percent, but take long
+_SAMPLES, _PAIRS = 36, 12
+
+
+@dataclasses.dataclass
+class RealImages:
+    """What is measured of real images once, for all models.
+
+    Attributes:
+        data: Where the training images come from.
+        images: Those of the evaluator's split, at most 2,000, (N, C, H, W).
+        spectrum: Their radial spectrum, (K,); None of points of the plane.
+        neighbours: The training images nearest to them; None of points, where to be near means no copying.
+    """
+
+    data: AnyData
+    images: Tensor
+    spectrum: Tensor | None = None
+    neighbours: Neighbours | None = None
+
+    @classmethod
+    def of(cls, data: AnyData, evaluator: Evaluator) -> "RealImages":
+        """Read and measure the images that an evaluator compares with."""
+        limit = min(evaluator.num_real or MOST_IMAGES, MOST_IMAGES)
+        images = torch.cat([batch["image"] for batch in data.loader(evaluator.split, batch_size=250, limit=limit)])
+        real = cls(data, images)
+        if not are_points(images):
+            real.spectrum, real.neighbours = radial_spectrum(images), real.nearest(images)
+        return real
+
+    def nearest(self, images: Tensor) -> Neighbours:
+        """Return the training images nearest to others (N, C, H, W)."""
+        return nearest_neighbours(images, (batch["image"] for batch in self.data.loader("train", batch_size=1000)))
+
+    @property
+    def memorised(self) -> float | None:
+        """The share of the real images that would count as copies of training images; None of points."""
+        return None if self.neighbours is None else self.neighbours.rate
+
+    @property
+    def pictures(self) -> Pictures:
+        """Some of them, and the training images nearest to a few."""
+        return make_pictures(self.images, self.neighbours)
+
+
+def make_pictures(images: Tensor, neighbours: Neighbours | None) -> Pictures:
+    """Return the first 36 of images (N, C, H, W), and the first 12 beside their nearest training images."""
+    pairs = None if neighbours is None else torch.stack([images, neighbours.images], dim=1)[:_PAIRS]
+    return Pictures(images[:_SAMPLES], pairs)

@@ -1,0 +1,149 @@
+"""What a comparison found, as plain data: one :class:`Run` for each trained model, and the :class:`Comparison` of them.
+
+Everything that was not or could not be measured is None, never a number that stands for it.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Comparison", "Point", "Run", "Training"]
+
+
+@dataclasses.dataclass
+class Point:
+    """The quality of samples at one place of a curve.
+
+    Attributes:
+        images: Training images seen so far.
+        minutes: Minutes of training so far, validation and evaluation left out.
+        evaluations: Network evaluations a sample.
+        images_per_second: How fast samples were drawn.
+        metrics: As in :class:`Run`.
+    """
+
+    metrics: dict[str, float]
+    images: int | None = None
+    minutes: float | None = None
+    evaluations: int | None = None
+    images_per_second: float | None = None
+
+
+@dataclasses.dataclass
+class Training:
+    """What is known of how a model was trained.
+
+    Attributes:
+        images: Training images seen.
+        minutes: Minutes of training, validation and evaluation left out.
+        device_minutes: The same times the devices (or CPU cores) that it ran on.
+        history: The evaluations during training, on validation images.
+        verdict: What ``GANHealth`` said last: "healthy", "mode collapse", ...
+        is_finite: False if a loss was not finite and ended the run.
+    """
+
+    images: int
+    minutes: float | None = None
+    device_minutes: float | None = None
+    history: list[Point] = dataclasses.field(default_factory=list)
+    verdict: str | None = None
+    is_finite: bool = True
+
+
+@dataclasses.dataclass
+class Run:
+    """One trained model (or a folder of images offered as one) and all that was measured of it.
+
+    Attributes:
+        name: Which model it is, for instance "vae/fashion"; runs of the same name differ in their seed alone.
+        source: The checkpoint's or folder's path.
+        family: "VAE", "GAN", "DDPM", a user's class that is none of these, or "images" for a folder.
+        seed: The training's seed.
+        parameters: How many the model has that are trained.
+        evaluations: Network evaluations a sample.
+        images_per_second: How fast samples were drawn.
+        metrics: Name to value, as in :class:`~lit_generative.evaluation.Evaluation`.
+        errors: Standard errors of the metrics over the choice of samples (delete-half jackknife).
+        missing: The names of classes that are missing among the samples.
+        likelihood: Estimate to (bits/dim, standard error), such as {"bound": (3.1, 0.02)}; {} where the model defines
+            none.
+        spectrum: Radially averaged power of the samples at each spatial frequency, from 0 on.
+        sharpness: High-frequency power over that of real images: 1 is as sharp, less is blurred, more is noisy.
+        memorised: The share of samples that copy a training image.
+        nearest: Median distance of a sample to its nearest training image over the same of real test images.
+        curve: Quality at fewer network evaluations than the model's own.
+        training: How it was trained.
+        protocol: The stamp of the metrics.
+        warnings: Sentences to print beside the numbers.
+    """
+
+    name: str
+    source: str
+    family: str
+    protocol: dict[str, Any]
+    metrics: dict[str, float]
+    errors: dict[str, float]
+    seed: int | None = None
+    parameters: int | None = None
+    evaluations: int | None = None
+    images_per_second: float | None = None
+    missing: list[str] = dataclasses.field(default_factory=list)
+    likelihood: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    spectrum: list[float] = dataclasses.field(default_factory=list)
+    sharpness: float | None = None
+    memorised: float | None = None
+    nearest: float | None = None
+    curve: list[Point] = dataclasses.field(default_factory=list)
+    training: Training | None = None
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Run":
+        """Return the run that ``dataclasses.asdict`` made ``values`` of, also after a passage through JSON."""
+        training = values.get("training")
+        if training is not None:
+            training = Training(**training | {"history": [Point(**point) for point in training["history"]]})
+        curve = [Point(**point) for point in values["curve"]]
+        likelihood = {name: (mean, error) for name, (mean, error) in values["likelihood"].items()}
+        return cls(**values | {"training": training, "curve": curve, "likelihood": likelihood})
+
+
+@dataclasses.dataclass
+class Comparison:
+    """Runs that were measured by one protocol, and what real images reach by it.
+
+    Attributes:
+        floor: The metrics of real images against other real ones, and ``memorised`` of real test images.
+        spectrum: That of real test images.
+        machine: What it was measured on, in words.
+        date: When, as YYYY-MM-DD.
+        command: The command line that repeats it.
+    """
+
+    runs: list[Run]
+    floor: dict[str, float]
+    spectrum: list[float]
+    machine: str
+    date: str
+    command: str
+
+    def by_name(self) -> dict[str, list[Run]]:
+        """Return the runs of each model, in the order in which they were given."""
+        groups: dict[str, list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault(run.name, []).append(run)
+        return groups
+
+    def save(self, path: Path) -> None:
+        """Write everything as JSON; the file is replaced in one piece."""
+        scratch = path.with_suffix(".json.part")
+        scratch.write_text(json.dumps(dataclasses.asdict(self), indent=2))
+        os.replace(scratch, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Comparison":
+        """Read what :meth:`save` wrote."""
+        values = json.loads(path.read_text())
+        return cls(**values | {"runs": [Run.from_dict(run) for run in values["runs"]]})
