@@ -29,7 +29,7 @@ def samplers(evaluations: int) -> dict[str, Sampler]:
     return {
         "DDIM": DDIM(evaluations),
         "DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformTime()),
-        "Heun": Heun((evaluations + 1) // 2, UniformTime()),
+        "Heun": Heun((evaluations + 1) // 2),
         "ancestral": Ancestral(evaluations),
         "SDE-DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformTime(), eta=1.0),
     }

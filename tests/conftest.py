@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: real images, small models, and trainers that leave nothing behind."""
 
 import functools
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ from lit_generative import VAE, ImageDataModule
 from lit_generative.gan import GAN, Relativistic
 from lit_generative.nn import DCGANDiscriminator, DCGANGenerator, MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lit_generative.vae import Gaussian
+
+# several tests run at a time, each on a core of its own, and so do the processes that they start
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,8 @@ class TrueModel(GenerativeModule):
 def make_vae(num_classes=None):
     torch.manual_seed(0)
     networks = [cls((2, 1, 1), 2, (32,), num_classes) for cls in (MLPEncoder, MLPDecoder)]
-    return VAE(*networks, Gaussian(), 2, num_classes, functools.partial(torch.optim.Adam, lr=1e-3))
+    adam = functools.partial(torch.optim.Adam, lr=1e-3)
+    return VAE(*networks, Gaussian(), 2, num_classes=num_classes, optimizer=adam)
 
 
 def metrics(data, points):
