@@ -44,8 +44,8 @@ def test_there_is_a_notebook_for_each_family_and_one_that_compares_them() -> Non
 @each_notebook
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_GENERATIVE_FAST", "1")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))  # no user's kernels and settings
     notebook = read(path)
     sources = [cell.source for cell in code_cells(notebook)]
     folder = tmp_path / "run"

@@ -15,11 +15,17 @@ from lit_generative.recipes import recipes
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(\w+)\n(.*?)```", README, re.DOTALL)
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE))
+FEW = "--evaluation.num_samples 50 --evaluation.num_real 50"
+SHORT = "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --grid.num_samples 4"
 SMALL = {
-    "fit": "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --grid.num_samples 4",
-    "test": "--trainer.limit_test_batches 1 --likelihood.num_images 4 --likelihood.evaluations 4",
+    "fit": f"{SHORT} {FEW}",
+    "test": f"--trainer.limit_test_batches 1 --likelihood.num_images 4 --likelihood.evaluations 4 {FEW}",
     "extractor": "--epochs 1",
+    "latent": "--num_images 2 --steps 3 --max_images 100",
+    "compare": "--num_samples 50 --evaluation.num_real 50 --likelihood_images 4 --evaluations 4 --curve 2",
 }
+SMALL_TRAINING = "--minutes 0.01 --seeds 1"
 NEEDS_HARDWARE = ("extras/gpu", "extras/multinode")  # test_extras.py parses these
 
 
@@ -27,16 +33,29 @@ def block(label: str) -> str:
     return next(text for name, _, text in BLOCKS if name == label)
 
 
-def commands() -> list[str]:
-    """Return the lines of the README that run this package's command."""
-    lines = [line for _, language, text in BLOCKS if language == "bash" for line in text.splitlines()]
-    return [line for line in lines if line.startswith("lit-generative ")]
+def commands(section: str) -> list[str]:
+    """Return the lines of a section that run this package's command."""
+    blocks = re.findall(r"```bash\n(.*?)```", SECTIONS[section], re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("lit-generative ")]
 
 
-@pytest.fixture(scope="module")
-def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(line: str, capsys: pytest.CaptureFixture) -> None:
+    """Run a line on small settings, after what it needs of earlier sections."""
+    for recipe, version in re.findall(r"runs/(\S+?)/version_(\d)", line):
+        while not Path(f"runs/{recipe}/version_{version}").exists():
+            run(f"lit-generative fit --config {recipe}", capsys)
+    arguments = shlex.split(line)[1:]
+    small = SMALL.get(arguments[0], "") + (f" {SMALL_TRAINING}" if "--recipes" in arguments else "")
+    assert main([*arguments, *shlex.split(small)]) == 0, (line, capsys.readouterr().err)
+
+
+@pytest.fixture
+def users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with what the README's commands find there: images and classes of one's own."""
-    folder = tmp_path_factory.mktemp("readme")
+    folder = tmp_path / "readme"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     for module in ("my_models.py", "my_gans.py", "my_diffusion.py"):
         (folder / module).write_text(block(module))
     images = next(iter(ImageDataModule(batch_size=24).loader("test")))["image"]
@@ -47,28 +66,17 @@ def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_command_of_the_readme_runs_in_turn(
-    users_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(users_folder)
-    assert main(shlex.split(f"fit --config vae/fashion {small('fit')}")) == 0  # the first command, which sets up too
-    assert {line.split()[1] for line in commands()} >= {"fit", "test", "sample", "extractor", "recipes"}
-    for line in commands():
+@pytest.mark.parametrize("section", [section for section in SECTIONS if commands(section)])
+def test_every_command_of_the_readme_runs(users_folder: Path, capsys: pytest.CaptureFixture, section: str) -> None:
+    for line in commands(section):
         if not any(name in line for name in NEEDS_HARDWARE):
-            arguments = shlex.split(line)[1:]
-            assert main([*arguments, *shlex.split(small(arguments[0]))]) == 0, (line, capsys.readouterr().err)
-    assert Image.open("grid.png").mode == "L"
+            run(line, capsys)
+    if "grid.png" in SECTIONS[section]:
+        assert Image.open("grid.png").mode == "L"
     wandb.finish()  # or the next test's logger would go on with this run
 
 
-def small(command: str) -> str:
-    evaluation = " --evaluation.num_samples 50 --evaluation.num_real 50" if command in ("fit", "test") else ""
-    return SMALL.get(command, "") + evaluation
-
-
-def test_the_python_of_the_readme_runs(users_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(users_folder)
-    monkeypatch.syspath_prepend(users_folder)
+def test_the_python_of_the_readme_runs(users_folder: Path) -> None:
     code = block("python").replace("max_epochs=3", "max_epochs=1, limit_train_batches=2, limit_val_batches=1")
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -76,10 +84,8 @@ def test_the_python_of_the_readme_runs(users_folder: Path, monkeypatch: pytest.M
     assert type(names["model"]).__name__ == "BetaVAE"
 
 
-def test_the_python_for_diffusion_models_runs(users_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(users_folder)
-    if not Path("runs/diffusion/fashion/version_0/checkpoints/last.ckpt").exists():  # the commands' test was not run
-        assert main(shlex.split(f"fit --config diffusion/fashion {small('fit')}")) == 0
+def test_the_python_for_diffusion_models_runs(users_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    run("lit-generative fit --config diffusion/fashion", capsys)
     names: dict = {}
     exec(compile(block("python diffusion"), "README.md", "exec"), names)
     shapes = {name: tuple(names[name].shape) for name in ("images", "repainted", "similar")}
@@ -98,4 +104,5 @@ def test_the_readme_knows_every_recipe_and_links_to_files_that_exist() -> None:
         assert recipe.name in README
     for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", README):
         assert (ROOT / link).exists(), link
-    assert COMMANDS.keys() - {"validate", "predict"} <= {line.split()[1] for line in commands()}
+    shown = {line.split()[1] for section in SECTIONS for line in commands(section)}
+    assert COMMANDS.keys() - {"validate", "predict"} <= shown

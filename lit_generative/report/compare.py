@@ -5,6 +5,7 @@ import datetime
 import functools
 import gc
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import yaml
 
 from lit_generative.data import AnyData
 from lit_generative.description import rebuild
@@ -88,7 +90,7 @@ class Request:
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides the numbers, as plain data."""
-        trained = {"recipes": {name: _text_digest(resolve(name)) for name in self.recipes}, "minutes": self.minutes}
+        trained = {"recipes": {name: _digest(resolve(name)) for name in self.recipes}, "minutes": self.minutes}
         trained |= {"seeds": self.seeds, "fit_options": list(self.fit_options)}
         return {
             "checkpoints": [str(path.resolve()) for path in self.checkpoints],
@@ -225,5 +227,6 @@ def machine(device: torch.device) -> str:
     return f"{accelerator}{cores}, torch {torch.__version__}"
 
 
-def _text_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(recipe: Path) -> str:
+    """Return the SHA-256 of what a recipe says, comments left out."""
+    return hashlib.sha256(json.dumps(yaml.safe_load(recipe.read_text()), sort_keys=True).encode()).hexdigest()
