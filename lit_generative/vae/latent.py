@@ -42,9 +42,10 @@ class ActiveUnits(Metric):
     def update(self, means: Tensor) -> None:
         """Take the means of q(z|x) of a batch, (B, latent_dim)."""
         means = means.float()
-        self.count += len(means)
-        self.total += means.sum(0)
-        self.squares += means.square().sum(0)
+        # not in place: after `validate` the states are inference tensors, which `fit` could not add to
+        self.count = self.count + len(means)
+        self.total = self.total + means.sum(0)
+        self.squares = self.squares + means.square().sum(0)
 
     def compute(self) -> Tensor:
         """Return the number, an integer scalar."""
