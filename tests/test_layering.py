@@ -16,6 +16,7 @@ FAMILIES = {"vae", "gan", "diffusion"}
 # description | nn and maths | core | data, evaluation, callbacks | a family's module | report and command line
 LAYERS = {
     "description": 0,
+    "files": 0,
     "interpolation": 0,
     "nn": 0,
     "optim": 0,

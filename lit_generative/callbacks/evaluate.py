@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +12,7 @@ from lit_generative.callbacks.samples import run_folder
 from lit_generative.callbacks.table import print_table
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation, Evaluator
+from lit_generative.files import write_json
 
 __all__ = ["Evaluate", "EvaluationListener"]
 
@@ -183,10 +183,7 @@ class Evaluate(L.Callback):
 def append_record(path: Path, record: dict[str, Any]) -> None:
     """Add a record to a JSON list; the file is replaced in one piece, so that it is whole at any time."""
     records = json.loads(path.read_text()) if path.is_file() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".json.part")
-    scratch.write_text(json.dumps([*records, record], indent=2))
-    os.replace(scratch, path)
+    write_json(path, [*records, record])
 
 
 def _data(trainer: L.Trainer) -> Any:

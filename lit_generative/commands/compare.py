@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 import lit_generative.commands.trainer  # noqa: F401  imports the families, so that checkpoints and short names resolve
 from lit_generative.commands.parsing import Parser
-from lit_generative.commands.tools import _device
+from lit_generative.commands.tools import device_named
 from lit_generative.evaluation import Evaluator
 from lit_generative.loggers import log_plot, log_table
 from lit_generative.report.compare import Request, run_comparison
@@ -53,7 +53,7 @@ def compare(arguments: list[str], given: Sequence[str] | None = None) -> int:
             options.evaluations,
             options.curve,
             options.likelihood_images,
-            _device(options.device),
+            device_named(options.device),
         ),
         data=options.data if passed_on(arguments, "--data") else None,
         fit_options=[

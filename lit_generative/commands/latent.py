@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.commands.parsing import Parser
-from lit_generative.commands.tools import _device
+from lit_generative.commands.tools import device_named
 from lit_generative.core import GenerativeModule
 from lit_generative.data import AnyData
 from lit_generative.description import rebuild
@@ -67,7 +67,7 @@ def draw_latents(
         if value < least:
             raise ValueError(f"{name}={value} is too small; it is at least {least}")
     saved = read_checkpoint(ckpt_path, "cpu")["lit_generative"]["data"]
-    model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(_device(device)).eval()
+    model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device)).eval()
     request = Request(num_images, steps, seed, labels, split, max_images)
     space = explore(model, rebuild(saved) if data is None else data, request)
     files = save(space, output)

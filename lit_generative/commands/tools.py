@@ -17,7 +17,7 @@ from lit_generative.evaluation.train import train_extractor
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 from lit_generative.recipes import recipes as shipped_recipes
 
-__all__ = ["extractor", "recipes", "sample"]
+__all__ = ["device_named", "extractor", "recipes", "sample"]
 
 
 def sample(arguments: list[str]) -> int:
@@ -83,7 +83,7 @@ def draw_samples(
         raise ValueError(f"output={output} is a file; give a folder")
     if num_samples < 1 or batch_size < 1:
         raise ValueError(f"num_samples={num_samples}, batch_size={batch_size}: both must be at least 1")
-    model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(_device(device))
+    model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
     y = _labels(model, num_samples, labels)
     generator = torch.Generator(model.device).manual_seed(seed)
     kept, seconds = [], 0.0
@@ -117,7 +117,8 @@ def _labels(model: GenerativeModule, num_samples: int, labels: list[int] | None)
     return chosen[torch.arange(num_samples) % len(chosen)]
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Return a device by its name, or the best there is for ``auto``; a ValueError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -16,9 +16,10 @@ from lit_generative.description import Described
 from lit_generative.nn.layers import (
     ClassEmbedding,
     ImageShape,
-    ResidualBlock,
     channels_out,
     hidden_layers,
+    levels_down,
+    levels_up,
     num_parameters,
     posterior_of,
 )
@@ -59,12 +60,7 @@ class ConvEncoder(Described, nn.Module):
         channels, height, width = image_shape
         check_widths(widths)
         self.padding = padding_to(height, width, 2 ** len(widths))
-        levels: list[nn.Module] = []
-        for level, to_width in enumerate(widths):
-            from_width = 4 * (widths[level - 1] if level else channels)
-            levels += [nn.PixelUnshuffle(2), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
-            levels += [ResidualBlock(to_width) for _ in range(blocks)]
-        self.levels = nn.Sequential(*levels)
+        self.levels = levels_down(channels, widths, blocks)
         sizes = [widths[-1] * prod(halvings(height, width, len(widths))[-1]), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.classes = ClassEmbedding(num_classes, sizes[-1])
@@ -116,13 +112,7 @@ class ConvDecoder(Described, nn.Module):
         sizes = [latent_dim, *reversed(hidden)]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.stem = nn.Linear(sizes[-1], prod(self.coarsest))
-        levels: list[nn.Module] = []
-        for level, from_width in reversed(list(enumerate(widths))):
-            to_width = 4 * (widths[level - 1] if level else channels_out(output_channels, channels))
-            levels += [ResidualBlock(from_width) for _ in range(blocks)]
-            levels += [nn.SiLU(), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
-            levels += [nn.PixelShuffle(2)]
-        self.levels = nn.Sequential(*levels)
+        self.levels = levels_up(channels_out(output_channels, channels), widths, blocks)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ChannelNorm, ClassEmbedding, ImageShape, ResidualBlock
+from lit_generative.nn.layers import ChannelNorm, ClassEmbedding, ImageShape, channels_out, levels_down, levels_up
 from lit_generative.nn.sizes import check_widths, halvings, padding_to
 
 __all__ = ["GridDecoder", "GridEncoder"]
@@ -49,12 +49,7 @@ class GridEncoder(Described, nn.Module):
         check_widths(widths)
         self.padding = padding_to(height, width, 2 ** len(widths))
         self.grid = halvings(height, width, len(widths))[-1]
-        levels: list[nn.Module] = []
-        for level, to_width in enumerate(widths):
-            from_width = 4 * (widths[level - 1] if level else channels)
-            levels += [nn.PixelUnshuffle(2), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
-            levels += [ResidualBlock(to_width) for _ in range(blocks)]
-        self.levels = nn.Sequential(*levels)
+        self.levels = levels_down(channels, widths, blocks)
         self.classes = ClassEmbedding(num_classes, widths[-1])
         self.head = nn.Sequential(ChannelNorm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], code_dim, 1))
         self.to(memory_format=torch.channels_last)
@@ -96,13 +91,7 @@ class GridDecoder(Described, nn.Module):
         self.padding = padding_to(height, width, 2 ** len(widths))
         self.stem = nn.Conv2d(code_dim, widths[-1], 3, padding="same")
         self.classes = ClassEmbedding(num_classes, widths[-1])
-        levels: list[nn.Module] = []
-        for level, from_width in reversed(list(enumerate(widths))):
-            to_width = 4 * (widths[level - 1] if level else output_channels or channels)
-            levels += [ResidualBlock(from_width) for _ in range(blocks)]
-            levels += [nn.SiLU(), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
-            levels += [nn.PixelShuffle(2)]
-        self.levels = nn.Sequential(*levels)
+        self.levels = levels_up(channels_out(output_channels, channels), widths, blocks)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

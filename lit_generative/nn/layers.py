@@ -18,6 +18,8 @@ __all__ = [
     "channels_out",
     "diagonal_normal",
     "hidden_layers",
+    "levels_down",
+    "levels_up",
     "num_parameters",
     "posterior_of",
 ]
@@ -119,6 +121,27 @@ def diagonal_normal(parameters: Tensor) -> Independent:
     mean, log_variance = parameters.float().chunk(2, dim=1)
     scale = torch.exp(0.5 * log_variance.clamp(-20, 20))  # a bound that no trained posterior meets; keeps KLs finite
     return Independent(Normal(mean, scale, validate_args=False), 1)
+
+
+def levels_down(channels: int, widths: Sequence[int], blocks: int) -> nn.Sequential:
+    """Return layers from images to ``widths[-1]`` channels at 1/2^len(widths) of their size, by residual blocks."""
+    levels: list[nn.Module] = []
+    for level, to_width in enumerate(widths):
+        from_width = 4 * (widths[level - 1] if level else channels)
+        levels += [nn.PixelUnshuffle(2), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
+        levels += [ResidualBlock(to_width) for _ in range(blocks)]
+    return nn.Sequential(*levels)
+
+
+def levels_up(channels: int, widths: Sequence[int], blocks: int) -> nn.Sequential:
+    """Return the mirror image of :func:`levels_down`, from ``widths[-1]`` channels to ``channels``."""
+    levels: list[nn.Module] = []
+    for level, from_width in reversed(list(enumerate(widths))):
+        to_width = 4 * (widths[level - 1] if level else channels)
+        levels += [ResidualBlock(from_width) for _ in range(blocks)]
+        levels += [nn.SiLU(), nn.Conv2d(from_width, to_width, 3 if level == 0 else 1, padding="same")]
+        levels += [nn.PixelShuffle(2)]
+    return nn.Sequential(*levels)
 
 
 def num_parameters(posterior: nn.Module | None, latent_dim: int) -> int:

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from lit_generative.data import AnyData
 from lit_generative.evaluation import Evaluator
+from lit_generative.evaluation.extractors import file_digest
+from lit_generative.files import write_json
 from lit_generative.report.contestants import Contestant
-from lit_generative.report.files import write_json
 from lit_generative.report.images import Pictures
 from lit_generative.report.measure import RealImages, measure
 from lit_generative.report.results import Run
@@ -121,8 +122,7 @@ def _digest(source: Path) -> str:
         files = sorted(file for file in source.rglob("*") if file.is_file())
         listing = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(source)
 
 
 def _read(path: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:

@@ -19,7 +19,8 @@ SPREADS = (
 )
 RULE = (
     "The best number of a column is bold only if it leads every other model's by more than "
-    f"{STANDARD_DEVIATIONS:g} sqrt(s_1² + s_2²), which chance exceeds once in 20 cases; s is what follows ±. It is not "
+    f"{STANDARD_DEVIATIONS:g} sqrt(s_1² + s_2²), where s is what follows ±. Chance exceeds that once in 20 cases where "
+    "s is well known, and more often where it comes from two or three seeds, which leave s uncertain. It is not "
     "divided by the number of seeds: a bold number is one that a single new training is expected to confirm. Where a "
     "spread is unknown nothing is bold, except that a sampling speed counts as known to 10 %."
 )

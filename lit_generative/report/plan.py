@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lit_generative.report.files import write_json
+from lit_generative.files import write_json
 from lit_generative.report.training import Schedule
 
 __all__ = ["Plan"]

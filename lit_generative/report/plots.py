@@ -198,11 +198,12 @@ def spectra(comparison: Comparison, look: Look) -> Figure | None:
     figure = look.figure(6.4)
     power, ratio = (look.dress(axes) for axes in figure.subplots(2, sharex=True))
     real = torch.tensor(comparison.spectrum)
+    k = range(1, len(real))  # images are taken without their mean, which leaves rounding errors at frequency 0
     for name, mean in means.items():
         for axes, values in ((power, mean), (ratio, mean / real)):
-            axes.plot(values, **look.line(name) | {"markersize": 5})
+            axes.plot(k, values[1:], **look.line(name) | {"markersize": 5})
     for axes, values in ((power, real), (ratio, torch.ones_like(real))):
-        axes.plot(values, **look.real_line)
+        axes.plot(k, values[1:], **look.real_line)
     low, high = ratio.get_ylim()
     ratio.set_ylim(min(low, 0.5), max(high, 2))  # a difference of a few per cent is not to look like a large one
     log_axis(power, "y")

@@ -5,9 +5,10 @@ Everything that was not or could not be measured is None, never a number that st
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from lit_generative.files import write_json
 
 __all__ = ["Comparison", "Point", "Run", "Training"]
 
@@ -138,9 +139,7 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Write everything as JSON; the file is replaced in one piece."""
-        scratch = path.with_suffix(".json.part")
-        scratch.write_text(json.dumps(dataclasses.asdict(self), indent=2))
-        os.replace(scratch, path)
+        write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> "Comparison":

@@ -18,7 +18,7 @@ import lightning as L
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.commands.parsing import resolve_recipes
 from lit_generative.commands.trainer import start
-from lit_generative.report.files import write_json
+from lit_generative.files import write_json
 
 __all__ = ["Pace", "Schedule", "Trained", "TrainingPlan", "calibrate", "train"]
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, kl_divergence
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -17,7 +17,7 @@ from lit_generative.sampling import check_labels, inference
 from lit_generative.vae.latent import ActiveUnits, LatentModel
 from lit_generative.vae.likelihoods import Likelihood
 from lit_generative.vae.mixture import AggregatePrior, GaussianMixture
-from lit_generative.vae.priors import Prior
+from lit_generative.vae.priors import Prior, standard_normal
 from lit_generative.vae.regularisers import Latents, Regulariser
 
 __all__ = ["VAE"]
@@ -85,8 +85,7 @@ class VAE(LatentModel):
         """Return p(z), event shape (latent_dim,): N(0, I) unless there is a ``prior_model``."""
         if self.prior_model is not None:
             return self.prior_model(self.encode)
-        zeros = torch.zeros(self.latent_dim, device=self.device)
-        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1)
+        return standard_normal(torch.zeros(self.latent_dim, device=self.device))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """Return q(z|x, y), batch shape (B,), event shape (latent_dim,)."""

@@ -88,8 +88,15 @@ def test_each_run_is_a_line_over_images_and_over_minutes() -> None:
 def test_spectra_have_their_ratio_to_the_real_one_below() -> None:
     found = comparison(full_run("a"), full_run("a", spectrum=[110.0, 11.0, 1.5]))
     power, ratio = (lines(spectra(found, look(found)), COLOURS[0], axes)[0] for axes in (0, 1))
-    assert np.allclose(power.get_ydata(), [100.0, 10.0, 1.0])
-    assert np.allclose(ratio.get_ydata(), [1.0, 1.0, 1.0])
+    assert list(power.get_xdata()) == list(ratio.get_xdata()) == [1, 2]
+    assert np.allclose(power.get_ydata(), [10.0, 1.0])
+    assert np.allclose(ratio.get_ydata(), [1.0, 1.0])
+
+
+def test_what_rounding_leaves_at_frequency_0_does_not_spoil_the_axis_of_the_spectra() -> None:
+    found = comparison(full_run("a", spectrum=[1e-30, 10.0, 1.0]))
+    found.spectrum[0] = 1e-30
+    assert spectra(found, look(found)).axes[0].get_ylim()[0] > 0.1
 
 
 def test_up_is_better_on_each_axis_of_the_trilemma() -> None:

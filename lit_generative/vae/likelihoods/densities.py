@@ -48,9 +48,8 @@ class LocationScale(Likelihood):
         left = -centred.abs()
         upper, lower = self.log_cdf((left + HALF_BIN) / scale), self.log_cdf((left - HALF_BIN) / scale)
         inner = upper + torch.log(-torch.expm1(lower - upper))
-        tail = self.log_cdf(
-            (HALF_BIN - x.sign() * centred) / scale
-        )  # of black (x = -1) to the left, of white to the right
+        # black (x = -1) has the tail to the left, white that to the right
+        tail = self.log_cdf((HALF_BIN - x.sign() * centred) / scale)
         return tail.where(is_black | is_white, inner).flatten(-3).sum(-1).to(x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Files of a comparison's folder."""
+"""Files that are whole at any time."""
 
 import json
 import os
