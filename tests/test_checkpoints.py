@@ -186,7 +186,7 @@ def test_a_file_that_is_cut_off_is_refused(make_vae: Callable[..., VAE], save: S
         GenerativeModule.load_from_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"hello", b"\x80\x02garbage", bytes(1000), b"PK\x03\x04" + bytes(100)])
+@pytest.mark.parametrize("content", [b"hello", b"bad\n", b"\x80\x02garbage", bytes(1000), b"PK\x03\x04" + bytes(100)])
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.ckpt").write_bytes(content)
     with pytest.raises(ValueError, match=r"checkpoint .*model\.ckpt is refused"):

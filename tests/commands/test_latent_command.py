@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import torch
 from PIL import Image
+from running import run
 from torch import Tensor
 
 from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
@@ -189,3 +190,8 @@ class Outer(GenerativeModule):
 def test_a_users_model_shows_samples(save: Callable[..., str], tmp_path: Path) -> None:
     assert latent([save(Outer()), "--output", str(tmp_path / "out"), *TINY]) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["samples.png"]
+
+
+def test_a_missing_checkpoint_is_asked_for_as_the_usage_has_it() -> None:
+    outcome = run("latent", "--output", "x")
+    assert (outcome.status, outcome.err) == (2, "lit-generative: error: missing CKPT\n")

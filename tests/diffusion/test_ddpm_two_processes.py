@@ -1,25 +1,20 @@
 """Two processes train the DDPM that one process trains on their joined batches."""
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
-import torch.multiprocessing
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from processes import JOINED, SHAPE, fit, run_in_two
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from lit_generative import DDPM
 from lit_generative.diffusion import Cosine, LearnedVariance, LossAware, Velocity
 from lit_generative.nn import UNet
 
-SHAPE, JOINED, STEPS = (1, 8, 8), 12, 6
+STEPS = 6
 Found = dict[str, dict[str, Any]]
 
 
@@ -41,22 +36,6 @@ class JoinedDDPM(DDPM):
         return joined.chunk(self.trainer.world_size)[self.global_rank]
 
 
-class Share(Dataset[dict[str, Tensor]]):
-    """A process's part of each joined batch, in order."""
-
-    def __init__(self, rank: int, world_size: int) -> None:
-        source = torch.Generator().manual_seed(1)
-        x = torch.randn(STEPS, JOINED, *SHAPE, generator=source).clamp(-1, 1)
-        y = torch.randint(3, (STEPS, JOINED), generator=source)
-        self.images, self.labels = (part.chunk(world_size, 1)[rank].flatten(0, 1) for part in (x, y))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> dict[str, Tensor]:
-        return {"image": self.images[i], "label": self.labels[i]}
-
-
 def build(cls: type[DDPM] = JoinedDDPM, output_multiple: int = 1, lr: float = 0.3, **options: Any) -> DDPM:
     torch.manual_seed(0)
     network = UNet(SHAPE, (8, 16), 1, (), groups=4, num_classes=3, output_multiple=output_multiple)
@@ -74,31 +53,21 @@ MODELS: dict[str, Callable[[], DDPM]] = {
 
 def train(model: DDPM, rank: int, world_size: int) -> dict[str, Any]:
     """Train, under plain ddp if there are several processes, and return the state reached."""
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    ddp: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if world_size > 1 else {}
-    options: dict[str, Any] = {"use_distributed_sampler": False, "enable_checkpointing": False, "max_epochs": 1}
-    trainer = L.Trainer(accelerator="cpu", devices=world_size, **ddp, **options, **quiet)
-    assert isinstance(trainer.strategy, DDPStrategy) == (world_size > 1)
     drawn: list[Tensor] = []
     model.network.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[1]))
-    trainer.fit(model, DataLoader(Share(rank, world_size), JOINED // world_size))
+    trainer = fit(model, rank, world_size, STEPS)
     counted = {"step": trainer.global_step, "images_seen": model.images_seen}
     return {"state": model.state_dict(), "counted": counted, "times": torch.stack(drawn)}
 
 
 def run(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     torch.save({name: train(make(), rank, 2) for name, make in MODELS.items()}, f"{folder}/{rank}.pt")
-    if rank == 0:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     folder: Path = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.start_processes(run, (str(folder),), nprocs=2, start_method="spawn")
+    run_in_two(run, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
+from processes import run_in_two
 from scipy import stats
-from torch import distributed as dist
 
 from lit_generative.description import describe, rebuild
 from lit_generative.diffusion.schedules import EDM, Cosine
@@ -216,17 +215,15 @@ def test_loss_aware_keeps_no_graph_and_resumes_from_its_state() -> None:
 
 def observe_on(rank: int, folder: str) -> None:
     """Be one of two processes with batches of different sizes."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     sampler = LossAware(num_bins=2, history=1)
     batches = [([0.2, 0.9, 0.3], [1.0, 2.0, 3.0]), ([0.1], [5.0])]
     t, loss = map(torch.tensor, batches[rank])
     sampler.observe(t, loss)
     torch.save(sampler.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_loss_aware_is_the_same_on_all_processes(tmp_path: Path) -> None:
-    torch.multiprocessing.start_processes(observe_on, (str(tmp_path),), nprocs=2, start_method="spawn")
+    run_in_two(observe_on, tmp_path)
     for rank in range(2):
         state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert state["mean_squares"].flatten().tolist() == pytest.approx([(1 + 9 + 25) / 3, 4])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
+from processes import run_in_two
 from stand_ins import NoisyCopies, images_and_labels
 
 from lit_generative.data import ImageDataModule
@@ -33,8 +33,8 @@ def quality_where_only_rank_0_has_images(rank):
     return {name: value.item() for name, value in quality.compute().items()}
 
 
-def make_model():
-    return NoisyCopies(*images_and_labels(ImageDataModule(subset=600), "train", 600), num_classes=10)
+def load_model(folder):
+    return NoisyCopies(*torch.load(f"{folder}/images.pt", weights_only=True), num_classes=10)
 
 
 def evaluation(model, cache_dir):
@@ -44,22 +44,26 @@ def evaluation(model, cache_dir):
 
 
 def run(rank, folder):
-    torch.set_num_threads(1)
-    model = make_model()  # before a loader gives this process its share only
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    model = load_model(folder)
     found = {
         "uneven": quality_of(slice(0, 20) if rank == 0 else slice(20, None)),
         "one": quality_where_only_rank_0_has_images(rank),
         "evaluation": evaluation(model, f"{folder}/cache-{rank}"),  # two machines need not share a disk
     }
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.start_processes(run, (str(folder),), nprocs=2, start_method="spawn")
+    images = images_and_labels(ImageDataModule(subset=600), "train", 600)  # a group shares them
+    torch.save(images, folder / "images.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    run_in_two(run, folder)
     assert len(list((folder / "cache-0").iterdir())) == 2
     assert not (folder / "cache-1").exists()
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
@@ -77,8 +81,8 @@ def test_a_process_without_images_takes_part(found):
         assert found[rank]["one"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_an_evaluation_is_the_same_on_one_process_and_on_two(found, tmp_path):
-    expected = evaluation(make_model(), str(tmp_path))[0]
+def test_an_evaluation_is_the_same_on_one_process_and_on_two(found, folder):
+    expected = evaluation(load_model(folder), str(folder / "alone"))[0]
     for results in found:
         for result in results["evaluation"]:  # computed, and read from the cache
             assert result["metrics"] == pytest.approx(expected["metrics"], rel=1e-6)

@@ -1,24 +1,19 @@
 """Two processes play the game that one process plays with their joined batches."""
 
 import functools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
-import torch.multiprocessing
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from processes import JOINED, SHAPE, fit, run_in_two
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from lit_generative.gan import GAN, R1, R2, AdaptiveAugment, Augmentation, Hinge, InstanceNoise, Relativistic
 from lit_generative.nn import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 
-SHAPE, JOINED, ROUNDS = (1, 8, 8), 12, 4
+ROUNDS = 4
 Found = dict[str, dict[str, Any]]
 
 
@@ -37,20 +32,6 @@ class BrokenInOneProcess(JoinedGAN):
     def generator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         loss = super().generator_loss(real, fake, y)
         return loss * float("nan") if self.global_rank == 1 else loss
-
-
-class Share(Dataset[dict[str, Tensor]]):
-    """A process's part of each joined batch, in order."""
-
-    def __init__(self, rank: int, world_size: int) -> None:
-        x = torch.randn(ROUNDS, world_size, JOINED // world_size, *SHAPE, generator=torch.Generator().manual_seed(1))
-        self.images = x.clamp(-1, 1)[:, rank].flatten(0, 1)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> dict[str, Tensor]:
-        return {"image": self.images[i]}
 
 
 def perceptrons(cls: type[GAN] = JoinedGAN, **options: Any) -> GAN:
@@ -88,32 +69,22 @@ GAMES: dict[str, Callable[[], GAN]] = {
 
 def play(model: GAN, rank: int, world_size: int) -> dict[str, Any]:
     """Train, under plain ddp if there are several processes, and return the state reached."""
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    ddp: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if world_size > 1 else {}
-    options: dict[str, Any] = {"use_distributed_sampler": False, "enable_checkpointing": False, "max_epochs": 1}
-    trainer = L.Trainer(accelerator="cpu", devices=world_size, **ddp, **options, **quiet)
-    assert isinstance(trainer.strategy, DDPStrategy) == (world_size > 1)
-    trainer.fit(model, DataLoader(Share(rank, world_size), JOINED // world_size))
+    trainer = fit(model, rank, world_size, ROUNDS)
     return {"state": model.state_dict(), "step": trainer.global_step, "images_seen": model.images_seen}
 
 
 def run(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     torch.save({name: play(make(), rank, 2) for name, make in GAMES.items()}, f"{folder}/{rank}.pt")
     try:
         play(perceptrons(BrokenInOneProcess), rank, 2)
     except Exception as error:  # no process may be left waiting
         Path(folder, f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
-    if rank == 0:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.start_processes(run, (str(folder),), nprocs=2, start_method="spawn")
+    run_in_two(run, folder)
     return folder
 
 

@@ -1,0 +1,99 @@
+"""Objectives, priors, likelihoods and structures of VAEs, each trained for the same minutes, in one table.
+
+Usage: python benchmarks/vaes.py [--variants plain ladder] [--minutes 5] [--output runs/vaes]
+
+Each variant is a recipe with some options of ``fit`` more. Trainings go on where they were stopped, and what is done is
+not done again. The bounds are on -log P of the 8-bit test images, whatever the likelihood, in the same units for all;
+for codes, whose posterior is one point, they are one bound. What follows ± is a standard error.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from lit_generative.commands.trainer import start
+from lit_generative.files import write_json
+from lit_generative.report.training import Schedule, TrainingPlan, calibrate, train
+
+LOGISTICS = [  # three channels for each component
+    *("--model.likelihood", "DiscretizedLogisticMixture", "--model.likelihood.components", "5"),
+    *("--model.decoder.output_channels", "15"),
+]
+VARIANTS = {  # recipe, and options of fit
+    "plain": ["vae/fashion"],
+    "beta 0.5": ["vae/fashion", "--model.regulariser", "Beta", "--model.regulariser.beta", "0.5"],
+    "beta 4": ["vae/fashion", "--model.regulariser", "Beta", "--model.regulariser.beta", "4"],
+    "free bits, 0.5 nats": ["vae/fashion", "--model.regulariser", "FreeBits", "--model.regulariser.nats", "0.5"],
+    "IWAE, 8 samples": ["vae/fashion", "--model", "lit_generative.vae.IWAE"],
+    "VampPrior": ["vae/fashion", "--model.prior_model", "VampPrior"],
+    "flow prior": ["vae/fashion", "--model.prior_model", "RealNVP"],
+    "aggregate prior": ["vae/fashion", "--model.aggregate_prior", "AggregatePrior"],
+    "discretised logistics": ["vae/fashion", *LOGISTICS],
+    "VQ-VAE": ["vae/vq"],
+    "ladder": ["vae/ladder"],
+}
+TESTED = ["--likelihood.num_images", "1000", "--likelihood.evaluations", "500"]
+COLUMNS = ["variant", "minutes", "images", "-ELBO, nats", "-log P, nats", "bits/dim", "Fréchet distance", "recall"]
+
+
+def measure(name: str, minutes: float, root: Path) -> Path:
+    """Train a variant and test its last state; return the folder of the test."""
+    recipe, *options = VARIANTS[name]
+    plan = TrainingPlan(root / name.replace(" ", "-").replace(",", ""), minutes, options)
+    tested = plan.folder / "test" / "version_0"
+    if not (tested / "likelihood.json").is_file():
+        checkpoint = train(recipe, 0, schedule_of(recipe, plan), plan).checkpoint
+        start("test", ["--ckpt_path", str(checkpoint), "--trainer.default_root_dir", str(plan.folder), *TESTED])
+    return tested
+
+
+def schedule_of(recipe: str, plan: TrainingPlan) -> Schedule:
+    """Measure how many steps the minutes are, or read what was measured."""
+    file = plan.folder / "schedule.json"
+    if not file.is_file():
+        write_json(file, dataclasses.asdict(calibrate(recipe, plan)))
+    return Schedule(**json.loads(file.read_text()))
+
+
+def row(name: str, tested: Path) -> str:
+    """Return a line of the table."""
+    quality = json.loads((tested / "evaluation.json").read_text())[-1]
+    found = json.loads((tested / "likelihood.json").read_text())[-1]["metrics"]
+    best = "importance_weighted" if "importance_weighted_nats" in found else "bound"
+    cells = [
+        f"{quality['training_minutes']:.1f}",
+        f"{quality['images_seen']:,}",
+        *(with_error(found, f"{bound}_nats", 1) for bound in ("bound", "importance_weighted")),
+        with_error(found, f"{best}_bits_per_dim", 3),
+        f"{quality['metrics']['frechet_distance']:.2f}",
+        f"{quality['metrics']['recall']:.2f}",
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def with_error(metrics: dict[str, float], key: str, digits: int) -> str:
+    """Return a mean with its standard error, or that there is none."""
+    if key not in metrics:
+        return "none"
+    return f"{metrics[key]:.{digits}f} ± {metrics[f'{key}_stderr']:.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS], default=[*VARIANTS])
+    parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each")
+    parser.add_argument("--output", type=Path, default=Path("runs/vaes"))
+    options = parser.parse_args()
+    tested = {name: measure(name, options.minutes, options.output) for name in options.variants}
+    print(f"\n{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, one seed\n")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    for name, folder in tested.items():
+        print(row(name, folder))
+
+
+if __name__ == "__main__":
+    main()
