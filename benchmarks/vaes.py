@@ -12,6 +12,7 @@ import dataclasses
 import json
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,15 +41,21 @@ TESTED = ["--likelihood.num_images", "1000", "--likelihood.evaluations", "500"]
 COLUMNS = ["variant", "minutes", "images", "-ELBO, nats", "-log P, nats", "bits/dim", "Fréchet distance", "recall"]
 
 
-def measure(name: str, minutes: float, root: Path) -> Path:
-    """Train a variant and test its last state; return the folder of the test."""
+def measure(name: str, minutes: float, root: Path) -> dict[str, Any]:
+    """Train a variant and test its last state; return what was found, by name."""
     recipe, *options = VARIANTS[name]
     plan = TrainingPlan(root / name.replace(" ", "-").replace(",", ""), minutes, options)
+    checkpoint = train(recipe, 0, schedule_of(recipe, plan), plan).checkpoint
     tested = plan.folder / "test" / "version_0"
     if not (tested / "likelihood.json").is_file():
-        checkpoint = train(recipe, 0, schedule_of(recipe, plan), plan).checkpoint
         start("test", ["--ckpt_path", str(checkpoint), "--trainer.default_root_dir", str(plan.folder), *TESTED])
-    return tested
+    trained = last_record(checkpoint.parents[1] / "evaluation.json")
+    found = last_record(tested / "evaluation.json")["metrics"] | last_record(tested / "likelihood.json")["metrics"]
+    return found | {"minutes": trained["training_minutes"], "images": trained["images_seen"]}
+
+
+def last_record(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())[-1]
 
 
 def schedule_of(recipe: str, plan: TrainingPlan) -> Schedule:
@@ -59,23 +66,21 @@ def schedule_of(recipe: str, plan: TrainingPlan) -> Schedule:
     return Schedule(**json.loads(file.read_text()))
 
 
-def row(name: str, tested: Path) -> str:
+def row(name: str, found: dict[str, Any]) -> str:
     """Return a line of the table."""
-    quality = json.loads((tested / "evaluation.json").read_text())[-1]
-    found = json.loads((tested / "likelihood.json").read_text())[-1]["metrics"]
     best = "importance_weighted" if "importance_weighted_nats" in found else "bound"
     cells = [
-        f"{quality['training_minutes']:.1f}",
-        f"{quality['images_seen']:,}",
+        f"{found['minutes']:.1f}",
+        f"{found['images']:,}",
         *(with_error(found, f"{bound}_nats", 1) for bound in ("bound", "importance_weighted")),
         with_error(found, f"{best}_bits_per_dim", 3),
-        f"{quality['metrics']['frechet_distance']:.2f}",
-        f"{quality['metrics']['recall']:.2f}",
+        f"{found['frechet_distance']:.2f}",
+        f"{found['recall']:.2f}",
     ]
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def with_error(metrics: dict[str, float], key: str, digits: int) -> str:
+def with_error(metrics: dict[str, Any], key: str, digits: int) -> str:
     """Return a mean with its standard error, or that there is none."""
     if key not in metrics:
         return "none"
@@ -88,11 +93,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each")
     parser.add_argument("--output", type=Path, default=Path("runs/vaes"))
     options = parser.parse_args()
-    tested = {name: measure(name, options.minutes, options.output) for name in options.variants}
+    found = {name: measure(name, options.minutes, options.output) for name in options.variants}
     print(f"\n{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, one seed\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    for name, folder in tested.items():
-        print(row(name, folder))
+    for name, values in found.items():
+        print(row(name, values))
 
 
 if __name__ == "__main__":
