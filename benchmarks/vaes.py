@@ -24,16 +24,17 @@ LOGISTICS = [  # three channels for each component
     *("--model.likelihood", "DiscretizedLogisticMixture", "--model.likelihood.components", "5"),
     *("--model.decoder.output_channels", "15"),
 ]
+PLAIN = ["vae/fashion", "--model.aggregate_prior", "null"]
 VARIANTS = {  # recipe, and options of fit
-    "plain": ["vae/fashion"],
-    "beta 0.5": ["vae/fashion", "--model.regulariser", "Beta", "--model.regulariser.beta", "0.5"],
-    "beta 4": ["vae/fashion", "--model.regulariser", "Beta", "--model.regulariser.beta", "4"],
-    "free bits, 0.5 nats": ["vae/fashion", "--model.regulariser", "FreeBits", "--model.regulariser.nats", "0.5"],
-    "IWAE, 8 samples": ["vae/fashion", "--model", "lit_generative.vae.IWAE"],
-    "VampPrior": ["vae/fashion", "--model.prior_model", "VampPrior"],
-    "flow prior": ["vae/fashion", "--model.prior_model", "RealNVP"],
-    "aggregate prior": ["vae/fashion", "--model.aggregate_prior", "AggregatePrior"],
-    "discretised logistics": ["vae/fashion", *LOGISTICS],
+    "plain": PLAIN,
+    "beta 0.5": [*PLAIN, "--model.regulariser", "Beta", "--model.regulariser.beta", "0.5"],
+    "beta 4": [*PLAIN, "--model.regulariser", "Beta", "--model.regulariser.beta", "4"],
+    "free bits, 0.5 nats": [*PLAIN, "--model.regulariser", "FreeBits", "--model.regulariser.nats", "0.5"],
+    "IWAE, 8 samples": [*PLAIN, "--model", "lit_generative.vae.IWAE"],
+    "VampPrior": [*PLAIN, "--model.prior_model", "VampPrior"],
+    "flow prior": [*PLAIN, "--model.prior_model", "RealNVP"],
+    "aggregate prior": ["vae/fashion"],
+    "discretised logistics": [*PLAIN, *LOGISTICS],
     "VQ-VAE": ["vae/vq"],
     "ladder": ["vae/ladder"],
 }

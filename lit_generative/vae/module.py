@@ -249,7 +249,7 @@ class VAE(LatentModel):
         Several processes pool theirs; they may have different numbers of images.
 
         Raises:
-            ValueError: If there is no ``aggregate_prior``, or a class has fewer images than components.
+            ValueError: If there is no ``aggregate_prior``, or a class has fewer than two images.
         """
         if self.aggregate_prior is None or self.mixture is None:
             raise ValueError("aggregate_prior=None: give the model an AggregatePrior, which says what is to be fitted")

@@ -191,7 +191,14 @@ def test_a_mixture_needs_a_data_module(make_trainer: Callable[..., Any], data: I
         make_trainer(max_epochs=1).fit(build(), data.loader("train", limit=10), data.loader("val", limit=10))
 
 
-def test_each_class_needs_enough_images() -> None:
+def test_fewer_latents_than_components_still_make_a_density() -> None:
+    z = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    fitted = AggregatePrior(components=10).fit(z)
+    assert fitted.log_weights.exp().sum().item() == pytest.approx(1)
+    assert component_log_probs(z.double(), fitted).logsumexp(0).isfinite().all()
+
+
+def test_each_class_needs_two_images() -> None:
     batch = {"image": torch.zeros(5, 1, 28, 28), "label": torch.zeros(5, dtype=torch.long)}
     with pytest.raises(ValueError, match="components=3, but there are 0 latents to fit them to"):
         build(10).fit_mixture([batch])
