@@ -155,7 +155,7 @@ def fit_components(
         ValueError: If there are fewer than two latents. With fewer than components, some have none or share theirs.
     """
     if len(z) < 2:
-        raise ValueError(f"components={components}, but there are {len(z)} latents to fit them to; at least 2 are needed")
+        raise ValueError(f"components={components}, but there are {len(z)} latents to fit them to; give at least 2")
     spread = z.var(0).clamp(min=1e-12) / components ** (2 / z.shape[1])  # the diagonal of V
     nearest = torch.cdist(z, spread_centres(z, components, generator)).argmin(1)
     responsibilities = nn.functional.one_hot(nearest, components).T.to(z)  # (K, N)
