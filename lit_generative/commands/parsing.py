@@ -81,9 +81,9 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
         known = [option for option in parser._option_string_actions if option.startswith("--")]
         return f"unknown option {found[1]}{_nearest(found[1].split()[0], known)}"
     if found := re.search(r"the following arguments are required: (.*)", message):
-        positional = {action.dest: action.metavar for action in parser._actions if not action.option_strings}
+        positional = {a.dest: str(a.metavar) for a in parser._actions if a.metavar and not a.option_strings}
         names = found[1].split(", ")
-        missing = [f"--{path}.{name}" if path else positional.get(name) or f"--{name}" for name in names]
+        missing = [f"--{path}.{name}" if path else positional.get(name, f"--{name}") for name in names]
         hint = "; recipes have them all: lit-generative recipes" if "--model" in missing[0] else ""
         return f"missing {', '.join(missing)}{hint}"
     if path and (kinds := _expected(message)):
