@@ -74,6 +74,20 @@ def test_a_large_experiment_runs_two_batches(
     assert "DDPM after 4 images" in capsys.readouterr().out
 
 
+def test_a_dry_run_draws_nothing_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the recipe's 50,000 samples of 1,000 evaluations each, and its pictures, it would not end."""
+    monkeypatch.chdir(tmp_path)
+    short = ["--trainer.fast_dev_run", "2", "--data.batch_size", "2", "--data.subset", "10", "--trainer.accelerator", "cpu"]
+    options = ["--model.network.init_args.widths=[32,32]", "--trainer.callbacks+=Denoising"]
+    assert main(["fit", "--config", "diffusion/cifar10", *LOCAL, *short, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "DDPM after 4 images" in printed
+    assert "quality of samples was not measured: this is a dry run" in printed
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_recipe_is_meant_by_its_name_or_its_file(tmp_path: Path) -> None:
     shipped = configs_folder() / "vae" / "mlp.yaml"
     assert resolve("vae/mlp") == resolve("vae/mlp.yaml") == resolve(str(shipped)) == shipped

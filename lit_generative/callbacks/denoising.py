@@ -26,7 +26,7 @@ class Denoising(L.Callback):
 
     Both are PNG files named by the images seen, in the run's folders ``denoising`` and ``loss_by_noise``, and go to
     every logger that takes images. They are drawn with the weights that validation uses, and with the same noise each
-    time, so that progress can be watched.
+    time, so that progress can be watched. A dry run (``fast_dev_run``) draws nothing.
 
     - The way: an image a row, of one class each as in :class:`SampleGrid`, and a moment a column, from pure noise to
       the sample. An earlier column whose root mean square r exceeds 1, as that of images does not, is divided by r, so
@@ -112,6 +112,8 @@ class Denoising(L.Callback):
 
     def draw(self, trainer: L.Trainer, model: GenerativeModule) -> None:
         """Write both pictures and log them; every process draws, so that none waits, and the first one writes."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self._drawn_at = model.images_seen
         y = torch.arange(self.num_images) % model.num_classes if model.num_classes else None
         generator = torch.Generator().manual_seed(self.seed)

@@ -73,11 +73,13 @@ class Evaluate(L.Callback):
         """Load the extractor now: a missing one is to be known before hours of training.
 
         An extractor that was asked for and is missing is an error. With ``auto`` the run goes on and says that the
-        samples' quality is not measured.
+        samples' quality is not measured. Nor is it in a dry run (``fast_dev_run``), where nothing is loaded.
         """
         if stage not in ("fit", "test"):
             return
-        self._unavailable = ""
+        self._unavailable = "this is a dry run (fast_dev_run)" if trainer.fast_dev_run else ""  # type: ignore[attr-defined]
+        if self._unavailable:
+            return
         try:
             self.evaluator.check(_data(trainer))
         except FileNotFoundError as error:

@@ -22,7 +22,8 @@ class SampleGrid(L.Callback):
     """Draws the same noise through the model after every validation and at the end, so that progress can be watched.
 
     The grid is a PNG file in the run's ``grids`` folder, named by the images seen, and goes to every logger that takes
-    images. A conditional model shows one class a column. Points of the plane become a scatter picture instead.
+    images. A conditional model shows one class a column. Points of the plane become a scatter picture instead. A dry
+    run (``fast_dev_run``) draws nothing.
 
     Args:
         num_samples: Images in the grid; points need more, 2,000 for instance.
@@ -51,6 +52,8 @@ class SampleGrid(L.Callback):
 
     def draw(self, trainer: L.Trainer, model: GenerativeModule) -> None:
         """Write the grid and log it; every process draws, so that none waits, and the first one writes."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self._drawn_at = model.images_seen
         path = run_folder(trainer) / "grids" / f"images_{model.images_seen:010d}.png"
         columns = model.num_classes or round(self.num_samples**0.5)

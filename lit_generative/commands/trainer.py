@@ -236,7 +236,7 @@ class TrainerCLI(LightningCLI):
                 self._say_where_everything_is()
 
     def _say_where_everything_is(self) -> None:
-        if not self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # not by run_folder: it waits for the other processes, which may have failed
         folder = Path(self.trainer.loggers[0].log_dir or self.trainer.default_root_dir)
