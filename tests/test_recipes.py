@@ -79,9 +79,9 @@ def test_a_dry_run_draws_nothing_and_leaves_nothing(
 ) -> None:
     """With the recipe's 50,000 samples of 1,000 evaluations each, and its pictures, it would not end."""
     monkeypatch.chdir(tmp_path)
-    short = ["--trainer.fast_dev_run", "2", "--data.batch_size", "2", "--data.subset", "10", "--trainer.accelerator", "cpu"]
-    options = ["--model.network.init_args.widths=[32,32]", "--trainer.callbacks+=Denoising"]
-    assert main(["fit", "--config", "diffusion/cifar10", *LOCAL, *short, *options]) == 0
+    short = ["--trainer.fast_dev_run", "2", "--data.batch_size", "2", "--data.subset", "10"]
+    model = ["--trainer.accelerator", "cpu", "--model.network.init_args.widths=[32,32]", "--trainer.callbacks+=Denoising"]
+    assert main(["fit", "--config", "diffusion/cifar10", *LOCAL, *short, *model]) == 0
     printed = capsys.readouterr().out
     assert "DDPM after 4 images" in printed
     assert "quality of samples was not measured: this is a dry run" in printed
