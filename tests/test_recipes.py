@@ -16,6 +16,7 @@ SHIPPED = {recipe.name: recipe for recipe in recipes()}
 EXPERIMENTS = [name for name in SHIPPED if not name.startswith("extras/")]
 # where the images would have to be downloaded, others of the same shape
 LOCAL = ["--data.dataset", "fashion-mnist", "--data.image_size", "32", "--data.channels", "3"]
+CPU = ["--trainer.accelerator", "cpu"]
 DOWNLOADED = [name for name in EXPERIMENTS if "dataset: uoft-cs/cifar10" in SHIPPED[name].path.read_text()]
 
 
@@ -70,7 +71,7 @@ def test_a_large_experiment_runs_two_batches(
     short = ["--data.batch_size", "2", "--data.subset", "10", "--trainer.max_steps", "2", "--grid.num_samples", "2"]
     short += ["--model.sampler.init_args.steps", "2", "--evaluation.num_samples", "6", "--evaluation.num_real", "10"]
     network = [f"--model.network.init_args.{option}" for option in smaller]
-    assert main(["fit", "--config", name, "--trainer.accelerator", "cpu", *LOCAL, *short, *network]) == 0
+    assert main(["fit", "--config", name, *CPU, *LOCAL, *short, *network]) == 0
     assert "DDPM after 4 images" in capsys.readouterr().out
 
 
@@ -79,8 +80,8 @@ def test_a_dry_run_draws_nothing_and_leaves_nothing(
 ) -> None:
     """With the recipe's 50,000 samples of 1,000 evaluations each, and its pictures, it would not end."""
     monkeypatch.chdir(tmp_path)
-    short = ["--trainer.fast_dev_run", "2", "--data.batch_size", "2", "--data.subset", "10"]
-    model = ["--trainer.accelerator", "cpu", "--model.network.init_args.widths=[32,32]", "--trainer.callbacks+=Denoising"]
+    short = ["--trainer.fast_dev_run", "2", "--data.batch_size", "2", "--data.subset", "10", *CPU]
+    model = ["--model.network.init_args.widths=[32,32]", "--trainer.callbacks+=Denoising"]
     assert main(["fit", "--config", "diffusion/cifar10", *LOCAL, *short, *model]) == 0
     printed = capsys.readouterr().out
     assert "DDPM after 4 images" in printed
