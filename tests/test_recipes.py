@@ -45,7 +45,7 @@ def test_a_recipe_is_short_and_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_is_built(name: str, built: list[Any]) -> None:
     images = LOCAL if name in DOWNLOADED else []
-    assert main(["fit", "--config", name, "--trainer.accelerator", "cpu", *images]) == 0
+    assert main(["fit", "--config", name, *CPU, *images]) == 0
     (cli,) = built
     if isinstance(cli.model, DDPM):
         cli.model.sampler.steps = 2
