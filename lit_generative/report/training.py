@@ -9,7 +9,9 @@ import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -26,6 +28,7 @@ VALIDATIONS = 12  # in a training
 EVALUATIONS = 4  # of them, evaluated ones: at a quarter, half, three quarters and the end
 WARM_UP = 0.2  # of a calibrating run, in which memory is found and kernels are chosen
 MOST_CALIBRATION = 10.0  # seconds
+SLICES = 10  # of what is behind the warm-up: their median pace counts, so that a short disturbance does not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Pace(L.Callback):
         self.steps_per_second = 0.0
         self.images_per_step = 0.0
         self._start = 0.0
-        self._mark: tuple[int, int, float] | None = None  # steps, images and time at the end of the warm-up
+        self._marks: list[tuple[int, int, float]] = []  # steps, images and seconds after each step behind the warm-up
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start."""
@@ -97,14 +100,20 @@ class Pace(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure, and stop the trainer when the time is over."""
-        steps, images, now = trainer.global_step, int(pl_module.images_seen), monotonic()  # type: ignore[arg-type]
-        if self._mark is None:
-            if steps and now - self._start >= WARM_UP * self.seconds:
-                self._mark = steps, images, now
-        elif now - self._start >= self.seconds and steps > self._mark[0]:
-            self.steps_per_second = (steps - self._mark[0]) / (now - self._mark[2])
-            self.images_per_step = (images - self._mark[1]) / (steps - self._mark[0])
+        steps, images = trainer.global_step, int(pl_module.images_seen)  # type: ignore[arg-type]
+        seconds = monotonic() - self._start
+        if seconds < WARM_UP * self.seconds or steps == (self._marks[-1][0] if self._marks else 0):
+            return
+        self._marks.append((steps, images, seconds))
+        if seconds >= self.seconds and len(self._marks) > 1:
+            self._measure()
             trainer.should_stop = True
+
+    def _measure(self) -> None:
+        bounds = self._marks[:: max(1, len(self._marks) // SLICES)]
+        self.steps_per_second = median((b[0] - a[0]) / (b[2] - a[2]) for a, b in pairwise(bounds))
+        (first_steps, first_images, _), (steps, images, _) = self._marks[0], self._marks[-1]
+        self.images_per_step = (images - first_images) / (steps - first_steps)
 
 
 def calibrate(recipe: str, plan: TrainingPlan) -> Schedule:

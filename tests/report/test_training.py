@@ -139,14 +139,16 @@ def test_a_training_that_diverges_is_kept_as_far_as_it_went(
         train(recipes["gan"], 1, SCHEDULE, plan)
 
 
-def test_calibration_measures_the_pace_behind_the_warm_up(
-    recipes: dict[str, str], plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("disturbance", [0.0, 0.35], ids=["quiet", "disturbed"])
+def test_calibration_measures_the_usual_pace_behind_the_warm_up(
+    recipes: dict[str, str], plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch, disturbance: float
 ) -> None:
     class Time(L.Callback):
         now = 0.0
 
-        def on_train_batch_start(self, *_: Any) -> None:
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
             self.now += 0.1 if self.now < 0.15 else 0.05  # two slow steps, then 20 a second
+            self.now += disturbance if trainer.global_step == 6 else 0.0
 
     time = Time()
     monkeypatch.setattr(training, "monotonic", lambda: time.now)
