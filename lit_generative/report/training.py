@@ -28,7 +28,7 @@ VALIDATIONS = 12  # in a training
 EVALUATIONS = 4  # of them, evaluated ones: at a quarter, half, three quarters and the end
 WARM_UP = 0.2  # of a calibrating run, in which memory is found and kernels are chosen
 MOST_CALIBRATION = 10.0  # seconds
-SLICES = 10  # of what is behind the warm-up: their median pace counts, so that a short disturbance does not
+SLICES = 5  # of what is behind the warm-up: their median pace counts, so that a short disturbance does not
 
 
 @dataclasses.dataclass(frozen=True)
