@@ -90,6 +90,7 @@ class Pace(L.Callback):
         self.steps_per_second = 0.0
         self.images_per_step = 0.0
         self._start = 0.0
+        self._steps = 0
         self._marks: list[tuple[int, int, float]] = []  # steps, images and seconds after each step behind the warm-up
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -102,7 +103,8 @@ class Pace(L.Callback):
         """Measure, and stop the trainer when the time is over."""
         steps, images = trainer.global_step, int(pl_module.images_seen)  # type: ignore[arg-type]
         seconds = monotonic() - self._start
-        if seconds < WARM_UP * self.seconds or steps == (self._marks[-1][0] if self._marks else 0):
+        is_step, self._steps = steps > self._steps, steps  # not each batch is one, where gradients are accumulated
+        if not is_step or seconds < WARM_UP * self.seconds:
             return
         self._marks.append((steps, images, seconds))
         if seconds >= self.seconds and len(self._marks) > 1:
