@@ -189,7 +189,7 @@ class GANHealth(L.Callback):
     def _conclude(self, trainer: L.Trainer, model: GenerativeModule) -> None:
         verdict = self._judge(trainer, model, announce=False)
         self._log_verdict(trainer, model, verdict)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             record = {"images_seen": model.images_seen, "step": trainer.global_step}
             append_record(self._folder / "evaluation.json", record | {"health": self._record(model, verdict)})
             print(f"Health: {verdict}")

@@ -59,8 +59,8 @@ class Likelihood(L.Callback):
             raise ValueError("Likelihood needs a data module: trainer.test(model, datamodule=ImageDataModule(...))")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
-        """Estimate and report."""
-        if not self._applies(pl_module):
+        """Estimate and report, but for a dry run (``fast_dev_run``)."""
+        if not self._applies(pl_module) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # Lightning tests in inference mode, in which nothing can be differentiated: some estimates need divergences
         with torch.inference_mode(False):

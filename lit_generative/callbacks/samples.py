@@ -68,7 +68,7 @@ class SampleGrid(L.Callback):
 class SampleWriter(L.Callback):
     """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder, by process, batch and place.
 
-    Points of the plane go into a CSV file a batch.
+    Points of the plane go into a CSV file a batch. A dry run (``fast_dev_run``) writes nothing.
     """
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -85,6 +85,8 @@ class SampleWriter(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write one batch of samples (B, C, H, W)."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         name = f"{trainer.global_rank}_{batch_idx:04d}"
         if are_points(outputs):
             save_csv(outputs, self.folder / f"{name}.csv")
