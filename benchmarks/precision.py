@@ -17,7 +17,7 @@ import lightning as L
 import torch
 
 from lit_generative import DDPM, ImageDataModule
-from lit_generative.diffusion import Cosine, MinSNR, Stratified, Velocity
+from lit_generative.diffusion import CosineSchedule, MinSNRWeight, StratifiedTimes, VelocityPrediction
 from lit_generative.nn import UNet
 from lit_generative.optim import Muon
 
@@ -40,7 +40,12 @@ def train(precision: str, steps: int) -> tuple[list[float], float]:
     L.seed_everything(0, verbose=False)
     data = ImageDataModule(batch_size=64)
     network = UNet(data.image_shape, widths=(32, 64), blocks=1, attention=(), head_dim=32, groups=16, patch=2)
-    ways = {"schedule": Cosine(), "prediction": Velocity(), "weight": MinSNR(), "times": Stratified()}
+    ways = {
+        "schedule": CosineSchedule(),
+        "prediction": VelocityPrediction(),
+        "weight": MinSNRWeight(),
+        "times": StratifiedTimes(),
+    }
     model = DDPM(network, data.image_shape, optimizer=partial(Muon, lr=4e-3), **ways)
     curve = LossCurve()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import lit_generative.diffusion
 import lit_generative.nn  # noqa: F401  for the classes that a checkpoint names
 from lit_generative import GenerativeModule, ImageDataModule
-from lit_generative.diffusion import DDIM, DDPM, Ancestral, DPMSolverPP2M, Heun, Sampler, UniformTime
+from lit_generative.diffusion import DDIM, DDPM, AncestralSampler, DPMSolverPP2M, HeunSampler, Sampler, UniformSpacing
 from lit_generative.evaluation import Evaluator
 
 
@@ -30,10 +30,10 @@ def samplers(evaluations: int) -> dict[str, Sampler]:
     """Return samplers of so many evaluations, Heun's method of one less if that is even."""
     return {
         "DDIM": DDIM(evaluations),
-        "DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformTime()),
-        "Heun": Heun((evaluations + 1) // 2),
-        "ancestral": Ancestral(evaluations),
-        "SDE-DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformTime(), eta=1.0),
+        "DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformSpacing()),
+        "HeunSampler": HeunSampler((evaluations + 1) // 2),
+        "ancestral": AncestralSampler(evaluations),
+        "SDE-DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformSpacing(), eta=1.0),
     }
 
 

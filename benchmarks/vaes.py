@@ -16,23 +16,23 @@ from typing import Any
 
 import torch
 
-from lit_generative.commands.trainer import start
+from lit_generative.comparison.training import Schedule, TrainingPlan, calibrate, train
 from lit_generative.files import write_json
-from lit_generative.report.training import Schedule, TrainingPlan, calibrate, train
+from lit_generative.training.cli import start
 
 LOGISTICS = [  # three channels for each component
-    *("--model.likelihood", "DiscretizedLogisticMixture", "--model.likelihood.components", "5"),
+    *("--model.likelihood", "DiscretizedLogisticMixtureLikelihood", "--model.likelihood.components", "5"),
     *("--model.decoder.output_channels", "15"),
 ]
 PLAIN = ["vae/fashion", "--model.aggregate_prior", "null"]
 VARIANTS = {  # recipe, and options of fit
     "plain": PLAIN,
-    "beta 0.5": [*PLAIN, "--model.regulariser", "Beta", "--model.regulariser.beta", "0.5"],
-    "beta 4": [*PLAIN, "--model.regulariser", "Beta", "--model.regulariser.beta", "4"],
-    "free bits, 0.5 nats": [*PLAIN, "--model.regulariser", "FreeBits", "--model.regulariser.nats", "0.5"],
+    "beta 0.5": [*PLAIN, "--model.regulariser", "BetaRegulariser", "--model.regulariser.beta", "0.5"],
+    "beta 4": [*PLAIN, "--model.regulariser", "BetaRegulariser", "--model.regulariser.beta", "4"],
+    "free bits, 0.5 nats": [*PLAIN, "--model.regulariser", "FreeBitsRegulariser", "--model.regulariser.nats", "0.5"],
     "IWAE, 8 samples": [*PLAIN, "--model", "lit_generative.vae.IWAE"],
     "VampPrior": [*PLAIN, "--model.prior_model", "VampPrior"],
-    "flow prior": [*PLAIN, "--model.prior_model", "RealNVP"],
+    "flow prior": [*PLAIN, "--model.prior_model", "RealNVPPrior"],
     "aggregate prior": ["vae/fashion"],
     "discretised logistics": [*PLAIN, *LOGISTICS],
     "VQ-VAE": ["vae/vq"],

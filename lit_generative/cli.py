@@ -61,7 +61,7 @@ def _import_modules(arguments: list[str]) -> list[str]:
 def _runner(command: str, given: list[str]) -> Callable[[list[str]], int]:
     """Import only what the command needs: torch and Lightning take seconds."""
     if command in ("fit", "validate", "test", "predict"):
-        from lit_generative.commands.trainer import run_trainer
+        from lit_generative.training.cli import run_trainer
 
         return lambda arguments: run_trainer(command, arguments)
     if command == "compare":

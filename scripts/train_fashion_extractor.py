@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 
 from lit_generative import ImageDataModule
-from lit_generative.evaluation.train import train_extractor
+from lit_generative.training.extractor import train_extractor
 
 TARGET = Path(__file__).parents[1] / "lit_generative" / "evaluation" / "weights" / "fashion.safetensors"
 

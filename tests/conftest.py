@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lit_generative import VAE, ImageDataModule
-from lit_generative.gan import GAN, Relativistic
+from lit_generative.gan import GAN, RelativisticLoss
 from lit_generative.nn import DCGANDiscriminator, DCGANGenerator, MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
-from lit_generative.vae import Gaussian
+from lit_generative.vae import GaussianLikelihood
 
 # several tests run at a time, each on a core of its own, and so do the processes that they start
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
@@ -45,7 +45,7 @@ def make_vae() -> Callable[..., VAE]:
         return cls(
             encoder=MLPEncoder((1, 28, 28), 8, hidden=(64,), num_classes=num_classes),
             decoder=MLPDecoder((1, 28, 28), 8, hidden=(64,), num_classes=num_classes),
-            likelihood=Gaussian(),
+            likelihood=GaussianLikelihood(),
             latent_dim=8,
             num_classes=num_classes,
             optimizer=functools.partial(torch.optim.Adam, lr=1e-3),
@@ -66,7 +66,12 @@ def make_gan() -> Callable[..., GAN]:
         if convolutions:  # with batch normalisation here and spectral normalisation there
             generator = DCGANGenerator(shape, 8, widths=(4, 8), **classes)
             discriminator = DCGANDiscriminator(shape, widths=(4, 8), batch_norm=False, spectral_norm=True, **classes)
-        arguments = {"generator": generator, "discriminator": discriminator, "loss": Relativistic(), "latent_dim": 8}
+        arguments = {
+            "generator": generator,
+            "discriminator": discriminator,
+            "loss": RelativisticLoss(),
+            "latent_dim": 8,
+        }
         return cls(**(arguments | classes | options))
 
     return make

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lit_generative import VAE, GenerativeModule, ImageDataModule
 from lit_generative.nn import MLPDecoder, MLPEncoder
-from lit_generative.vae import Gaussian
+from lit_generative.vae import GaussianLikelihood
 
 USER_MODULE = '''
 import torch
@@ -132,7 +132,7 @@ def test_a_file_holds_plain_data_and_the_models_weights_only(make_vae: Callable[
 def test_a_users_model_comes_back_in_a_new_process(users_models: ModuleType, save: Save, tmp_path: Path) -> None:
     torch.manual_seed(0)
     networks = MLPEncoder((1, 28, 28), 4, hidden=(16,)), users_models.PlainDecoder(4, width=24)
-    model = users_models.BetaVAE(*networks, Gaussian(), 4, beta=7.0)
+    model = users_models.BetaVAE(*networks, GaussianLikelihood(), 4, beta=7.0)
     save(model)
     done = subprocess.run(
         [sys.executable, "-c", NEW_PROCESS],
@@ -151,7 +151,7 @@ def test_a_network_put_together_by_hand_must_be_passed_in(save: Save) -> None:
     def handmade() -> Handmade:
         return Handmade(nn.Sequential(nn.Linear(4, 784), nn.Unflatten(1, (1, 28, 28))))
 
-    model = VAE(MLPEncoder((1, 28, 28), 4), handmade(), Gaussian(), 4)
+    model = VAE(MLPEncoder((1, 28, 28), 4), handmade(), GaussianLikelihood(), 4)
     path = save(model)
     with pytest.raises(ValueError, match=r"'decoder' was a .*Handmade.*pass decoder=… when loading"):
         GenerativeModule.load_from_checkpoint(path)

@@ -147,7 +147,7 @@ def test_each_step_draws_its_own_noise(make_vae: MakeVAE, make_trainer: MakeTrai
     assert len(set(noise)) == 5
 
 
-class Noise(GenerativeModule):
+class NoisePrediction(GenerativeModule):
     """Draws nothing but noise, and tells how it was run."""
 
     def __init__(self) -> None:
@@ -164,7 +164,7 @@ class Noise(GenerativeModule):
 
 
 def test_sampling_is_evaluation_and_leaves_no_trace() -> None:
-    model = Noise()
+    model = NoisePrediction()
     model.frozen.eval()
     drawn = model.sample(3, generator=torch.Generator().manual_seed(0))
     assert not model.was_training
@@ -176,7 +176,7 @@ def test_sampling_is_evaluation_and_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_sampling_has_the_precision_of_the_training(precision: str, dtype: torch.dtype) -> None:
-    model = Noise()
+    model = NoisePrediction()
     model.precision = precision
     assert model.sample(1).dtype == torch.float32
     assert model.product is not None

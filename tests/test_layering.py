@@ -1,6 +1,7 @@
-"""Imports go down only, so that a file can be read without those above it."""
+"""The rooms are in a total order and imports go down it, so that a file can be read without those above it."""
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,45 +12,42 @@ import lit_generative
 
 PACKAGE = Path(lit_generative.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.parts)
-FAMILIES = {"vae", "gan", "diffusion"}
 
-# description | nn and maths | core | data, evaluation, callbacks | a family's module | report and command line
-LAYERS = {
-    "description": 0,
-    "files": 0,
-    "interpolation": 0,
-    "nn": 0,
-    "optim": 0,
-    "pictures": 0,
-    "recipes": 0,
-    "checkpoints": 1,
-    "core": 1,
-    "manual": 1,
-    "sampling": 1,
-    "loggers": 2,
-    "data": 2,
-    "evaluation": 2,
-    "callbacks": 2,
-    "report": 4,
-    "commands": 4,
-    "cli": 4,
-    "__init__": 4,
-    "__main__": 4,
+# from the ground up; a room imports itself and those before it (CONTRIBUTING.md shows it as the map)
+ROOMS = (
+    *("checks", "description", "files", "numerics", "eight_bit", "interpolation", "pictures", "recipes"),
+    *("optim", "nn"),
+    *("vae maths", "gan maths", "diffusion maths"),
+    "contracts",
+    *("checkpoints", "core", "sampling", "manual_optimization"),
+    "data",
+    "evaluation",
+    *("loggers", "callbacks"),
+    *("vae", "gan", "diffusion"),
+    "training",
+    "report",
+    *("comparison", "latent_space"),
+    *("commands", "cli", "__init__"),
+)
+FAMILIES = ("vae", "gan", "diffusion")
+# the files of a family that know Lightning: its models, and its own callbacks
+MODELS = {
+    "vae": ("__init__", "module", "iwae", "vq", "ladder"),
+    "gan": ("__init__", "module", "health"),
+    "diffusion": ("__init__", "module", "denoising_pictures"),
 }
-# the files of a family that are not maths
-GLUE = ("module", "generation", "iwae", "latent", "vq", "ladder", "__init__")
 
 
 def module_name(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
 
 
-def layer(module: str) -> int:
+def room(module: str) -> str:
+    """Return the room of a file, given as for instance ``vae.likelihoods.base`` or, for a folder, ``vae``."""
     top, _, rest = module.partition(".")
-    if top in FAMILIES:
-        return 3 if rest in ("", *GLUE) else 0
-    assert top in LAYERS, f"{module}: say in LAYERS, and in the design, which layer it is in"
-    return LAYERS[top]
+    name = f"{top} maths" if top in FAMILIES and rest.partition(".")[0] not in ("", *MODELS[top]) else top
+    assert name in ROOMS, f"{module}: say in ROOMS, and in the design, where its room is"
+    return name
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -76,57 +74,73 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
+def upward_imports(path: Path) -> set[str]:
+    own = ROOMS.index(room(module_name(path)))
+    return {name for name in own_imports(path) if ROOMS.index(room(name)) > own}
+
+
+def files_imported(path: Path) -> set[str]:
+    """Return the files that a file imports; a folder stands for its ``__init__``."""
+    return {f"{name}.__init__" if (PACKAGE / name.replace(".", "/")).is_dir() else name for name in own_imports(path)}
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_go_down_only(path: Path) -> None:
-    module = module_name(path)
-    above = {name for name in own_imports(path) if layer(name) > layer(module)}
-    assert not above, f"{module} imports {above}, which are above it"
+    above = upward_imports(path)
+    assert not above, f"{module_name(path)} imports {above}, whose rooms are above its own"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {
+        module_name(path): files_imported(path) - {"__init__"} for path in FILES if module_name(path) != "__init__"
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # a CycleError names the files
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "nn"], ids=module_name)
 def test_networks_need_torch_alone(path: Path) -> None:
     others = {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert others <= {"torch", "lit_generative"}
-    assert all(name == "description" or name.startswith("nn") for name in own_imports(path))
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if p.parent.name in FAMILIES and p.stem not in GLUE], ids=module_name
-)
+@pytest.mark.parametrize("path", [p for p in FILES if room(module_name(p)).endswith(" maths")], ids=module_name)
 def test_maths_needs_torch_alone(path: Path) -> None:
     others = {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
-    assert others <= {"torch", "lit_generative"}
-    allowed = ("description", path.parent.name)
-    assert all(name.partition(".")[0] in allowed for name in own_imports(path))
-
-
-@pytest.mark.parametrize("family", sorted(FAMILIES & {path.parent.name for path in PACKAGE.glob("*/module.py")}))
-def test_a_family_knows_its_maths_and_the_core(family: str) -> None:
-    allowed = {"core", "sampling", "manual", "description", "interpolation", family}
-    for path in (path for path in (PACKAGE / family).glob("*.py") if path.stem in GLUE):
-        assert {name.partition(".")[0] for name in own_imports(path)} <= allowed
-
-
-@pytest.mark.parametrize("part", ["data", "evaluation", "callbacks"])
-def test_what_serves_all_families_knows_none(part: str) -> None:
-    for path in (PACKAGE / part).rglob("*.py"):
-        known = {name.partition(".")[0] for name in own_imports(path)}
-        assert not known & (FAMILIES | {"commands", "cli", "report"}), path
+    assert others <= {"torch", "zuko", "lit_generative"}
 
 
 def test_the_core_needs_lightning_and_torch_alone() -> None:
-    for name in ("core", "sampling", "manual", "checkpoints", "description"):
+    for name in ("contracts", "core", "sampling", "manual_optimization", "checkpoints", "description"):
         others = {module.partition(".")[0] for module in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
         assert others <= {"torch", "lightning", "lit_generative"}
     assert "lightning" not in {name.partition(".")[0] for name in imports(PACKAGE / "description.py")}
 
 
-def test_an_upward_import_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_knows_no_model_no_data_and_no_torch() -> None:
+    for path in (PACKAGE / "report").rglob("*.py"):
+        assert {name.partition(".")[0] for name in own_imports(path)} <= {"report", "files"}
+        assert not {"torch", "lightning"} & {name.partition(".")[0] for name in imports(path)}
+
+
+def test_the_map_for_contributors_shows_the_order() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    places = [text.find(f"`{name.removesuffix(' maths')}") for name in ROOMS if not name.endswith(" maths")]
+    assert -1 not in places
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from lit_generative.core import X", "from ..core import X", "from .. import core", "import lit_generative.core"],
+)
+def test_an_upward_import_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     (tmp_path / "lit_generative" / "nn").mkdir(parents=True)
     bad = tmp_path / "lit_generative" / "nn" / "bad.py"
     monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path / "lit_generative")
     (tmp_path / "lit_generative" / "core.py").touch()
-    absolute, relative = "from lit_generative.core import X", "from ..core import X"
-    for line in (absolute, relative, "from .. import core", "import lit_generative.core"):
-        bad.write_text(line)
-        assert own_imports(bad) == {"core"}, line
+    bad.write_text(line)
+    assert upward_imports(bad) == {"core"}
+
+
+def test_a_circle_would_be_found() -> None:
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"c"}, "c": {"a"}}).prepare()

@@ -8,9 +8,9 @@ import torch
 
 from lit_generative import DDPM, GenerativeModule
 from lit_generative.cli import main
-from lit_generative.commands import trainer
-from lit_generative.commands.parsing import resolve_recipes, take_option
 from lit_generative.recipes import configs_folder, recipes, resolve
+from lit_generative.training import cli as trainer
+from lit_generative.training.parser import resolve_recipes, take_option
 
 SHIPPED = {recipe.name: recipe for recipe in recipes()}
 EXPERIMENTS = [name for name in SHIPPED if not name.startswith("extras/")]

@@ -13,7 +13,7 @@ from noiseless import NoiselessVAE
 from lit_generative import Evaluator, GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA, Evaluate, SampleGrid
 from lit_generative.nn import ConvDecoder, ConvEncoder
-from lit_generative.vae import Gaussian
+from lit_generative.vae import GaussianLikelihood
 
 
 class Report(L.Callback):
@@ -36,7 +36,9 @@ class Report(L.Callback):
 def build() -> NoiselessVAE:
     torch.manual_seed(0)
     encoder, decoder = (cls((1, 28, 28), 4, widths=(8, 16)) for cls in (ConvEncoder, ConvDecoder))
-    return NoiselessVAE(encoder, decoder, Gaussian(), 4, optimizer=functools.partial(torch.optim.SGD, lr=1e-5))
+    return NoiselessVAE(
+        encoder, decoder, GaussianLikelihood(), 4, optimizer=functools.partial(torch.optim.SGD, lr=1e-5)
+    )
 
 
 def train(folder: Path, devices: int, batch_size: int) -> None:

@@ -7,14 +7,14 @@ from lit_generative.gan import GAN
 
 
 class LSGANWithNoise(GAN):
-    def judge(self, x, y=None):
-        return super().judge(x + 0.1 * torch.randn_like(x), y)
+    def discriminate(self, x, y=None):
+        return super().discriminate(x + 0.1 * torch.randn_like(x), y)
 
     def discriminator_loss(self, real, fake, y=None):
-        return (self.judge(real, y) - 1) ** 2 + self.judge(fake, y) ** 2
+        return (self.discriminate(real, y) - 1) ** 2 + self.discriminate(fake, y) ** 2
 
     def generator_loss(self, real, fake, y=None):
-        return (self.judge(fake, y) - 1) ** 2
+        return (self.discriminate(fake, y) - 1) ** 2
 
 
 class ClippedWGAN(GAN):

@@ -9,10 +9,10 @@ import torch
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation
 
-__all__ = ["Clock"]
+__all__ = ["TrainingClock"]
 
 
-class Clock(L.Callback):
+class TrainingClock(L.Callback):
     """Counts the seconds of training, and adds them to each record of ``evaluation.json``.
 
     Loading data, logging and saving count; validation, pictures and evaluation do not. Checkpoints keep the count, so

@@ -17,12 +17,12 @@ from lit_generative.evaluation.cache import broadcast, gather, rank_and_world
 from lit_generative.evaluation.reference import counter
 from lit_generative.sampling import inference
 
-__all__ = ["Likelihood"]
+__all__ = ["EstimateLikelihood"]
 
 UNITS = {"nats": "nats", "bits_per_dim": "bits/dim"}  # by the ends of the names
 
 
-class Likelihood(L.Callback):
+class EstimateLikelihood(L.Callback):
     """Estimates -log P of test images in ``test``: logged, printed, and in ``likelihood.json``, with its protocol.
 
     For each estimate that :meth:`GenerativeModule.likelihoods` gives, such as ``bound``, there are ``test/bound_nats``,
@@ -43,11 +43,13 @@ class Likelihood(L.Callback):
 
     def __init__(self, num_images: int = 200, evaluations: int = 100, batch_size: int = 100, seed: int = 0) -> None:
         if num_images == 1:
-            raise ValueError("Likelihood: num_images=1 leaves the standard error open; use 2 or more, or 0 for none")
+            raise ValueError(
+                "EstimateLikelihood: num_images=1 leaves the standard error open; use 2 or more, or 0 for none"
+            )
         bounds = {"num_images": (num_images, 0), "evaluations": (evaluations, 1), "batch_size": (batch_size, 1)}
         for name, (value, least) in (bounds | {"seed": (seed, 0)}).items():
             if value < least:
-                raise ValueError(f"Likelihood: {name}={value} is too small; it is at least {least}")
+                raise ValueError(f"EstimateLikelihood: {name}={value} is too small; it is at least {least}")
         self.num_images = num_images
         self.evaluations = evaluations
         self.batch_size = batch_size
@@ -56,7 +58,9 @@ class Likelihood(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: GenerativeModule, stage: str) -> None:  # type: ignore[override]
         """Ask for a data module, which says what its test images are."""
         if stage == "test" and self._applies(pl_module) and trainer.datamodule is None:  # type: ignore[attr-defined]
-            raise ValueError("Likelihood needs a data module: trainer.test(model, datamodule=ImageDataModule(...))")
+            raise ValueError(
+                "EstimateLikelihood needs a data module: trainer.test(model, datamodule=ImageDataModule(...))"
+            )
 
     def on_test_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Estimate and report, but for a dry run (``fast_dev_run``)."""

@@ -11,16 +11,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-import lit_generative.commands.trainer  # noqa: F401  imports the families, so that checkpoints and short names resolve
-from lit_generative.commands.parsing import Parser
+import lit_generative.training.cli  # noqa: F401  imports the families, so that checkpoints and short names resolve
 from lit_generative.commands.tools import device_named
+from lit_generative.comparison.cache import Protocol
+from lit_generative.comparison.run import Request, run_comparison
 from lit_generative.evaluation import Evaluator
 from lit_generative.loggers import log_plot, log_table
-from lit_generative.report.compare import Request, run_comparison
-from lit_generative.report.measured import Protocol
-from lit_generative.report.numbers import SPREADS
 from lit_generative.report.results import Comparison
+from lit_generative.report.statistics import SPREADS
 from lit_generative.report.summary import FLOOR, Cell, summarise
+from lit_generative.training.parser import Parser
 
 __all__ = ["compare"]
 

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_generative.checkpoints import read_checkpoint
-from lit_generative.commands.parsing import Parser
 from lit_generative.commands.tools import device_named
 from lit_generative.core import GenerativeModule
 from lit_generative.data import AnyData
 from lit_generative.description import rebuild
+from lit_generative.latent_space.explore import Request, Space, explore
+from lit_generative.latent_space.map import Latents
 from lit_generative.pictures import save_png
-from lit_generative.report.latent import Request, Space, explore
-from lit_generative.report.latent_map import Latents
+from lit_generative.training.parser import Parser
 
 __all__ = ["draw_latents", "latent"]
 

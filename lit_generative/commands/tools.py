@@ -10,12 +10,12 @@ from rich.table import Column, Table
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_generative.commands.parsing import Parser
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule
-from lit_generative.evaluation.train import train_extractor
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 from lit_generative.recipes import recipes as shipped_recipes
+from lit_generative.training.extractor import train_extractor
+from lit_generative.training.parser import Parser
 
 __all__ = ["device_named", "extractor", "recipes", "sample"]
 

@@ -1,18 +1,18 @@
 """Every source of images behind one data module; the embedded Fashion-MNIST subset; mixtures of Gaussians."""
 
-from lit_generative.data.binarise import Binarise, Dynamic, Static
+from lit_generative.data.binarise import Binarisation, DynamicBinarisation, StaticBinarisation
 from lit_generative.data.module import ImageDataModule
 from lit_generative.data.points import GaussianGrid, GaussianPoints, GaussianRing
 
 __all__ = [
     "AnyData",
-    "Binarise",
-    "Dynamic",
+    "Binarisation",
+    "DynamicBinarisation",
     "GaussianGrid",
     "GaussianPoints",
     "GaussianRing",
     "ImageDataModule",
-    "Static",
+    "StaticBinarisation",
 ]
 
 AnyData = ImageDataModule | GaussianPoints

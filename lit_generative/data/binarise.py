@@ -7,18 +7,18 @@ import numpy as np
 
 from lit_generative.description import Described
 
-__all__ = ["Binarise", "Dynamic", "Static"]
+__all__ = ["Binarisation", "DynamicBinarisation", "StaticBinarisation"]
 
 Key = tuple[int, ...]
 
 
-class Binarise(Described, ABC):
+class Binarisation(Described, ABC):
     """Makes each value of an image white (1) with its gray level in [0, 1] as probability, else black (-1)."""
 
     name: str
 
     @abstractmethod
-    def settle(self, pixels: np.ndarray) -> "tuple[np.ndarray, Binarise | None]":
+    def settle(self, pixels: np.ndarray) -> "tuple[np.ndarray, Binarisation | None]":
         """Do once to pixels that stay in memory what can be done once.
 
         Args:
@@ -38,7 +38,7 @@ class Binarise(Described, ABC):
         """
 
 
-class Static(Binarise):
+class StaticBinarisation(Binarisation):
     """Draws each image once, in every epoch, process and run the same, as Salakhutdinov & Murray 2008 did.
 
     What is drawn depends on the image's pixels and the seed alone.
@@ -53,7 +53,7 @@ class Static(Binarise):
         self.seed = seed
         self.name = f"static, seed {seed}"
 
-    def settle(self, pixels: np.ndarray) -> tuple[np.ndarray, Binarise | None]:
+    def settle(self, pixels: np.ndarray) -> tuple[np.ndarray, Binarisation | None]:
         """Draw all; nothing is left to be done."""
         return self(pixels, None), None
 
@@ -65,21 +65,21 @@ class Static(Binarise):
         return drawn
 
 
-class Dynamic(Binarise):
+class DynamicBinarisation(Binarisation):
     """Draws training images anew each time they are seen (Burda et al. 2016, sec. 5); a resumed run draws the same.
 
-    Images for evaluation are those of ``Static(0)``, so that two evaluations agree.
+    Images for evaluation are those of ``StaticBinarisation(0)``, so that two evaluations agree.
     """
 
     name = "dynamic in training; for evaluation static, seed 0"
 
-    def settle(self, pixels: np.ndarray) -> tuple[np.ndarray, Binarise | None]:
+    def settle(self, pixels: np.ndarray) -> tuple[np.ndarray, Binarisation | None]:
         """Keep the gray levels; everything is left to be done."""
         return pixels, self
 
     def __call__(self, pixels: np.ndarray, key: Key | None) -> np.ndarray:
         """Return values 0 or 255 for ``pixels``, uint8 (B, C, H, W), seeded by ``key`` if there is one."""
-        return Static()(pixels, None) if key is None else _draw(pixels, np.random.default_rng(key))
+        return StaticBinarisation()(pixels, None) if key is None else _draw(pixels, np.random.default_rng(key))
 
 
 def _draw(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

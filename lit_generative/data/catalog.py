@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, cast
 
-from lit_generative.data.binarise import Binarise
+from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder
 from lit_generative.data.images import DecodedImages, EncodedImages
 from lit_generative.data.opening import Parts
@@ -39,7 +39,7 @@ class Catalog:
     in_memory: str | bool
     memory_budget: float
     skip_unreadable: bool
-    binarise: Binarise | None = None
+    binarise: Binarisation | None = None
     _opened: dict[str, DecodedImages | EncodedImages] = dataclasses.field(default_factory=dict)
 
     def part(self, split: str) -> Part | StreamedPart:

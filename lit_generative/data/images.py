@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from lit_generative.data.binarise import Binarise
+from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder, ImageReadError, attempt
 from lit_generative.data.samplers import Picks, rank_and_world
 from lit_generative.data.splits import Part
@@ -51,7 +51,9 @@ class DecodedImages(Dataset):
 
     max_workers = 0  # batches are cut faster than a worker process could send them
 
-    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool, binarise: Binarise | None = None) -> None:
+    def __init__(
+        self, part: Part, decoder: Decoder, skip_unreadable: bool, binarise: Binarisation | None = None
+    ) -> None:
         self.pixels = np.empty((len(part), decoder.channels, *decoder.size), np.uint8)
         self.labels = part.labels
         errors = {}
@@ -113,7 +115,9 @@ class EncodedImages(Dataset):
 
     max_workers = 1024  # as many as are wanted
 
-    def __init__(self, part: Part, decoder: Decoder, skip_unreadable: bool, binarise: Binarise | None = None) -> None:
+    def __init__(
+        self, part: Part, decoder: Decoder, skip_unreadable: bool, binarise: Binarisation | None = None
+    ) -> None:
         self.part = part
         self.binarise = binarise
         self.labels = part.labels

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from lit_generative.data.binarise import Binarise
+from lit_generative.data.binarise import Binarisation
 from lit_generative.data.catalog import Catalog
 from lit_generative.data.decode import check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
@@ -57,8 +57,9 @@ class ImageDataModule(Described, L.LightningDataModule):
         streaming: Read from the hub or from files while training, for sets larger than the disk.
         on_error: Whether an image that cannot be read is an error (``raise``), or left out and counted (``skip``).
         seed: Decides order and mirroring of the training images. Splits and subset do not depend on it.
-        binarise: Makes every value black or white, with its gray level as the probability of white: ``Static`` once and
-            for all, ``Dynamic`` anew in each training batch. None keeps the gray levels.
+        binarise: Makes every value black or white, with its gray level as the probability of white:
+            ``StaticBinarisation`` once and for all, ``DynamicBinarisation`` anew in each training batch. None keeps the
+            gray levels.
 
     Raises:
         ValueError: If an argument has no meaning.
@@ -87,7 +88,7 @@ class ImageDataModule(Described, L.LightningDataModule):
         streaming: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         seed: int = 0,
-        binarise: Binarise | None = None,
+        binarise: Binarisation | None = None,
     ) -> None:
         super().__init__()
         self.dataset, self.config_name, self.revision = dataset, config_name, revision

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from lit_generative.data.binarise import Binarise
+from lit_generative.data.binarise import Binarisation
 from lit_generative.data.columns import Classes
 from lit_generative.data.decode import Decoder, ImageReadError, attempt
 from lit_generative.data.images import to_batch
@@ -101,7 +101,7 @@ class StreamedImages(IterableDataset):
         mirror: bool = False,
         limit: int | None = None,
         num_threads: int = 1,
-        binarise: Binarise | None = None,
+        binarise: Binarisation | None = None,
     ) -> None:
         self.part, self.decoder, self.batch_size = part, decoder, batch_size
         self.skip_unreadable, self.shuffle_seed, self.mirror = skip_unreadable, shuffle_seed, mirror

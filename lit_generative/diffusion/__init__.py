@@ -1,94 +1,109 @@
 """Diffusion models: :class:`DDPM` and what it is put together from."""
 
-from lit_generative.diffusion.editing import inpaint, remake
+from lit_generative.diffusion.editing import inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
 from lit_generative.diffusion.guidance import Guided
-from lit_generative.diffusion.likelihood import Bound, BoundTerms
-from lit_generative.diffusion.limits import Clip, DynamicThreshold, Limit
+from lit_generative.diffusion.likelihood import BoundTerms, VariationalBound
 from lit_generative.diffusion.module import DDPM
-from lit_generative.diffusion.predictions import EDMPrediction, FlowVelocity, Noise, Prediction, Sample, Velocity
-from lit_generative.diffusion.samplers import DDIM, Ancestral, Sampler
-from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule, Shifted, Sigmoid
-from lit_generative.diffusion.solvers import DPMSolverPP2M, Euler, Heun
-from lit_generative.diffusion.spacings import (
-    Churned,
-    Karras,
-    LeadingGrid,
-    LogSNR,
-    Resampled,
-    TrailingGrid,
-    UniformTime,
+from lit_generative.diffusion.predictions import (
+    EDMPrediction,
+    FlowVelocityPrediction,
+    NoisePrediction,
+    Prediction,
+    SamplePrediction,
+    VelocityPrediction,
 )
+from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion.schedules import (
+    CosineSchedule,
+    EDMSchedule,
+    LinearBetaSchedule,
+    RectifiedFlowSchedule,
+    Schedule,
+    ShiftedSchedule,
+    SigmoidSchedule,
+)
+from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
+from lit_generative.diffusion.spacings import (
+    ChurnedSpacing,
+    KarrasSpacing,
+    LeadingSpacing,
+    LogSNRSpacing,
+    ResampledSpacing,
+    TrailingSpacing,
+    UniformSpacing,
+)
+from lit_generative.diffusion.thresholding import DynamicThresholding, StaticThresholding, Thresholding
 from lit_generative.diffusion.times import (
     GridTimes,
-    LogitNormal,
-    LogNormalNoise,
-    LossAware,
-    Stratified,
+    LogitNormalTimes,
+    LogNormalTimes,
+    LossAwareTimes,
+    StratifiedTimes,
     TimeSampler,
-    Uniform,
+    UniformTimes,
 )
 from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import (
-    DiscreteBound,
+    DiscreteBoundWeight,
     EDMWeight,
-    MinSNR,
-    Simple,
-    SoftMinSNR,
-    VariationalBound,
+    MinSNRWeight,
+    SimpleWeight,
+    SoftMinSNRWeight,
+    VariationalBoundWeight,
     Weight,
 )
 
 __all__ = [
     "DDIM",
     "DDPM",
-    "EDM",
-    "Ancestral",
-    "Bound",
+    "AncestralSampler",
     "BoundTerms",
-    "Churned",
-    "Clip",
-    "Cosine",
+    "ChurnedSpacing",
+    "CosineSchedule",
     "DPMSolverPP2M",
-    "DiscreteBound",
-    "DynamicThreshold",
+    "DiscreteBoundWeight",
+    "DynamicThresholding",
     "EDMPrediction",
+    "EDMSchedule",
     "EDMWeight",
-    "Euler",
+    "EulerSampler",
     "FlowLikelihood",
-    "FlowVelocity",
+    "FlowVelocityPrediction",
     "GridTimes",
     "Guided",
-    "Heun",
-    "Karras",
-    "LeadingGrid",
+    "HeunSampler",
+    "KarrasSpacing",
+    "LeadingSpacing",
     "LearnedVariance",
-    "Limit",
-    "LinearBetas",
-    "LogNormalNoise",
-    "LogSNR",
-    "LogitNormal",
-    "LossAware",
-    "MinSNR",
-    "Noise",
+    "LinearBetaSchedule",
+    "LogNormalTimes",
+    "LogSNRSpacing",
+    "LogitNormalTimes",
+    "LossAwareTimes",
+    "MinSNRWeight",
+    "NoisePrediction",
     "Prediction",
-    "RectifiedFlow",
-    "Resampled",
-    "Sample",
+    "RectifiedFlowSchedule",
+    "ResampledSpacing",
+    "SamplePrediction",
     "Sampler",
     "Schedule",
-    "Shifted",
-    "Sigmoid",
-    "Simple",
-    "SoftMinSNR",
-    "Stratified",
+    "ShiftedSchedule",
+    "SigmoidSchedule",
+    "SimpleWeight",
+    "SoftMinSNRWeight",
+    "StaticThresholding",
+    "StratifiedTimes",
+    "Thresholding",
     "TimeSampler",
-    "TrailingGrid",
-    "Uniform",
-    "UniformTime",
+    "TrailingSpacing",
+    "UniformSpacing",
+    "UniformTimes",
     "VariationalBound",
-    "Velocity",
+    "VariationalBoundWeight",
+    "VelocityPrediction",
     "Weight",
     "inpaint",
-    "remake",
+    "sdedit",
 ]

@@ -9,10 +9,10 @@ from lit_generative.diffusion.runs import Denoise, Level, Predict, Run, mix
 from lit_generative.diffusion.samplers import Sampler
 from lit_generative.diffusion.schedules import Schedule
 
-__all__ = ["inpaint", "remake"]
+__all__ = ["inpaint", "sdedit"]
 
 
-def remake(
+def sdedit(
     sampler: Sampler,
     denoise: Denoise | Predict,
     image: Tensor,
@@ -52,7 +52,7 @@ def inpaint(
     """Return ``image`` (B, ...) with all that is not ``known`` made up (RePaint, Lugmayr et al. 2022, eq. 8).
 
     After each step the known part is replaced by the image's own, noised to the same level. A sampler whose spacing is
-    :class:`~lit_generative.diffusion.spacings.Resampled` makes the two parts agree better.
+    :class:`~lit_generative.diffusion.spacings.ResampledSpacing` makes the two parts agree better.
 
     Args:
         sampler: An ancestral one in the paper.

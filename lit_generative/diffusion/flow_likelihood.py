@@ -10,7 +10,7 @@ from lit_generative.description import Described
 from lit_generative.diffusion.likelihood import BIN
 from lit_generative.diffusion.runs import Denoise, Level, Predict, Run, levels_of
 from lit_generative.diffusion.schedules import Schedule
-from lit_generative.diffusion.spacings import Churned, LogSNR, Resampled, Spacing
+from lit_generative.diffusion.spacings import ChurnedSpacing, LogSNRSpacing, ResampledSpacing, Spacing
 
 __all__ = ["FlowLikelihood"]
 
@@ -45,10 +45,10 @@ class FlowLikelihood(Described):
     ) -> None:
         if min(steps, probes) < 1:
             raise ValueError(f"steps={steps}, probes={probes}: both must be at least 1, for instance 50 and 1")
-        if isinstance(spacing, Churned | Resampled):
+        if isinstance(spacing, ChurnedSpacing | ResampledSpacing):
             raise ValueError(f"spacing={type(spacing).__name__}: an ODE has no noise put back; take a plain spacing")
         self.steps, self.probes, self.dequantise = steps, probes, dequantise
-        self.spacing = LogSNR() if spacing is None else spacing
+        self.spacing = LogSNRSpacing() if spacing is None else spacing
 
     def log_prob(
         self, denoise: Denoise | Predict, x0: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 
 from lit_generative.core import GenerativeModule
-from lit_generative.diffusion.editing import inpaint, remake
+from lit_generative.diffusion.editing import inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
 from lit_generative.diffusion.inversion import encode
-from lit_generative.diffusion.likelihood import Bound
-from lit_generative.diffusion.limits import Clip
+from lit_generative.diffusion.likelihood import VariationalBound
 from lit_generative.diffusion.runs import Denoise, Predict
 from lit_generative.diffusion.samplers import Sampler
 from lit_generative.diffusion.schedules import Schedule
-from lit_generative.diffusion.solvers import Heun
+from lit_generative.diffusion.solvers import HeunSampler
+from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.interpolation import spherical
 from lit_generative.sampling import check_labels, inference, sampling_mode
 
@@ -76,14 +76,14 @@ class DenoisingModel(GenerativeModule):
             image, known = image.to(self.device), known.to(self.device)
             return inpaint(self.sampler, self.denoiser(y), image, known, self.schedule).clamp(-1, 1)
 
-    def remake(
+    def sdedit(
         self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled (SDEdit)."""
         y = check_labels(self, len(image), y)
         with inference(self, generator):
             image = image.to(self.device)
-            return remake(self.sampler, self.denoiser(y), image, self.schedule, start=start).clamp(-1, 1)
+            return sdedit(self.sampler, self.denoiser(y), image, self.schedule, start=start).clamp(-1, 1)
 
     def encode(self, x: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None) -> Tensor:
         """Return the noise x_T (B, C, H, W) that :meth:`decode` makes images ``x`` from, without guidance.
@@ -160,7 +160,7 @@ class DenoisingModel(GenerativeModule):
     ) -> dict[str, Tensor]:
         """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
 
-        ``bound`` is a sample of the variational bound's terms (:class:`~lit_generative.diffusion.likelihood.Bound`),
+        ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound`,
         ``flow`` that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
         Neither is guided. Points of the plane have no levels, and so none of the two.
 
@@ -173,7 +173,7 @@ class DenoisingModel(GenerativeModule):
         if self.image_shape[1:] == (1, 1):
             return {}
         denoise = self.denoiser(y, is_guided=False)
-        bound = Bound(self.num_steps, min(max(evaluations, 2), self.num_steps), Clip(), v=1.0)
+        bound = VariationalBound(self.num_steps, min(max(evaluations, 2), self.num_steps), StaticThresholding(), v=1.0)
         flow = FlowLikelihood(max(evaluations // 2, 1))
         return {
             "bound": bound.terms(denoise, x, self.schedule, generator=generator).total,
@@ -184,4 +184,4 @@ class DenoisingModel(GenerativeModule):
         return torch.randn(n, *self.image_shape, device=self.device) * self.sampler.levels(self.schedule)[0].sigma
 
     def _ode(self) -> Sampler:
-        return Heun(25, limit=self.sampler.limit)
+        return HeunSampler(25, limit=self.sampler.limit)

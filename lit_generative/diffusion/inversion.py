@@ -24,7 +24,7 @@ def encode(sampler: Sampler, denoise: Denoise | Predict, image: Tensor, schedule
 
     Args:
         sampler: A deterministic one: :class:`~lit_generative.diffusion.samplers.DDIM` with eta = 0, or for less error
-            at the same cost :class:`~lit_generative.diffusion.solvers.Heun`.
+            at the same cost :class:`~lit_generative.diffusion.solvers.HeunSampler`.
         denoise: The estimate of x_0.
         image: What is encoded, (B, ...) in [-1, 1].
         schedule: The one that the denoiser was trained with.
@@ -58,4 +58,6 @@ def _check_deterministic(sampler: Sampler) -> None:
         sampler.step(torch.zeros(1, 1, 1, 1), noisy, low, _Noiseless(lambda x_t, t: (x_t, x_t), None, None))
     except ValueError:
         name = type(sampler).__name__
-        raise ValueError(f"sampler={name}: it draws noise, so it has no way back; take DDIM() or Heun()") from None
+        raise ValueError(
+            f"sampler={name}: it draws noise, so it has no way back; take DDIM() or HeunSampler()"
+        ) from None

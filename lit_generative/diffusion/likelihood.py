@@ -3,7 +3,7 @@
 DDPM is a chain of T steps down, i = T, ..., 1, from t = i / T to s = (i - 1) / T. In a step both the posterior
 q(x_s|x_t, x_0) = N(mu(x_t, x_0), beta-tilde) and the model p(x_s|x_t) = N(mu(x_t, x0_hat), Sigma) are Gaussian, with
 the same mu. Sigma = beta^v beta-tilde^(1 - v) for a fraction v, fixed or learned (Nichol & Dhariwal 2021, eq. 15);
-beta and beta-tilde are explained at :class:`~lit_generative.diffusion.samplers.Ancestral`.
+beta and beta-tilde are explained at :class:`~lit_generative.diffusion.samplers.AncestralSampler`.
 """
 
 import math
@@ -13,12 +13,20 @@ import torch
 from torch import Tensor
 
 from lit_generative.description import Described
-from lit_generative.diffusion.limits import Limit
 from lit_generative.diffusion.runs import Denoise, Predict, Run
 from lit_generative.diffusion.samplers import check_unit
 from lit_generative.diffusion.schedules import Schedule, per_image
+from lit_generative.diffusion.thresholding import Thresholding
 
-__all__ = ["BIN", "Bound", "BoundTerms", "Step", "decoder_nll", "discretized_gaussian", "step_divergence"]
+__all__ = [
+    "BIN",
+    "BoundTerms",
+    "Step",
+    "VariationalBound",
+    "decoder_nll",
+    "discretized_gaussian",
+    "step_divergence",
+]
 
 BIN = 2 / 255
 """The distance of two of the 256 levels of images in [-1, 1]."""
@@ -128,7 +136,7 @@ def discretized_gaussian(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tenso
     return log_a + torch.log(-torch.expm1(log_b - log_a))
 
 
-class Bound(Described):
+class VariationalBound(Described):
     """The variational bound on -log p(x_0), a sum over T steps (Ho et al. 2020 eq. 5).
 
     The prior is what samplers begin from, N(0, sigma_T^2), so that L_T = SNR(T) |x_0|^2 / 2. The decoder is the
@@ -148,7 +156,7 @@ class Bound(Described):
     """
 
     def __init__(
-        self, num_steps: int = 1000, evaluations: int | None = None, limit: Limit | None = None, v: float = 0.0
+        self, num_steps: int = 1000, evaluations: int | None = None, limit: Thresholding | None = None, v: float = 0.0
     ) -> None:
         if num_steps < 2:
             raise ValueError(f"num_steps={num_steps}: there must be at least 2 steps; Ho et al. have 1000")

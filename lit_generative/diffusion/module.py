@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from lit_generative.description import describe
 from lit_generative.diffusion.generation import DenoisingModel
 from lit_generative.diffusion.guidance import Guided
-from lit_generative.diffusion.limits import Clip
-from lit_generative.diffusion.predictions import Noise, Prediction
+from lit_generative.diffusion.predictions import NoisePrediction, Prediction
 from lit_generative.diffusion.runs import Denoise, Predict
 from lit_generative.diffusion.samplers import DDIM, Sampler
-from lit_generative.diffusion.schedules import LinearBetas, Schedule, per_image
-from lit_generative.diffusion.times import TimeSampler, Uniform
+from lit_generative.diffusion.schedules import LinearBetaSchedule, Schedule, per_image
+from lit_generative.diffusion.thresholding import StaticThresholding
+from lit_generative.diffusion.times import TimeSampler, UniformTimes
 from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import Weight
 from lit_generative.sampling import inference
@@ -89,13 +89,13 @@ class DDPM(DenoisingModel):
         _check_guidance(num_classes, label_dropout, guidance, guide_at)
         self.network = network
         self.image_shape = tuple(image_shape)
-        self.schedule = schedule or LinearBetas()
-        self.prediction = prediction or Noise()
+        self.schedule = schedule or LinearBetaSchedule()
+        self.prediction = prediction or NoisePrediction()
         self.weight = weight
-        self.times = times or Uniform()
+        self.times = times or UniformTimes()
         self.variance = variance
         self.num_steps = 1000 if variance is None else variance.num_steps
-        self.sampler = sampler or DDIM(limit=Clip())
+        self.sampler = sampler or DDIM(limit=StaticThresholding())
         self.label_dropout = label_dropout
         self.guidance, self.guidance_interval = guidance, guidance_interval
         Guided(self.denoise, self.denoise, guidance, guidance_interval)  # which checks the two, before training

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from lit_generative.description import Described
 
-__all__ = ["EDMPrediction", "FlowVelocity", "Noise", "Prediction", "Sample", "Velocity"]
+__all__ = [
+    "EDMPrediction",
+    "FlowVelocityPrediction",
+    "NoisePrediction",
+    "Prediction",
+    "SamplePrediction",
+    "VelocityPrediction",
+]
 
 
 class Prediction(Described, ABC):
@@ -56,7 +63,7 @@ class Prediction(Described, ABC):
         return alpha * b - sigma * a
 
 
-class Noise(Prediction):
+class NoisePrediction(Prediction):
     """eps (Ho et al. 2020 eq. 14). Its x_0 is poor where alpha is small: errors are multiplied by sigma / alpha."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +71,7 @@ class Noise(Prediction):
         return torch.zeros_like(alpha), torch.ones_like(alpha)
 
 
-class Sample(Prediction):
+class SamplePrediction(Prediction):
     """x_0. Its noise is poor where sigma is small: errors are multiplied by alpha / sigma."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +79,7 @@ class Sample(Prediction):
         return torch.ones_like(alpha), torch.zeros_like(alpha)
 
 
-class Velocity(Prediction):
+class VelocityPrediction(Prediction):
     """v = alpha eps - sigma x_0 (Salimans & Ho 2022 section 4), well conditioned at all times.
 
     On a variance-preserving path it is the derivative of x_t by the angle phi, with alpha = cos phi, sigma = sin phi.
@@ -83,7 +90,7 @@ class Velocity(Prediction):
         return -sigma, alpha
 
 
-class FlowVelocity(Prediction):
+class FlowVelocityPrediction(Prediction):
     """u = eps - x_0, on the straight path the derivative of x_t by t (Liu et al. 2022 eq. 1, with time reversed).
 
     With other schedules it is that same difference, and no longer a derivative; the conversions remain exact.

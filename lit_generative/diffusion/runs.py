@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_generative.diffusion.limits import Limit
 from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.thresholding import Thresholding
 
 __all__ = ["Denoise", "Level", "Predict", "Run", "levels_of", "mix", "raise_noise"]
 
@@ -18,7 +18,7 @@ Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """A map of x_t (B, ...) and t (B,) to an estimate of x_0 and, where the variance is learned, v, both (B, ...).
 
 v is where on a logarithmic scale the variance of a step lies: 0 is the least, beta-tilde, 1 the most, beta (see
-:class:`~lit_generative.diffusion.samplers.Ancestral`); a network may go a little beyond.
+:class:`~lit_generative.diffusion.samplers.AncestralSampler`); a network may go a little beyond.
 """
 
 
@@ -60,7 +60,9 @@ class Run:
         earlier: For a multistep solver: the level before this one, and the estimate of x_0 there.
     """
 
-    def __init__(self, denoise: Denoise | Predict, limit: Limit | None, generator: torch.Generator | None) -> None:
+    def __init__(
+        self, denoise: Denoise | Predict, limit: Thresholding | None, generator: torch.Generator | None
+    ) -> None:
         self._denoise, self._limit, self._generator = denoise, limit, generator
         self.earlier: tuple[Level, Tensor] | None = None
 

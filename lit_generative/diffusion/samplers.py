@@ -1,8 +1,8 @@
 """Samplers: from noise to images by a number of steps, each a look at an estimate of the clean image.
 
 A sampler knows a function ``denoise(x_t (B, ...), t (B,)) -> x_0 estimate (B, ...)`` and a schedule, and no network;
-with a learned variance the function returns (x_0, v), and only :class:`Ancestral` uses v. In a step, t is the noise
-level where x is and s the lower one where it goes; ``t.alpha`` is alpha_t, ``s.sigma`` sigma_s.
+with a learned variance the function returns (x_0, v), and only :class:`AncestralSampler` uses v. In a step, t is the
+noise level where x is and s the lower one where it goes; ``t.alpha`` is alpha_t, ``s.sigma`` sigma_s.
 """
 
 from abc import ABC, abstractmethod
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from lit_generative.description import Described
-from lit_generative.diffusion.limits import Limit
 from lit_generative.diffusion.runs import Denoise, Level, Predict, Run, levels_of, mix, raise_noise
 from lit_generative.diffusion.schedules import Schedule
-from lit_generative.diffusion.spacings import Spacing, UniformTime
+from lit_generative.diffusion.spacings import Spacing, UniformSpacing
+from lit_generative.diffusion.thresholding import Thresholding
 
-__all__ = ["DDIM", "Ancestral", "Sampler"]
+__all__ = ["DDIM", "AncestralSampler", "Sampler"]
 
 Adjust = Callable[[Tensor, Level, Run], Tensor]
 
@@ -30,14 +30,13 @@ class Sampler(Described, ABC):
     Args:
         steps: The number of steps down, N.
         spacing: The times they are taken at. None: :meth:`default_spacing`, equal steps in t unless a subclass differs.
-        limit: What is done to each estimate of x_0: :class:`~lit_generative.diffusion.limits.Clip` or
-            :class:`~lit_generative.diffusion.limits.DynamicThreshold`. None: nothing.
+        limit: What is done to each estimate of x_0. None: nothing.
 
     Raises:
         ValueError: If ``steps`` is below 1.
     """
 
-    def __init__(self, steps: int = 50, spacing: Spacing | None = None, limit: Limit | None = None) -> None:
+    def __init__(self, steps: int = 50, spacing: Spacing | None = None, limit: Thresholding | None = None) -> None:
         if steps < 1:
             raise ValueError(f"steps={steps}: a sampler needs at least 1 step")
         self.steps, self.limit = steps, limit
@@ -45,7 +44,7 @@ class Sampler(Described, ABC):
 
     def default_spacing(self) -> Spacing:
         """Return the spacing that is used when none is given."""
-        return UniformTime()
+        return UniformSpacing()
 
     @abstractmethod
     def step(self, x_t: Tensor, t: Level, s: Level, run: Run) -> Tensor:
@@ -110,7 +109,7 @@ class Sampler(Described, ABC):
                 yield x
 
 
-class Ancestral(Sampler):
+class AncestralSampler(Sampler):
     """Draws from q(x_s | x_t, x_0) at the estimate of x_0 (Ho et al. 2020, algorithm 2), between any two times.
 
     With sigma_{t|s}^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2, which is DDPM's beta_t, the mean is
@@ -131,7 +130,11 @@ class Ancestral(Sampler):
     """
 
     def __init__(
-        self, steps: int = 1000, spacing: Spacing | None = None, limit: Limit | None = None, v: float | None = 0.0
+        self,
+        steps: int = 1000,
+        spacing: Spacing | None = None,
+        limit: Thresholding | None = None,
+        v: float | None = 0.0,
     ) -> None:
         super().__init__(steps, spacing, limit)
         if v is not None:
@@ -163,14 +166,14 @@ class DDIM(Sampler):
         steps: The number of steps.
         spacing: The times they are taken at; None: equal steps in t.
         limit: What is done to each estimate of x_0.
-        eta: 0 is deterministic, 1 is :class:`Ancestral` with v = 0.
+        eta: 0 is deterministic, 1 is :class:`AncestralSampler` with v = 0.
 
     Raises:
         ValueError: If ``eta`` is outside [0, 1].
     """
 
     def __init__(
-        self, steps: int = 50, spacing: Spacing | None = None, limit: Limit | None = None, eta: float = 0.0
+        self, steps: int = 50, spacing: Spacing | None = None, limit: Thresholding | None = None, eta: float = 0.0
     ) -> None:
         super().__init__(steps, spacing, limit)
         check_unit("eta", eta)

@@ -15,7 +15,16 @@ from torch import Tensor
 
 from lit_generative.description import Described
 
-__all__ = ["EDM", "Cosine", "LinearBetas", "RectifiedFlow", "Schedule", "Shifted", "Sigmoid", "per_image"]
+__all__ = [
+    "CosineSchedule",
+    "EDMSchedule",
+    "LinearBetaSchedule",
+    "RectifiedFlowSchedule",
+    "Schedule",
+    "ShiftedSchedule",
+    "SigmoidSchedule",
+    "per_image",
+]
 
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ class Schedule(Described, ABC):
         return self.formula(t.where(t >= first, first).where(t <= last, last))
 
 
-class LinearBetas(Schedule):
+class LinearBetaSchedule(Schedule):
     """DDPM's betas, rising linearly over T steps (Ho et al. 2020 section 4): step i is at t = i / T.
 
     alpha_t^2 is there the product of 1 - beta_j over j <= i (their eq. 4), and 1 at t = 0. In between, log alpha^2 is
@@ -107,7 +116,7 @@ class LinearBetas(Schedule):
         return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
 
 
-class Cosine(Schedule):
+class CosineSchedule(Schedule):
     """alpha_t^2 = f(t) / f(0), f(t) = cos^2(pi / 2 (t + s) / (1 + s)) (Nichol & Dhariwal 2021 eq. 17).
 
     With betas clipped at 0.999, as there, the discrete schedule of T = 1000 steps has this alpha_t at each t = i / T:
@@ -135,7 +144,7 @@ class Cosine(Schedule):
         return 2 * angle.cos().log() - advance.sin().log() - (angle + first).sin().log()
 
 
-class Sigmoid(Schedule):
+class SigmoidSchedule(Schedule):
     """alpha_t^2 is a piece of a falling sigmoid, stretched to [0, 1] (Jabri et al. 2022; Chen 2023 algorithm 1).
 
     alpha_t^2 = (sigmoid(b) - sigmoid(u)) / (sigmoid(b) - sigmoid(a)) for u = a + t (b - a), a = start / tau and
@@ -166,7 +175,7 @@ class Sigmoid(Schedule):
         return constant - u + torch.log(-torch.expm1((t - 1) * width)) - torch.log(-torch.expm1(-t * width))
 
 
-class EDM(Schedule):
+class EDMSchedule(Schedule):
     """alpha_t = 1 and sigma_t^(1 / rho) linear in time (Karras et al. 2022 eq. 5, with t = 1 - i / (N - 1)).
 
     Args:
@@ -196,11 +205,11 @@ class EDM(Schedule):
         return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
 
 
-class RectifiedFlow(Schedule):
+class RectifiedFlowSchedule(Schedule):
     """The straight line from image to noise, alpha_t = 1 - t and sigma_t = t (Liu et al. 2022 eq. 1)."""
 
     variance_preserving = False
-    ends = (1e-9, Cosine.ends[1])  # lambda(1) = -20.7
+    ends = (1e-9, CosineSchedule.ends[1])  # lambda(1) = -20.7
 
     def formula(self, t: Tensor) -> Tensor:
         """Return 2 (log(1 - t) - log t)."""
@@ -211,7 +220,7 @@ class RectifiedFlow(Schedule):
         return (log_snr / 2).sigmoid(), (-log_snr / 2).sigmoid()
 
 
-class Shifted(Schedule):
+class ShiftedSchedule(Schedule):
     """Another schedule with lambda(t) + 2 log(reference / size) on the same path (Hoogeboom et al. 2023 section 3.1).
 
     Averaged over the pixels that make one of the reference, the noise of a large image is as strong as there. On the

@@ -7,12 +7,12 @@ from math import inf, log
 
 from torch import Tensor
 
-from lit_generative.diffusion.limits import Limit
 from lit_generative.diffusion.runs import Level, Run, mix
 from lit_generative.diffusion.samplers import Sampler, check_unit, with_noise
-from lit_generative.diffusion.spacings import Karras, Spacing
+from lit_generative.diffusion.spacings import KarrasSpacing, Spacing
+from lit_generative.diffusion.thresholding import Thresholding
 
-__all__ = ["DPMSolverPP2M", "Euler", "Heun"]
+__all__ = ["DPMSolverPP2M", "EulerSampler", "HeunSampler"]
 
 
 class DPMSolverPP2M(Sampler):
@@ -34,7 +34,7 @@ class DPMSolverPP2M(Sampler):
     """
 
     def __init__(
-        self, steps: int = 20, spacing: Spacing | None = None, limit: Limit | None = None, eta: float = 0.0
+        self, steps: int = 20, spacing: Spacing | None = None, limit: Thresholding | None = None, eta: float = 0.0
     ) -> None:
         super().__init__(steps, spacing, limit)
         check_unit("eta", eta)
@@ -59,17 +59,17 @@ class DPMSolverPP2M(Sampler):
         return mix(1 + weight, x0, -weight, x0_before)
 
 
-class Euler(Sampler):
+class EulerSampler(Sampler):
     """Euler's method on the probability-flow ODE dx' / dsigma' = eps(x), x' = x / alpha, sigma' = sigma / alpha.
 
     It is x_s' = x_t' + (sigma_s' - sigma_t') eps (Karras et al. 2022, eq. 3 with sigma' as the time), in other words
     DDIM with eta = 0 (Song et al. 2021, eq. 13), by default at other times. With the spacing
-    :class:`~lit_generative.diffusion.spacings.Churned` it is stochastic.
+    :class:`~lit_generative.diffusion.spacings.ChurnedSpacing` it is stochastic.
     """
 
     def default_spacing(self) -> Spacing:
         """Return that of Karras et al. with rho = 7."""
-        return Karras()
+        return KarrasSpacing()
 
     def step(self, x_t: Tensor, t: Level, s: Level, run: Run) -> Tensor:
         """Return x_s, of which the error is of second order in the step."""
@@ -80,13 +80,13 @@ class Euler(Sampler):
         return mix(eps_scale, x_t, s.alpha - eps_scale * t.alpha, x0)
 
 
-class Heun(Euler):
+class HeunSampler(EulerSampler):
     """Heun's method on the same ODE: the mean of the slopes at both ends of the step (Karras et al. 2022, algorithm 1).
 
     As eps' - eps = alpha_s / sigma_s (x_0 - x_0') along Euler's line, the correction is
     alpha_s / 2 (sigma_t' / sigma_s' - 1) (x_0' - x_0). The last step, to sigma = 0, is Euler's, and so is one from pure
     noise, alpha_t = 0, where sigma' is infinite. With the spacing
-    :class:`~lit_generative.diffusion.spacings.Churned` it is their algorithm 2.
+    :class:`~lit_generative.diffusion.spacings.ChurnedSpacing` it is their algorithm 2.
     """
 
     @property

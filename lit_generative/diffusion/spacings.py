@@ -13,7 +13,16 @@ from torch import Tensor
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
-__all__ = ["Churned", "Karras", "LeadingGrid", "LogSNR", "Resampled", "Spacing", "TrailingGrid", "UniformTime"]
+__all__ = [
+    "ChurnedSpacing",
+    "KarrasSpacing",
+    "LeadingSpacing",
+    "LogSNRSpacing",
+    "ResampledSpacing",
+    "Spacing",
+    "TrailingSpacing",
+    "UniformSpacing",
+]
 
 
 class Spacing(Described, ABC):
@@ -32,7 +41,7 @@ class Spacing(Described, ABC):
         """Return the times, from the noisiest (at most ``start``) to 0; ``steps`` + 1 of them if it only descends."""
 
 
-class UniformTime(Spacing):
+class UniformSpacing(Spacing):
     """Equal steps in t: start * i / N for i = N, ..., 0."""
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
@@ -64,7 +73,7 @@ class Grid(Spacing, ABC):
         points = round(start * self.T)
         if steps > points:
             raise ValueError(
-                f"steps={steps}: the grid has {points} points up to t={start}; take fewer steps or UniformTime"
+                f"steps={steps}: the grid has {points} points up to t={start}; take fewer steps or UniformSpacing"
             )
         return [k / self.T for k in self.indices(steps, points)] + [0.0]
 
@@ -73,7 +82,7 @@ class Grid(Spacing, ABC):
         """Return ``steps`` descending numbers from 1, ..., ``points``."""
 
 
-class TrailingGrid(Grid):
+class TrailingSpacing(Grid):
     """The last point and every (T / N)-th below it, rounded (Lin et al. 2024, table 2, "trailing")."""
 
     def indices(self, steps: int, points: int) -> list[int]:
@@ -81,7 +90,7 @@ class TrailingGrid(Grid):
         return [round(points * i / steps) for i in range(steps, 0, -1)]
 
 
-class LeadingGrid(Grid):
+class LeadingSpacing(Grid):
     """The first point and every floor(T / N)-th above it (Lin et al. 2024, table 2, "leading").
 
     It begins below t = 1, although what it begins from is pure noise; it is here since published models use it.
@@ -93,7 +102,7 @@ class LeadingGrid(Grid):
         return [1 + stride * i for i in range(steps - 1, -1, -1)]
 
 
-class Karras(Spacing):
+class KarrasSpacing(Spacing):
     """Equal steps in (sigma / alpha)^(1/rho) (Karras et al. 2022, eq. 5), and from the last noise level to 0.
 
     Args:
@@ -118,7 +127,7 @@ class Karras(Spacing):
         return [*_times(levels.log(), schedule, start), 0.0]
 
 
-class LogSNR(Spacing):
+class LogSNRSpacing(Spacing):
     """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, "DPM-Solver"), and from the last level to 0.
 
     Args:
@@ -139,7 +148,7 @@ class LogSNR(Spacing):
         return [*_times(torch.linspace(log(high), log(low), steps, dtype=torch.float64), schedule, start), 0.0]
 
 
-class Churned(Spacing):
+class ChurnedSpacing(Spacing):
     """Noise put back before each step, from sigma to sigma * (1 + gamma) (Karras et al. 2022, algorithm 2).
 
     Args:
@@ -180,7 +189,7 @@ class Churned(Spacing):
         return [*sum(path, []), 0.0]  # noqa: RUF017
 
 
-class Resampled(Spacing):
+class ResampledSpacing(Spacing):
     """Blocks of steps taken several times, with the noise put back in between (Lugmayr et al. 2022, section 4.2).
 
     In inpainting it gives the new part of an image the time to agree with the known part.
@@ -216,7 +225,7 @@ def _check_levels(sigma_min: float, sigma_max: float) -> None:
 
 
 def _check_descends(spacing: Spacing) -> None:
-    if isinstance(spacing, Churned | Resampled):
+    if isinstance(spacing, ChurnedSpacing | ResampledSpacing):
         raise ValueError(f"spacing={type(spacing).__name__}: it puts noise back already; wrap a plain spacing")
 
 

@@ -14,7 +14,15 @@ from torch import distributed as dist
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
-__all__ = ["GridTimes", "LogNormalNoise", "LogitNormal", "LossAware", "Stratified", "TimeSampler", "Uniform"]
+__all__ = [
+    "GridTimes",
+    "LogNormalTimes",
+    "LogitNormalTimes",
+    "LossAwareTimes",
+    "StratifiedTimes",
+    "TimeSampler",
+    "UniformTimes",
+]
 
 Device = torch.device | str | None
 
@@ -35,7 +43,7 @@ class TimeSampler(Described, nn.Module, ABC):
         """
 
 
-class Uniform(TimeSampler):
+class UniformTimes(TimeSampler):
     """t ~ U(0, 1], independently."""
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
@@ -43,7 +51,7 @@ class Uniform(TimeSampler):
         return _with_ones(_uniform(n, device))
 
 
-class Stratified(TimeSampler):
+class StratifiedTimes(TimeSampler):
     """One uniform time in each of the batch's n strata (k / n, (k + 1) / n], in random order.
 
     Each time is still uniform, but a batch covers all noise levels evenly, so that its mean loss varies less (Kingma et
@@ -57,7 +65,7 @@ class Stratified(TimeSampler):
         return _with_ones((strata + _uniform(n, device)) / n)
 
 
-class LogitNormal(TimeSampler):
+class LogitNormalTimes(TimeSampler):
     """logit(t) ~ N(mean, std^2) (Esser et al. 2024 eq. 19), which prefers times in the middle.
 
     Args:
@@ -78,7 +86,7 @@ class LogitNormal(TimeSampler):
         return _with_ones((self.mean + self.std * torch.randn(n, device=device, dtype=torch.float32)).sigmoid())
 
 
-class LogNormalNoise(TimeSampler):
+class LogNormalTimes(TimeSampler):
     """log(sigma_t / alpha_t) ~ N(mean, std^2), EDM's training noise (Karras et al. 2022 table 1).
 
     What lies beyond the schedule's range is moved to its end.
@@ -124,7 +132,7 @@ class GridTimes(TimeSampler):
         return _with_ones(torch.randint(1, self.num_steps + 1, (n,), device=device).float() / self.num_steps)
 
 
-class LossAware(TimeSampler):
+class LossAwareTimes(TimeSampler):
     """Times where the loss is large, p proportional to sqrt(E[L_t^2]) (Nichol & Dhariwal 2021 eq. 18).
 
     (0, 1] is cut into bins; t is uniform within a bin, and its importance is 1 / (bins * p), whose mean is 1. E[L_t^2]

@@ -19,7 +19,15 @@ from torch import Tensor
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
-__all__ = ["DiscreteBound", "EDMWeight", "MinSNR", "Simple", "SoftMinSNR", "VariationalBound", "Weight"]
+__all__ = [
+    "DiscreteBoundWeight",
+    "EDMWeight",
+    "MinSNRWeight",
+    "SimpleWeight",
+    "SoftMinSNRWeight",
+    "VariationalBoundWeight",
+    "Weight",
+]
 
 
 class Weight(Described, ABC):
@@ -30,7 +38,7 @@ class Weight(Described, ABC):
         """Return w(lambda), not negative, float32, of the shape of ``log_snr``."""
 
 
-class Simple(Weight):
+class SimpleWeight(Weight):
     """1 (Ho et al. 2020 eq. 14)."""
 
     def __call__(self, log_snr: Tensor) -> Tensor:
@@ -38,7 +46,7 @@ class Simple(Weight):
         return torch.ones_like(log_snr)
 
 
-class VariationalBound(Weight):
+class VariationalBoundWeight(Weight):
     """-lambda'(t) / 2, the variational bound's own weight in continuous time (Kingma et al. 2021 section 5).
 
     The mean of the weighted squared errors over t ~ U(0, 1) is the bound's diffusion term, in nats; what it lacks are
@@ -59,7 +67,7 @@ class VariationalBound(Weight):
         return (fall / (later - earlier) / 2).float()
 
 
-class DiscreteBound(Weight):
+class DiscreteBoundWeight(Weight):
     """The variational bound's own weight with T steps (Ho et al. 2020 eq. 12), for times i / T.
 
     T / 2 (SNR(i - 1) / SNR(i) - 1) for the SNR(i) at t = i / T (Kingma et al. 2021 section 4); with betas this is
@@ -90,7 +98,7 @@ class DiscreteBound(Weight):
         return (self.num_steps / 2 * weight).float()
 
 
-class MinSNR(Weight):
+class MinSNRWeight(Weight):
     """min(SNR, gamma) / SNR, for x_0 min(SNR, gamma) (Hang et al. 2023 section 3).
 
     Args:
@@ -110,7 +118,7 @@ class MinSNR(Weight):
         return (self.log_gamma - log_snr).clamp(max=0).exp()
 
 
-class SoftMinSNR(MinSNR):
+class SoftMinSNRWeight(MinSNRWeight):
     """gamma / (SNR + gamma), for x_0 SNR gamma / (SNR + gamma): min-SNR without its kink.
 
     It is the weight of k-diffusion and of the hourglass diffusion transformer (Crowson et al. 2024), whose form for x_0

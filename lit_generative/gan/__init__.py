@@ -1,17 +1,17 @@
 """Generative adversarial networks."""
 
-from lit_generative.gan.augment import AdaptiveAugment, Augmentation, DiffAugment, InstanceNoise
+from lit_generative.gan.augment import AdaptiveAugment, Augmentation, DiffAugment, InstanceNoiseAugment
 from lit_generative.gan.losses import (
     AdversarialLoss,
-    Hinge,
-    LeastSquares,
-    Minimax,
-    NonSaturating,
-    Relativistic,
-    Wasserstein,
+    HingeLoss,
+    LeastSquaresLoss,
+    MinimaxLoss,
+    NonSaturatingLoss,
+    RelativisticLoss,
+    WassersteinLoss,
 )
 from lit_generative.gan.module import GAN
-from lit_generative.gan.penalties import R1, R2, GradientPenalty, LabelMatching, Penalty, ZeroCentredPenalty
+from lit_generative.gan.penalties import R1, R2, GradientPenalty, LabelMatchingPenalty, Penalty, ZeroCentredPenalty
 
 __all__ = [
     "GAN",
@@ -22,14 +22,14 @@ __all__ = [
     "Augmentation",
     "DiffAugment",
     "GradientPenalty",
-    "Hinge",
-    "InstanceNoise",
-    "LabelMatching",
-    "LeastSquares",
-    "Minimax",
-    "NonSaturating",
+    "HingeLoss",
+    "InstanceNoiseAugment",
+    "LabelMatchingPenalty",
+    "LeastSquaresLoss",
+    "MinimaxLoss",
+    "NonSaturatingLoss",
     "Penalty",
-    "Relativistic",
-    "Wasserstein",
+    "RelativisticLoss",
+    "WassersteinLoss",
     "ZeroCentredPenalty",
 ]

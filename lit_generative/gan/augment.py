@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_generative.description import Described
 
-__all__ = ["AdaptiveAugment", "Augmentation", "Compose", "DiffAugment", "InstanceNoise"]
+__all__ = ["AdaptiveAugment", "Augmentation", "ComposedAugment", "DiffAugment", "InstanceNoiseAugment"]
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 """From images (B, C, H, W) and which of them to transform, booleans (B, 1, 1, 1), to images of the same shape."""
@@ -197,7 +197,7 @@ class AdaptiveAugment(Augmentation):
         self.augmentation.observe(margins, num_images)
 
 
-class InstanceNoise(Augmentation):
+class InstanceNoiseAugment(Augmentation):
     """x + N(0, scale^2 I), so that the two distributions overlap (Sønderby et al. 2017; Arjovsky & Bottou 2017).
 
     Args:
@@ -231,7 +231,7 @@ class InstanceNoise(Augmentation):
         self.seen.add_(num_images)
 
 
-class Compose(Augmentation):
+class ComposedAugment(Augmentation):
     """Several augmentations, one after the other."""
 
     def __init__(self, augmentations: Sequence[Augmentation]) -> None:

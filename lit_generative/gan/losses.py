@@ -13,7 +13,15 @@ from torch.nn import functional as F
 
 from lit_generative.description import Described
 
-__all__ = ["AdversarialLoss", "Hinge", "LeastSquares", "Minimax", "NonSaturating", "Relativistic", "Wasserstein"]
+__all__ = [
+    "AdversarialLoss",
+    "HingeLoss",
+    "LeastSquaresLoss",
+    "MinimaxLoss",
+    "NonSaturatingLoss",
+    "RelativisticLoss",
+    "WassersteinLoss",
+]
 
 
 class AdversarialLoss(Described, ABC):
@@ -37,7 +45,7 @@ class AdversarialLoss(Described, ABC):
         """Return the discriminator's loss (B,), that of the i-th real and the i-th generated image together."""
 
 
-class Minimax(AdversarialLoss):
+class MinimaxLoss(AdversarialLoss):
     """The zero-sum game min_G max_D E log D(x) + E log(1 - D(G(z))) (Goodfellow et al. 2014 eq. 1).
 
     The generator's gradient with respect to a fake logit is -D(G(z)): it vanishes where the discriminator is sure.
@@ -52,7 +60,7 @@ class Minimax(AdversarialLoss):
         return F.softplus(-real.float()) + F.softplus(fake.float())
 
 
-class NonSaturating(Minimax):
+class NonSaturatingLoss(MinimaxLoss):
     """The minimax discriminator against a generator that maximises log D(G(z)) (Goodfellow et al. 2014 section 3).
 
     The generator's gradient with respect to a fake logit is D(G(z)) - 1: strongest where the discriminator is sure.
@@ -63,7 +71,7 @@ class NonSaturating(Minimax):
         return F.softplus(-fake.float())
 
 
-class Hinge(AdversarialLoss):
+class HingeLoss(AdversarialLoss):
     """Margins of 1 on either side of zero (Lim & Ye 2017; Miyato et al. 2018 eq. 16 and 17)."""
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -75,7 +83,7 @@ class Hinge(AdversarialLoss):
         return F.relu(1 - real.float()) + F.relu(1 + fake.float())
 
 
-class LeastSquares(AdversarialLoss):
+class LeastSquaresLoss(AdversarialLoss):
     """Squared distances of logits to targets (Mao et al. 2017 eq. 2).
 
     The defaults make it their eq. 9; a = -1, b = 1, c = 0 (eq. 8) minimises a Pearson chi^2 divergence.
@@ -104,7 +112,7 @@ class LeastSquares(AdversarialLoss):
         return ((real.float() - self.b).square() + (fake.float() - self.a).square()) / 2
 
 
-class Wasserstein(AdversarialLoss):
+class WassersteinLoss(AdversarialLoss):
     """The difference of mean logits, whose maximum over 1-Lipschitz critics is a distance (Arjovsky et al. 2017 eq. 2).
 
     The critic must be kept Lipschitz: by a gradient penalty, spectral normalisation or clipped weights.
@@ -121,7 +129,7 @@ class Wasserstein(AdversarialLoss):
         return fake.float() - real.float()
 
 
-class Relativistic(AdversarialLoss):
+class RelativisticLoss(AdversarialLoss):
     """Each real image against one generated image (pairing: Jolicoeur-Martineau 2019; R3GAN, Huang et al. 2024 eq. 2).
 
     sigmoid(real - fake) is the probability that the real one of a pair looks more real. The discriminator maximises its

@@ -16,7 +16,14 @@ from lit_generative.gan.augment import Augmentation
 from lit_generative.gan.losses import AdversarialLoss
 from lit_generative.gan.penalties import Penalty
 from lit_generative.interpolation import spherical
-from lit_generative.manual import average_over_processes, backward, check_trainer, frozen, optimizer_step, world_size
+from lit_generative.manual_optimization import (
+    average_over_processes,
+    backward,
+    check_trainer,
+    frozen,
+    optimizer_step,
+    world_size,
+)
 from lit_generative.sampling import check_labels, inference, sampling_mode
 
 __all__ = ["GAN"]
@@ -40,7 +47,7 @@ class GAN(GenerativeModule):
     Each batch is one round, and one ``global_step``: the discriminator takes a step on real and generated images, then
     the generator one against the new discriminator, with the same images.
 
-    To change it, override one hook: :meth:`latent`, :meth:`judge`, :meth:`generator_loss` or
+    To change it, override one hook: :meth:`sample_latent`, :meth:`discriminate`, :meth:`generator_loss` or
     :meth:`discriminator_loss`.
 
     Args:
@@ -108,17 +115,17 @@ class GAN(GenerativeModule):
 
     # ---------------------------------------------------------------- the game
 
-    def latent(self, n: int) -> Tensor:
+    def sample_latent(self, n: int) -> Tensor:
         """Draw z ~ N(0, I), (n, latent_dim)."""
         return torch.randn(n, self.latent_dim, device=self.device)
 
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the discriminator's logits (B,) of images (B, C, H, W), which are augmented while training."""
         return self.discriminator(x if self.augment is None or not self.training else self.augment(x), y)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return what the discriminator minimises, (B,), for images (B, C, H, W) with the same labels."""
-        real_logits, fake_logits = self.judge(real, y), self.judge(fake, y)
+        real_logits, fake_logits = self.discriminate(real, y), self.discriminate(fake, y)
         self.observe(real_logits, fake_logits)
         return self.loss.discriminator(real_logits, fake_logits)
 
@@ -130,12 +137,12 @@ class GAN(GenerativeModule):
 
     def generator_loss(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return what the generator minimises, (B,), for images (B, C, H, W) with the same labels."""
-        fake_logits = self.judge(fake, y)
-        return self.loss.generator(self.judge(real, y) if self.loss.sees_real else fake_logits, fake_logits)
+        fake_logits = self.discriminate(fake, y)
+        return self.loss.generator(self.discriminate(real, y) if self.loss.sees_real else fake_logits, fake_logits)
 
     def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Return both losses and, as ``loss``, their sum, (B,): who is ahead in the game, no measure of quality."""
-        fake = self.generator(self.latent(len(x)), y)
+        fake = self.generator(self.sample_latent(len(x)), y)
         losses = {"discriminator_loss": self.discriminator_loss(x, fake, y)}
         losses["generator_loss"] = self.generator_loss(x, fake, y)
         return {"loss": sum(losses.values(), torch.zeros(())), **losses}
@@ -149,7 +156,7 @@ class GAN(GenerativeModule):
             y: Labels (n,) of a conditional model.
             generator: The source of all randomness; None: torch's global one.
         """
-        return self.generator(self.latent(n), y)
+        return self.generator(self.sample_latent(n), y)
 
     def interpolate(
         self, n: int, steps: int = 8, y: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -161,7 +168,7 @@ class GAN(GenerativeModule):
         """
         y = check_labels(self, n, y)
         with inference(self, generator):
-            path = spherical(self.latent(n), self.latent(n), steps)
+            path = spherical(self.sample_latent(n), self.sample_latent(n), steps)
             return torch.stack([self.generator(z, y).float().clamp(-1, 1) for z in path])
 
     def diagnose(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
@@ -173,12 +180,12 @@ class GAN(GenerativeModule):
         """
         with torch.inference_mode(False), inference(self, torch.Generator(self.device).manual_seed(0)):
             x, y = x.clone(), None if y is None else y.clone()  # autograd refuses those made in validation
-            fake = self.generator(self.latent(len(x)), y).requires_grad_()
+            fake = self.generator(self.sample_latent(len(x)), y).requires_grad_()
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(self.generator_loss(x, fake, y).sum(), fake)
             return {
-                "real_logits": self.judge(x, y).float(),
-                "fake_logits": self.judge(fake.detach(), y).float(),
+                "real_logits": self.discriminate(x, y).float(),
+                "fake_logits": self.discriminate(fake.detach(), y).float(),
                 "generator_gradient": gradient.float().flatten(1).norm(dim=1),
             }
 
@@ -203,7 +210,7 @@ class GAN(GenerativeModule):
 
     def _cut(self, x: Tensor, y: Tensor | None) -> list[Part]:
         """Cut a batch into micro-batches of images, labels and new latents."""
-        z = self.latent(len(x)).chunk(self.micro_batches)
+        z = self.sample_latent(len(x)).chunk(self.micro_batches)
         labels = [None] * len(z) if y is None else y.chunk(self.micro_batches)
         return list(zip(x.chunk(self.micro_batches), labels, z, strict=True))
 
@@ -218,7 +225,7 @@ class GAN(GenerativeModule):
         losses, penalties = [], []
         for (x, y, _), fake in zip(parts, map(Tensor.detach, fakes), strict=True):
             loss = self.discriminator_loss(x, fake, y)
-            penalty = sum((term(self.judge, x, fake, y) for term in due), torch.zeros_like(loss))
+            penalty = sum((term(self.discriminate, x, fake, y) for term in due), torch.zeros_like(loss))
             backward(self, (loss + penalty).sum() / n)
             losses.append(loss.detach())
             penalties.append(penalty.detach())

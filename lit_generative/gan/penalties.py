@@ -15,9 +15,18 @@ from torch.nn import functional as F
 
 from lit_generative.description import Described
 
-__all__ = ["R1", "R2", "GradientPenalty", "Judge", "LabelMatching", "LogitGradient", "Penalty", "ZeroCentredPenalty"]
+__all__ = [
+    "R1",
+    "R2",
+    "Discriminate",
+    "GradientPenalty",
+    "LabelMatchingPenalty",
+    "LogitGradient",
+    "Penalty",
+    "ZeroCentredPenalty",
+]
 
-Judge = Callable[[Tensor, Tensor | None], Tensor]
+Discriminate = Callable[[Tensor, Tensor | None], Tensor]
 """From images (B, C, H, W) and labels (B,), if there are any, to logits (B,)."""
 
 
@@ -42,11 +51,11 @@ class Penalty(Described, ABC):
         self.every = every
 
     @abstractmethod
-    def __call__(self, judge: Judge, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+    def __call__(self, discriminate: Discriminate, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the penalty (B,), to be added to the discriminator's loss of this step.
 
         Args:
-            judge: The discriminator (with its augmentation).
+            discriminate: The discriminator (with its augmentation).
             real: Images (B, C, H, W).
             fake: Generated images of the same shape; no gradient flows back to what made them.
             y: Labels (B,) of both, if there are any.
@@ -60,10 +69,10 @@ class Penalty(Described, ABC):
 class LogitGradient(Penalty):
     """A multiple of what :meth:`measure` finds in the gradients at :meth:`points`."""
 
-    def __call__(self, judge: Judge, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+    def __call__(self, discriminate: Discriminate, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return weight * every * measure(grad_x D(x)) at the points x, (B,)."""
         points = self.points(real.detach(), fake.detach())
-        return self.weight * self.every * self.measure(logit_gradient(judge, points, y))
+        return self.weight * self.every * self.measure(logit_gradient(discriminate, points, y))
 
     @abstractmethod
     def points(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -127,7 +136,7 @@ class ZeroCentredPenalty(LogitGradient):
         return gradient.square().sum(1)
 
 
-class LabelMatching(Penalty):
+class LabelMatchingPenalty(Penalty):
     """weight * softplus(D(x, y') - D(x, y)) for a real image x, its label y and another label y'.
 
     It teaches a conditional discriminator that a real image under a wrong label is not what was asked for, as GAN-CLS
@@ -135,23 +144,23 @@ class LabelMatching(Penalty):
     batch's neighbours; where y' = y there is no penalty.
     """
 
-    def __call__(self, judge: Judge, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
+    def __call__(self, discriminate: Discriminate, real: Tensor, fake: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the penalty (B,).
 
         Raises:
             ValueError: If there are no labels.
         """
         if y is None:
-            raise ValueError("penalty LabelMatching needs labels: set num_classes, or leave it out")
+            raise ValueError("penalty LabelMatchingPenalty needs labels: set num_classes, or leave it out")
         others = y.roll(1)
-        margin = judge(real, others).float() - judge(real, y).float()
+        margin = discriminate(real, others).float() - discriminate(real, y).float()
         return self.weight * self.every * F.softplus(margin) * (others != y)
 
 
-def logit_gradient(judge: Judge, x: Tensor, y: Tensor | None) -> Tensor:
+def logit_gradient(discriminate: Discriminate, x: Tensor, y: Tensor | None) -> Tensor:
     """Return the gradient of each image's logit, (B, C * H * W), with its graph, in float32 or better."""
     x = x.detach().requires_grad_()
-    logits = judge(x, y).float()
+    logits = discriminate(x, y).float()
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).flatten(1)
 

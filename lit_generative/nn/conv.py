@@ -40,7 +40,7 @@ class ConvEncoder(Described, nn.Module):
             parts of an image depend on each other, so that samples from the prior hold together.
         num_classes: For q(z|x, y): how many classes there are.
         posterior: Makes q of what the last layer puts out: any module with ``num_parameters(latent_dim)``, such as
-            ``lit_generative.vae.FullNormal``; None: a diagonal normal.
+            ``lit_generative.vae.FullNormalPosterior``; None: a diagonal normal.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -87,7 +87,7 @@ class ConvDecoder(Described, nn.Module):
             parts of an image depend on each other, so that samples from the prior hold together.
         num_classes: For p(x|z, y): how many classes there are.
         output_channels: The channels of the likelihood's parameters, where they are more than the images' (its
-            ``channels(C)``, for instance 2 C for ``GaussianPerPixel``); None: C.
+            ``channels(C)``, for instance 2 C for ``GaussianPerPixelLikelihood``); None: C.
 
     Raises:
         ValueError: If ``widths`` is empty or ``output_channels`` below 1.

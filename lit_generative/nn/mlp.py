@@ -30,7 +30,7 @@ class MLPEncoder(Described, nn.Module):
         hidden: Widths of the hidden layers, first to last; none make the network linear.
         num_classes: For q(z|x, y): how many classes there are.
         posterior: Makes q of what the last layer puts out: any module with ``num_parameters(latent_dim)``, such as
-            ``lit_generative.vae.FullNormal``; None: a diagonal normal.
+            ``lit_generative.vae.FullNormalPosterior``; None: a diagonal normal.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MLPDecoder(Described, nn.Module):
         hidden: Widths of the hidden layers, first to last; none make the network linear.
         num_classes: For p(x|z, y): how many classes there are.
         output_channels: The channels of the likelihood's parameters, where they are more than the images' (its
-            ``channels(C)``, for instance 2 C for ``GaussianPerPixel``); None: C.
+            ``channels(C)``, for instance 2 C for ``GaussianPerPixelLikelihood``); None: C.
 
     Raises:
         ValueError: If ``output_channels`` is below 1.

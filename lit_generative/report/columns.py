@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from lit_generative.report.numbers import HIGHER, LOWER, NEAR_ONE, Better, Number
 from lit_generative.report.results import Comparison, Point, Run, Training
+from lit_generative.report.statistics import HIGHER, LOWER, NEAR_ONE, Better, Number
 
 __all__ = [
     "Column",

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from math import inf, isfinite
 
 from lit_generative.report.columns import Column, distance_column, image_columns, quality_columns, speed_column
-from lit_generative.report.numbers import Number
 from lit_generative.report.results import Comparison, Run
+from lit_generative.report.statistics import Number
 from lit_generative.report.summary import stability
 
 __all__ = ["Finding", "findings"]

@@ -6,11 +6,11 @@ from html import escape
 from pathlib import Path
 
 from lit_generative.report.findings import findings
-from lit_generative.report.look import Look
-from lit_generative.report.numbers import RULE, SPREADS
-from lit_generative.report.parts import Gallery, Illustration, Parts, facts, warnings
 from lit_generative.report.results import Comparison
+from lit_generative.report.sections import Gallery, Illustration, Parts, facts, warnings
+from lit_generative.report.statistics import RULE, SPREADS
 from lit_generative.report.summary import Cell, Row, Table, summarise
+from lit_generative.report.theme import Look
 
 __all__ = ["html_report"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_generative.pictures import are_points, picture, tile, to_uint8
-from lit_generative.report.look import LIGHT, WIDTH, Look, plain
+from lit_generative.report.theme import LIGHT, WIDTH, Look, plain
 
 __all__ = ["GRIDS", "REAL_IMAGES", "Grid", "Pictures", "png"]
 

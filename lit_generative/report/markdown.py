@@ -3,9 +3,9 @@
 import re
 
 from lit_generative.report.findings import findings
-from lit_generative.report.numbers import RULE, SPREADS
-from lit_generative.report.parts import Gallery, Illustration, Parts, facts, warnings
 from lit_generative.report.results import Comparison
+from lit_generative.report.sections import Gallery, Illustration, Parts, facts, warnings
+from lit_generative.report.statistics import RULE, SPREADS
 from lit_generative.report.summary import Cell, Table, summarise
 
 __all__ = ["escaped", "markdown_report", "markdown_table"]

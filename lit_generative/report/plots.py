@@ -16,9 +16,9 @@ from lit_generative.report.columns import (
     quality_columns,
     speed_column,
 )
-from lit_generative.report.look import Look, legend_columns, log_axis
-from lit_generative.report.numbers import Number
 from lit_generative.report.results import Comparison, Point, Run
+from lit_generative.report.statistics import Number
+from lit_generative.report.theme import Look, legend_columns, log_axis
 
 __all__ = ["PLOTS", "Plot"]
 

@@ -13,8 +13,8 @@ from lit_generative.report.columns import (
     last_over_best,
     quality_columns,
 )
-from lit_generative.report.numbers import leader
 from lit_generative.report.results import Comparison, Run
+from lit_generative.report.statistics import leader
 
 __all__ = ["FLOOR", "Cell", "Row", "Table", "stability", "summarise"]
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from lit_generative.report.html import html_report
 from lit_generative.report.images import GRIDS, Pictures, png
-from lit_generative.report.look import DARK, LIGHT, Look, rendered
 from lit_generative.report.markdown import markdown_report
-from lit_generative.report.parts import Gallery, Illustration, Parts
 from lit_generative.report.plots import PLOTS
 from lit_generative.report.results import Comparison
+from lit_generative.report.sections import Gallery, Illustration, Parts
+from lit_generative.report.theme import DARK, LIGHT, Look, rendered
 
 __all__ = ["Pictures", "write_report"]
 

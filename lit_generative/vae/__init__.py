@@ -1,67 +1,93 @@
 """Variational autoencoders."""
 
-from lit_generative.vae.aggregate import MMD, GaussianKernel, InverseMultiquadric, Kernel, TotalCorrelation
+from lit_generative.vae.aggregate import (
+    GaussianKernel,
+    InverseMultiquadricKernel,
+    Kernel,
+    MMDRegulariser,
+    TotalCorrelationRegulariser,
+)
 from lit_generative.vae.iwae import IWAE
 from lit_generative.vae.ladder import LadderVAE
 from lit_generative.vae.likelihoods import (
-    Bernoulli,
-    ContinuousBernoulli,
-    DiscretizedLogistic,
-    DiscretizedLogisticMixture,
-    Gaussian,
-    GaussianPerImage,
-    GaussianPerPixel,
-    Laplace,
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+    GaussianLikelihood,
+    GaussianPerImageLikelihood,
+    GaussianPerPixelLikelihood,
+    LaplaceLikelihood,
     Likelihood,
 )
 from lit_generative.vae.mixture import AggregatePrior, GaussianMixture
 from lit_generative.vae.module import VAE
-from lit_generative.vae.posteriors import DiagonalNormal, FullNormal, InverseAutoregressive, Posterior
-from lit_generative.vae.priors import MixtureOfGaussians, NeuralSpline, Prior, RealNVP, StandardNormal, VampPrior
+from lit_generative.vae.posteriors import (
+    DiagonalNormalPosterior,
+    FullNormalPosterior,
+    InverseAutoregressivePosterior,
+    Posterior,
+)
+from lit_generative.vae.priors import (
+    MixtureOfGaussiansPrior,
+    NeuralSplinePrior,
+    Prior,
+    RealNVPPrior,
+    StandardNormalPrior,
+    VampPrior,
+)
 from lit_generative.vae.quantise import Codebook, GradientEstimator, RotationTrick, StraightThrough
-from lit_generative.vae.regularisers import Beta, Capacity, Cyclical, FreeBits, Latents, Regulariser, WarmUp
+from lit_generative.vae.regularisers import (
+    BetaRegulariser,
+    CapacityRegulariser,
+    CyclicalRegulariser,
+    FreeBitsRegulariser,
+    Latents,
+    Regulariser,
+    WarmUpRegulariser,
+)
 from lit_generative.vae.vq import VQVAE
 
 __all__ = [
     "IWAE",
-    "MMD",
     "VAE",
     "VQVAE",
     "AggregatePrior",
-    "Bernoulli",
-    "Beta",
-    "Capacity",
+    "BernoulliLikelihood",
+    "BetaRegulariser",
+    "CapacityRegulariser",
     "Codebook",
-    "ContinuousBernoulli",
-    "Cyclical",
-    "DiagonalNormal",
-    "DiscretizedLogistic",
-    "DiscretizedLogisticMixture",
-    "FreeBits",
-    "FullNormal",
-    "Gaussian",
+    "ContinuousBernoulliLikelihood",
+    "CyclicalRegulariser",
+    "DiagonalNormalPosterior",
+    "DiscretizedLogisticLikelihood",
+    "DiscretizedLogisticMixtureLikelihood",
+    "FreeBitsRegulariser",
+    "FullNormalPosterior",
     "GaussianKernel",
+    "GaussianLikelihood",
     "GaussianMixture",
-    "GaussianPerImage",
-    "GaussianPerPixel",
+    "GaussianPerImageLikelihood",
+    "GaussianPerPixelLikelihood",
     "GradientEstimator",
-    "InverseAutoregressive",
-    "InverseMultiquadric",
+    "InverseAutoregressivePosterior",
+    "InverseMultiquadricKernel",
     "Kernel",
     "LadderVAE",
-    "Laplace",
+    "LaplaceLikelihood",
     "Latents",
     "Likelihood",
-    "MixtureOfGaussians",
-    "NeuralSpline",
+    "MMDRegulariser",
+    "MixtureOfGaussiansPrior",
+    "NeuralSplinePrior",
     "Posterior",
     "Prior",
-    "RealNVP",
+    "RealNVPPrior",
     "Regulariser",
     "RotationTrick",
-    "StandardNormal",
+    "StandardNormalPrior",
     "StraightThrough",
-    "TotalCorrelation",
+    "TotalCorrelationRegulariser",
     "VampPrior",
-    "WarmUp",
+    "WarmUpRegulariser",
 ]

@@ -9,10 +9,17 @@ from torch.distributions import MultivariateNormal, Normal
 from lit_generative.description import Described
 from lit_generative.vae.regularisers import Latents, Regulariser, check_positive, is_diagonal
 
-__all__ = ["MMD", "GaussianKernel", "InverseMultiquadric", "Kernel", "TotalCorrelation", "stratified_log_shares"]
+__all__ = [
+    "GaussianKernel",
+    "InverseMultiquadricKernel",
+    "Kernel",
+    "MMDRegulariser",
+    "TotalCorrelationRegulariser",
+    "stratified_log_shares",
+]
 
 
-class TotalCorrelation(Regulariser):
+class TotalCorrelationRegulariser(Regulariser):
     """alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)) (beta-TC-VAE, Chen et al. 2018, eq. 2 and 4).
 
     With all three 1 this is the KL. A larger ``beta`` makes the latents independent of each other without making them
@@ -47,10 +54,14 @@ class TotalCorrelation(Regulariser):
         """
         num_images = self.num_images or latents.num_images
         if num_images is None:
-            raise ValueError("TotalCorrelation(num_images=None): the size of the training set is unknown; pass it")
+            raise ValueError(
+                "TotalCorrelationRegulariser(num_images=None): the size of the training set is unknown; pass it"
+            )
         q, z = latents.q, latents.z
         if not (is_diagonal(q) or isinstance(q, MultivariateNormal)):
-            raise ValueError("TotalCorrelation needs a normal posterior, for its marginals; leave posterior out")
+            raise ValueError(
+                "TotalCorrelationRegulariser needs a normal posterior, for its marginals; leave posterior out"
+            )
         log_shares = stratified_log_shares(len(z), num_images).to(z)
         log_qz_given_x = q.log_prob(z)
         log_qz = torch.logsumexp(q.log_prob(z[:, None]) + log_shares, 1)  # [i, j]: z_i under the posterior of x_j
@@ -91,7 +102,7 @@ class GaussianKernel(Kernel):
         return torch.exp(-squared_distance / (2 * self.scale**2 * latent_dim))
 
 
-class InverseMultiquadric(Kernel):
+class InverseMultiquadricKernel(Kernel):
     """The mean over scales s of C / (C + |z - z'|^2), C = 2 s latent_dim (Tolstikhin et al. 2018, section 4).
 
     Its heavy tails give gradients to latents far from all others, to which a Gaussian kernel is blind.
@@ -111,7 +122,7 @@ class InverseMultiquadric(Kernel):
         return torch.stack([c / (c + squared_distance) for c in widths]).mean(0)
 
 
-class MMD(Regulariser):
+class MMDRegulariser(Regulariser):
     """(1 - alpha) KL + (alpha + lambda - 1) MMD^2(q(z), p(z)) (InfoVAE, Zhao et al. 2019, eq. 6).
 
     The maximum mean discrepancy pulls all posteriors together, not each one, to the prior: the latents may say much of
@@ -121,7 +132,7 @@ class MMD(Regulariser):
         weight: alpha + lambda - 1, in nats. A squared MMD is below 2, the images' nats are hundreds: take 100 to 1000.
         kl_weight: 1 - alpha. With 0 it is a Wasserstein autoencoder (Tolstikhin et al. 2018), whose posteriors may
             lose their variance.
-        kernel: None: :class:`InverseMultiquadric`.
+        kernel: None: :class:`InverseMultiquadricKernel`.
     """
 
     def __init__(self, weight: float, kl_weight: float = 0.0, kernel: Kernel | None = None) -> None:
@@ -129,7 +140,7 @@ class MMD(Regulariser):
         check_positive(weight=weight)
         if kl_weight < 0:
             raise ValueError(f"kl_weight={kl_weight}: the KL may be left out, but not be rewarded; use 0 or more")
-        self.weight, self.kl_weight, self.kernel = weight, kl_weight, kernel or InverseMultiquadric()
+        self.weight, self.kl_weight, self.kernel = weight, kl_weight, kernel or InverseMultiquadricKernel()
 
     def forward(self, latents: Latents) -> Tensor:
         """Return the cost, (B,)."""

@@ -237,7 +237,8 @@ class VAE(LatentModel):
             self._has_warned = True
             rank_zero_warn(
                 f"posterior collapse: after {self.images_seen:,} images no latent dimension says anything of the "
-                "image; a regulariser such as WarmUp or FreeBits helps, or a likelihood of smaller or learned scale"
+                "image; a regulariser such as WarmUpRegulariser or FreeBitsRegulariser helps, or a likelihood of "
+                "smaller or learned scale"
             )
         if self.aggregate_prior is not None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -21,7 +21,13 @@ from torch.distributions import (
 from lit_generative.description import Described
 from lit_generative.vae.flows import AffineStep, AutoregressiveNetwork
 
-__all__ = ["DiagonalNormal", "FullCovarianceNormal", "FullNormal", "InverseAutoregressive", "Posterior"]
+__all__ = [
+    "DiagonalNormalPosterior",
+    "FullCovarianceNormal",
+    "FullNormalPosterior",
+    "InverseAutoregressivePosterior",
+    "Posterior",
+]
 
 LOG_SCALES = (-10.0, 10.0)
 """Bounds that no trained posterior meets; they keep KLs finite."""
@@ -39,7 +45,7 @@ class Posterior(Described, nn.Module, ABC):
         """Return q(z|x) for an encoder's outputs (B, num_parameters)."""
 
 
-class DiagonalNormal(Posterior):
+class DiagonalNormalPosterior(Posterior):
     """N(mean, diag(exp(log-variance))) (Kingma & Welling 2014, eq. 9), as encoders have it by themselves."""
 
     def num_parameters(self, latent_dim: int) -> int:
@@ -57,7 +63,7 @@ class FullCovarianceNormal(MultivariateNormal):
     """A multivariate normal whose KL to a diagonal one is known to ``torch.distributions.kl_divergence``."""
 
 
-class FullNormal(Posterior):
+class FullNormalPosterior(Posterior):
     """N(mean, L L^T) with any covariance: L = diag(s) (I + M), s positive, M strictly lower triangular.
 
     M has no unit, so that correlations do not blow up where scales are small.
@@ -102,7 +108,7 @@ class FlowPosterior(TransformedDistribution):
         return z
 
 
-class InverseAutoregressive(Posterior):
+class InverseAutoregressivePosterior(Posterior):
     """A diagonal normal, then inverse autoregressive steps that see the image (IAF, Kingma et al. 2016, algorithm 1).
 
     Sampling takes one pass a step, and the density of a sample is known with it; of any other z the steps are inverted
@@ -120,7 +126,7 @@ class InverseAutoregressive(Posterior):
             if count < 1:
                 raise ValueError(f"{name}={count}: it must be at least 1")
         self.latent_dim, self.hidden = latent_dim, hidden
-        self.normal = DiagonalNormal()
+        self.normal = DiagonalNormalPosterior()
         self.steps = nn.ModuleList(AutoregressiveNetwork(latent_dim, hidden, i % 2 == 1) for i in range(layers))
 
     def num_parameters(self, latent_dim: int) -> int:

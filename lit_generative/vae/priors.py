@@ -24,7 +24,15 @@ from torch.nn import functional as F
 from lit_generative.description import Described
 from lit_generative.vae.flows import AffineStep, CouplingNetwork
 
-__all__ = ["Encode", "MixtureOfGaussians", "NeuralSpline", "Prior", "RealNVP", "StandardNormal", "VampPrior"]
+__all__ = [
+    "Encode",
+    "MixtureOfGaussiansPrior",
+    "NeuralSplinePrior",
+    "Prior",
+    "RealNVPPrior",
+    "StandardNormalPrior",
+    "VampPrior",
+]
 
 Encode = Callable[[Tensor], Distribution]
 """Images (B, C, H, W) to q(z|x), batch shape (B,), event shape (latent_dim,)."""
@@ -42,7 +50,7 @@ class Prior(Described, nn.Module, ABC):
         """
 
 
-class StandardNormal(Prior):
+class StandardNormalPrior(Prior):
     """N(0, I) (Kingma & Welling 2014, appendix B).
 
     Args:
@@ -61,7 +69,7 @@ class StandardNormal(Prior):
         return standard_normal(self.zeros)
 
 
-class MixtureOfGaussians(Prior):
+class MixtureOfGaussiansPrior(Prior):
     """sum over k of w_k N(z; m_k, diag(s_k^2)), with learned weights, means and scales.
 
     Args:
@@ -125,7 +133,7 @@ class VampPrior(Prior):
         return MixtureSameFamily(weights, posteriors, validate_args=False)
 
 
-class RealNVP(Prior):
+class RealNVPPrior(Prior):
     """The density of f(e), e from N(0, I), where f is a chain of affine couplings (Dinh et al. 2017). f starts as 1.
 
     Args:
@@ -149,10 +157,10 @@ class RealNVP(Prior):
         return TransformedDistribution(standard_normal(self.zeros), steps, validate_args=False)
 
 
-class NeuralSpline(Prior):
+class NeuralSplinePrior(Prior):
     """The density of f(e), e from N(0, I), f autoregressive rational-quadratic splines (Durkan et al. 2019), by zuko.
 
-    Needs the extra ``flows``. More flexible than :class:`RealNVP`; sampling takes latent_dim passes a transform.
+    Needs the extra ``flows``. More flexible than :class:`RealNVPPrior`; sampling takes latent_dim passes a transform.
 
     Args:
         latent_dim: The size of z.
@@ -170,7 +178,7 @@ class NeuralSpline(Prior):
         try:
             flows = import_module("zuko.flows")  # here, so that all else does without the extra
         except ModuleNotFoundError as error:
-            message = "NeuralSpline needs the package zuko; install it by pip install 'lit-generative[flows]'"
+            message = "NeuralSplinePrior needs the package zuko; install it by pip install 'lit-generative[flows]'"
             raise ModuleNotFoundError(message) from error
         self.flow = flows.NSF(latent_dim, transforms=transforms, bins=bins, hidden_features=(hidden, hidden))
 

@@ -13,13 +13,13 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from lit_generative.description import Described
 
 __all__ = [
-    "Beta",
-    "Capacity",
-    "Cyclical",
-    "FreeBits",
+    "BetaRegulariser",
+    "CapacityRegulariser",
+    "CyclicalRegulariser",
+    "FreeBitsRegulariser",
     "Latents",
     "Regulariser",
-    "WarmUp",
+    "WarmUpRegulariser",
 ]
 
 
@@ -56,7 +56,7 @@ class Regulariser(Described, nn.Module, ABC):
         return {}
 
 
-class Beta(Regulariser):
+class BetaRegulariser(Regulariser):
     """beta KL (beta-VAE, Higgins et al. 2017, eq. 4).
 
     Args:
@@ -73,7 +73,7 @@ class Beta(Regulariser):
         return self.beta * latents.kl
 
 
-class WarmUp(Regulariser):
+class WarmUpRegulariser(Regulariser):
     """KL weighted from 0 up to ``beta``, linearly (KL annealing, Bowman et al. 2016, section 3.1).
 
     The decoder learns to use the latents before they cost anything, which prevents posterior collapse.
@@ -97,7 +97,7 @@ class WarmUp(Regulariser):
         return self.weight(latents.images_seen) * latents.kl
 
 
-class Cyclical(Regulariser):
+class CyclicalRegulariser(Regulariser):
     """KL whose weight rises from 0 to 1 several times (Fu et al. 2019, eq. 6 and 7), and then stays 1.
 
     Each cycle starts from latents that were already useful at the end of the one before.
@@ -127,7 +127,7 @@ class Cyclical(Regulariser):
         return self.weight(latents.images_seen) * latents.kl
 
 
-class FreeBits(Regulariser):
+class FreeBitsRegulariser(Regulariser):
     """sum_j max(nats, E_x[KL_j]): the first nats of each latent dimension are free (Kingma et al. 2016, eq. 15).
 
     The mean is over the batch, so that the cost is the same number for each of its images. A dimension below the limit
@@ -151,14 +151,15 @@ class FreeBits(Regulariser):
         q, p = latents.q, latents.prior
         if not (is_diagonal(q) and is_diagonal(p)):
             raise ValueError(
-                f"FreeBits(nats={self.nats}) needs independent normals as posterior and prior, for the KL of each "
-                "dimension; leave posterior and prior_model out, or take Capacity or WarmUp as regulariser"
+                f"FreeBitsRegulariser(nats={self.nats}) needs independent normals as posterior and prior, for the KL "
+                "of each dimension; leave posterior and prior_model out, or take CapacityRegulariser or "
+                "WarmUpRegulariser as regulariser"
             )
         kl = kl_divergence(q.base_dist, p.base_dist)  # type: ignore[attr-defined]  # (B, latent_dim)
         return kl.mean(0).clamp(min=self.nats).sum().expand(len(kl))
 
 
-class Capacity(Regulariser):
+class CapacityRegulariser(Regulariser):
     """gamma |KL - C|, with C rising from 0 (Burgess et al. 2018, eq. 8).
 
     The latents are made to carry a given amount of information, which grows: the most useful factors come first.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_generative import VAE, Evaluator, ImageDataModule
-from lit_generative.callbacks import Clock, Evaluate, LastCheckpoint
+from lit_generative.callbacks import Evaluate, LastCheckpoint, TrainingClock
 from lit_generative.gan import GAN
 
 MakeTrainer = Callable[..., L.Trainer]
@@ -54,7 +54,7 @@ def test_only_training_counts(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, time: Time, tmp_path: Path
 ) -> None:
     evaluate = Evaluate(Evaluator(num_samples=30, num_real=50), every_n_epochs=1)
-    trainer = make_trainer(callbacks=[evaluate, time, clock := Clock()], max_epochs=3, limit_val_batches=2)
+    trainer = make_trainer(callbacks=[evaluate, time, clock := TrainingClock()], max_epochs=3, limit_val_batches=2)
     trainer.fit(make_vae(), datamodule=data)
     assert clock.seconds == 3 * 2 * 3
     assert clock.device_seconds == 3 * 2 * 3 * torch.get_num_threads()
@@ -66,11 +66,11 @@ def test_only_training_counts(
 def test_a_resumed_run_goes_on_counting(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, time: Time, tmp_path: Path
 ) -> None:
-    first = make_trainer(callbacks=[time, Clock()], max_steps=3, limit_val_batches=0)
+    first = make_trainer(callbacks=[time, TrainingClock()], max_steps=3, limit_val_batches=0)
     first.fit(make_vae(), datamodule=data)
     first.save_checkpoint(tmp_path / "half.ckpt")
     time.now += 5000
-    resumed = make_trainer(callbacks=[time, clock := Clock()], max_steps=5, limit_val_batches=0)
+    resumed = make_trainer(callbacks=[time, clock := TrainingClock()], max_steps=5, limit_val_batches=0)
     resumed.fit(make_vae(), datamodule=data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert clock.seconds == 5 * 3
 
@@ -82,7 +82,7 @@ def test_the_time_before_a_clock_is_not_known(
     first.fit(make_vae(), datamodule=data)
     first.save_checkpoint(tmp_path / "half.ckpt")
     evaluate = Evaluate(Evaluator(num_samples=30, num_real=50))
-    resumed = make_trainer(callbacks=[evaluate, time, clock := Clock()], max_steps=5, limit_val_batches=0)
+    resumed = make_trainer(callbacks=[evaluate, time, clock := TrainingClock()], max_steps=5, limit_val_batches=0)
     resumed.fit(make_vae(), datamodule=data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert clock.seconds is None
     assert "training_minutes" not in records(tmp_path)[-1]

@@ -13,10 +13,10 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from lit_generative import GAN, VAE, GenerativeModule, ImageDataModule
-from lit_generative.callbacks import Likelihood
+from lit_generative.callbacks import EstimateLikelihood
 from lit_generative.callbacks.likelihood import summarise
 from lit_generative.cli import main
-from lit_generative.vae import Bernoulli
+from lit_generative.vae import BernoulliLikelihood
 
 MakeTrainer = Callable[..., L.Trainer]
 DIMS = 28 * 28
@@ -57,7 +57,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def run(make_trainer: MakeTrainer, data: ImageDataModule, model: GenerativeModule, **options: Any) -> None:
-    callback = Likelihood(**({"num_images": 30, "batch_size": 12, "evaluations": 7} | options))
+    callback = EstimateLikelihood(**({"num_images": 30, "batch_size": 12, "evaluations": 7} | options))
     trainer = make_trainer(callbacks=[callback], limit_test_batches=1)
     trainer.test(model, datamodule=data, verbose=False)
 
@@ -128,7 +128,7 @@ def test_a_seed_decides_the_noise_and_each_batch_has_its_own(
 
 def test_loggers_get_the_numbers(make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="run", version=0)
-    trainer = make_trainer(callbacks=[Likelihood(num_images=10)], logger=logger, limit_test_batches=1)
+    trainer = make_trainer(callbacks=[EstimateLikelihood(num_images=10)], logger=logger, limit_test_batches=1)
     trainer.test(Known(), datamodule=data, verbose=False)
     folder = tmp_path / "run" / "version_0"
     (record,) = records(folder)
@@ -156,7 +156,7 @@ def test_without_likelihoods_nothing_is_said_or_written(
     kind: str,
 ) -> None:
     vae = make_vae()
-    vae.likelihood = Bernoulli()  # which gray images have no probability under
+    vae.likelihood = BernoulliLikelihood()  # which gray images have no probability under
     model = {"vae": vae, "empty": Empty(), "off": Known()}[kind]
     run(make_trainer, data, model, num_images=0 if kind == "off" else 30)
     assert not capsys.readouterr().out
@@ -167,9 +167,9 @@ def test_a_model_without_likelihoods_needs_no_data_module(
     make_gan: Callable[..., GAN], make_trainer: MakeTrainer, data: ImageDataModule
 ) -> None:
     loader = data.loader("test", limit=10)
-    make_trainer(callbacks=[Likelihood()]).test(make_gan(), loader, verbose=False)
-    with pytest.raises(ValueError, match="Likelihood needs a data module"):
-        make_trainer(callbacks=[Likelihood()]).test(Known(), loader, verbose=False)
+    make_trainer(callbacks=[EstimateLikelihood()]).test(make_gan(), loader, verbose=False)
+    with pytest.raises(ValueError, match="EstimateLikelihood needs a data module"):
+        make_trainer(callbacks=[EstimateLikelihood()]).test(Known(), loader, verbose=False)
 
 
 class Summed(Known):
@@ -186,13 +186,13 @@ def test_an_estimate_that_is_not_per_image_is_refused(make_trainer: MakeTrainer,
 
 @pytest.mark.parametrize("options", [{"num_images": -1}, {"evaluations": 0}, {"batch_size": 0}, {"seed": -1}])
 def test_numbers_must_be_large_enough(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"Likelihood: \w+=-?\d is too small; it is at least \d"):
-        Likelihood(**options)
+    with pytest.raises(ValueError, match=r"EstimateLikelihood: \w+=-?\d is too small; it is at least \d"):
+        EstimateLikelihood(**options)
 
 
 def test_one_image_has_no_standard_error() -> None:
     with pytest.raises(ValueError, match="num_images=1 leaves the standard error open"):
-        Likelihood(num_images=1)
+        EstimateLikelihood(num_images=1)
 
 
 def test_the_command_line_has_its_options(
@@ -224,7 +224,7 @@ def test_processes_share_the_images(monkeypatch: pytest.MonkeyPatch, num_images:
         for module in ("callbacks.likelihood", "data.samplers"):
             monkeypatch.setattr(f"lit_generative.{module}.rank_and_world", lambda rank=rank: (rank, world))
         trainer: Any = SimpleNamespace(datamodule=ImageDataModule(subset=40))
-        Likelihood(num_images, batch_size=4).estimate(trainer, Known(noise=1.0))
+        EstimateLikelihood(num_images, batch_size=4).estimate(trainer, Known(noise=1.0))
     assert all(len(rows) < num_images for rows in sent) or world == 1
     monkeypatch.undo()
     images = next(iter(ImageDataModule(subset=40).loader("test", batch_size=num_images, limit=num_images)))["image"]

@@ -9,7 +9,9 @@ from lightning.pytorch.loggers.logger import Logger
 from running import run
 
 from lit_generative.commands.compare import log_comparison, passed_on
-from lit_generative.report import compare, measured, training
+from lit_generative.comparison import cache as measured
+from lit_generative.comparison import run as compare
+from lit_generative.comparison import training
 from lit_generative.report.results import Comparison
 
 SMALL = ["--num_samples", "60", "--evaluation.num_real", "80", "--likelihood_images", "0"]
@@ -21,7 +23,7 @@ model:
   class_path: GAN
   init_args:
     latent_dim: 4
-    loss: NonSaturating
+    loss: NonSaturatingLoss
     generator: {class_path: MLPGenerator, init_args: {hidden: [8]}}
     discriminator: {class_path: MLPDiscriminator, init_args: {hidden: [8]}}
 """

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
 from lit_generative.commands.latent import latent
-from lit_generative.diffusion import DDIM, Clip
+from lit_generative.diffusion import DDIM, StaticThresholding
 from lit_generative.gan import GAN
+from lit_generative.latent_space.explore import Request, explore
 from lit_generative.nn import UNet
-from lit_generative.report.latent import Request, explore
 
 OTHER = [
     "--data.dataset",
@@ -58,7 +58,7 @@ def data() -> ImageDataModule:
 def ddpm() -> DDPM:
     torch.manual_seed(0)
     network = UNet((1, 28, 28), widths=(8, 8), blocks=1, attention=(), groups=4, patch=4)
-    return DDPM(network, (1, 28, 28), sampler=DDIM(4, limit=Clip()))
+    return DDPM(network, (1, 28, 28), sampler=DDIM(4, limit=StaticThresholding()))
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -9,24 +9,35 @@ import torch
 from running import TINY, Outcome
 
 from lit_generative import GenerativeModule
-from lit_generative.diffusion import Cosine, DPMSolverPP2M, Karras, LearnedVariance, LossAware, MinSNR, Noise, Velocity
+from lit_generative.diffusion import (
+    CosineSchedule,
+    DPMSolverPP2M,
+    KarrasSpacing,
+    LearnedVariance,
+    LossAwareTimes,
+    MinSNRWeight,
+    NoisePrediction,
+    VelocityPrediction,
+)
 
 CONFIG = """
 model:
   class_path: my_ddpms.{name}
   init_args:
-    schedule: Cosine
-    sampler: {{class_path: DDIM, init_args: {{steps: 2, limit: Clip}}}}
+    schedule: CosineSchedule
+    sampler: {{class_path: DDIM, init_args: {{steps: 2, limit: StaticThresholding}}}}
     network: {{class_path: UNet, init_args: {{widths: [8], blocks: 1, attention: [], groups: 4, patch: 4}}}}
 """
 OPTIONS = """
 model:
   init_args:
-    prediction: Velocity
-    weight: {class_path: MinSNR, init_args: {gamma: 4.0}}
-    times: {class_path: LossAware, init_args: {num_bins: 10}}
+    prediction: VelocityPrediction
+    weight: {class_path: MinSNRWeight, init_args: {gamma: 4.0}}
+    times: {class_path: LossAwareTimes, init_args: {num_bins: 10}}
     variance: {class_path: LearnedVariance, init_args: {num_steps: 100}}
-    sampler: {class_path: DPMSolverPP2M, init_args: {steps: 3, spacing: Karras, limit: DynamicThreshold, eta: 1.0}}
+    sampler:
+      class_path: DPMSolverPP2M
+      init_args: {steps: 3, spacing: KarrasSpacing, limit: DynamicThresholding, eta: 1.0}
     num_classes: 10
     label_dropout: 0.1
     guidance: 2.0
@@ -54,15 +65,15 @@ def test_a_users_model_runs_by_its_dotted_path(
     model = GenerativeModule.load_from_checkpoint(outcome.folder / "checkpoints" / "last.ckpt")
     assert type(model) is getattr(import_module("my_ddpms"), name)
     assert model.images_seen == 400
-    assert isinstance(model.schedule, Cosine)
+    assert isinstance(model.schedule, CosineSchedule)
     y = torch.arange(3) if has_options else None
     assert model.sample(3, y, generator=torch.Generator().manual_seed(0)).shape == (3, 1, 28, 28)
     parts = (type(model.prediction), type(model.weight), type(model.variance), type(model.sampler.spacing))
     if not has_options:
-        assert parts[:3] == (Noise, type(None), type(None))
+        assert parts[:3] == (NoisePrediction, type(None), type(None))
         return
-    assert parts == (Velocity, MinSNR, LearnedVariance, Karras)
-    assert isinstance(model.times, LossAware)
+    assert parts == (VelocityPrediction, MinSNRWeight, LearnedVariance, KarrasSpacing)
+    assert isinstance(model.times, LossAwareTimes)
     assert isinstance(model.sampler, DPMSolverPP2M)
     assert (len(model.times.counts), model.variance.num_steps, model.sampler.eta) == (10, 100, 1.0)
     assert (model.label_dropout, model.guidance, list(model.guidance_interval)) == (0.1, 2.0, [0.2, 0.8])

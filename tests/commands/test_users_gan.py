@@ -16,7 +16,7 @@ model:
   class_path: my_gans.LSGANWithNoise
   init_args:
     latent_dim: 8
-    loss: LeastSquares
+    loss: LeastSquaresLoss
     generator: {class_path: MLPGenerator, init_args: {hidden: [32]}}
     discriminator: {class_path: MLPDiscriminator, init_args: {hidden: [32]}}
     penalties: [{class_path: R1, init_args: {weight: 0.1, every: 2}}]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_generative.data import Dynamic, ImageDataModule, Static
+from lit_generative.data import DynamicBinarisation, ImageDataModule, StaticBinarisation
 from lit_generative.data.samplers import Picks
 from lit_generative.description import describe, rebuild
 
@@ -28,7 +28,7 @@ def by_place(data, epochs=1):
     return torch.stack(seen)
 
 
-@pytest.mark.parametrize("binarise", [Static(), Static(3), Dynamic()])
+@pytest.mark.parametrize("binarise", [StaticBinarisation(), StaticBinarisation(3), DynamicBinarisation()])
 def test_probability_of_white_is_the_gray_level(fashion, binarise):
     gray = images(fashion.loader("val"))
     drawn = images(ImageDataModule(binarise=binarise).loader("val"))
@@ -45,7 +45,7 @@ def test_probability_of_white_is_the_gray_level(fashion, binarise):
 
 def test_black_and_white_are_certain_and_every_level_is_itself():
     pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4000, 1)[None, None]
-    for drawn in (Static()(pixels, None), Dynamic()(pixels, (0, 1, 0))):
+    for drawn in (StaticBinarisation()(pixels, None), DynamicBinarisation()(pixels, (0, 1, 0))):
         share = (drawn[0, 0] / 255).mean(1)
         assert share[0] == 0
         assert share[255] == 1
@@ -53,17 +53,17 @@ def test_black_and_white_are_certain_and_every_level_is_itself():
 
 
 def test_static_images_are_the_same_in_every_epoch_run_and_order():
-    first, second = by_place(ImageDataModule(subset=200, batch_size=50, binarise=Static()), epochs=2)
+    first, second = by_place(ImageDataModule(subset=200, batch_size=50, binarise=StaticBinarisation()), epochs=2)
     assert torch.equal(first, second)
-    other_order = ImageDataModule(subset=200, batch_size=20, seed=5, binarise=Static())
+    other_order = ImageDataModule(subset=200, batch_size=20, seed=5, binarise=StaticBinarisation())
     assert torch.equal(by_place(other_order)[0], first)
     assert torch.equal(images(other_order.loader("train")), first)
-    other_seed = images(ImageDataModule(subset=200, binarise=Static(1)).loader("train"))
+    other_seed = images(ImageDataModule(subset=200, binarise=StaticBinarisation(1)).loader("train"))
     assert not torch.equal(other_seed, first)
 
 
 def test_dynamic_images_differ_between_epochs_and_average_to_the_gray_ones():
-    data = ImageDataModule(subset=50, batch_size=25, binarise=Dynamic())
+    data = ImageDataModule(subset=50, batch_size=25, binarise=DynamicBinarisation())
     drawn = by_place(data, epochs=200)
     assert not torch.equal(drawn[0], drawn[1])
     gray = images(ImageDataModule(subset=50).loader("train"))
@@ -73,22 +73,24 @@ def test_dynamic_images_differ_between_epochs_and_average_to_the_gray_ones():
 
 def test_dynamic_images_are_a_function_of_seed_and_place_in_the_run():
     def train(seed):
-        return images(ImageDataModule(subset=200, batch_size=50, seed=seed, binarise=Dynamic()).train_dataloader())
+        return images(
+            ImageDataModule(subset=200, batch_size=50, seed=seed, binarise=DynamicBinarisation()).train_dataloader()
+        )
 
     assert torch.equal(train(0), train(0))
-    resumed = ImageDataModule(subset=200, batch_size=50, binarise=Dynamic()).train_dataloader()
+    resumed = ImageDataModule(subset=200, batch_size=50, binarise=DynamicBinarisation()).train_dataloader()
     resumed.load_state_dict({"epoch": 0, "batches": 2})
     assert torch.equal(images(resumed)[:100], train(0)[100:])
 
 
 def test_dynamic_images_for_evaluation_are_always_the_same():
-    data = ImageDataModule(binarise=Dynamic())
+    data = ImageDataModule(binarise=DynamicBinarisation())
     for split in ("train", "val"):
         assert torch.equal(images(data.loader(split, limit=100)), images(data.loader(split, limit=100)))
-    assert torch.equal(images(data.loader("val")), images(ImageDataModule(binarise=Static()).loader("val")))
+    assert torch.equal(images(data.loader("val")), images(ImageDataModule(binarise=StaticBinarisation()).loader("val")))
 
 
-@pytest.mark.parametrize("binarise", [Static(), Dynamic()])
+@pytest.mark.parametrize("binarise", [StaticBinarisation(), DynamicBinarisation()])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_binarised_images_are_the_same_in_memory_and_from_workers(folder, binarise, workers):
     options = {"random_flip": True, "batch_size": 4, "binarise": binarise}
@@ -97,7 +99,7 @@ def test_binarised_images_are_the_same_in_memory_and_from_workers(folder, binari
     assert torch.equal(memory, images(lazy))
 
 
-@pytest.mark.parametrize(("binarise", "repeats"), [(Static(), True), (Dynamic(), False)])
+@pytest.mark.parametrize(("binarise", "repeats"), [(StaticBinarisation(), True), (DynamicBinarisation(), False)])
 def test_streams_are_binarised(tmp_path, hf_cache, pictures, binarise, repeats):
     import datasets
 
@@ -114,25 +116,30 @@ def test_streams_are_binarised(tmp_path, hf_cache, pictures, binarise, repeats):
 
 def test_processes_draw_differently_but_the_static_ones_alike():
     pixels = np.full((2, 1, 8, 8), 100, np.uint8)
-    dynamic, static = Dynamic(), Static()
+    dynamic, static = DynamicBinarisation(), StaticBinarisation()
     assert not np.array_equal(dynamic(pixels, (0, 5, 0)), dynamic(pixels, (0, 5, 1)))
     assert np.array_equal(static(pixels, (0, 5, 0)), static(pixels, (0, 6, 1)))
     assert Picks(np.arange(2)).key is None
 
 
 def test_protocol_and_fingerprint_say_so(fashion):
-    static, dynamic = ImageDataModule(binarise=Static(4)), ImageDataModule(binarise=Dynamic())
+    static, dynamic = ImageDataModule(binarise=StaticBinarisation(4)), ImageDataModule(binarise=DynamicBinarisation())
     assert static.protocol("test")["binarised"] == "static, seed 4"
     assert dynamic.protocol("test")["binarised"].startswith("dynamic")
     assert "binarised" not in fashion.protocol("test")
-    prints = {data.fingerprint("test") for data in (fashion, static, dynamic, ImageDataModule(binarise=Static(5)))}
+    prints = {
+        data.fingerprint("test") for data in (fashion, static, dynamic, ImageDataModule(binarise=StaticBinarisation(5)))
+    }
     assert len(prints) == 4
 
 
 def test_binarisation_is_chosen_in_yaml_and_described():
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ImageDataModule, "data")
-    for text, name in (("Dynamic", "dynamic"), ("{class_path: Static, init_args: {seed: 2}}", "static, seed 2")):
+    for text, name in (
+        ("DynamicBinarisation", "dynamic"),
+        ("{class_path: StaticBinarisation, init_args: {seed: 2}}", "static, seed 2"),
+    ):
         parsed = parser.parse_string(f"data:\n  subset: 20\n  binarise: {text}")
         data = parser.instantiate(parsed).data
         assert data.protocol("train")["binarised"].startswith(name)
@@ -141,4 +148,4 @@ def test_binarisation_is_chosen_in_yaml_and_described():
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="Static: seed=-1 is too small; it is at least 0"):
-        Static(-1)
+        StaticBinarisation(-1)

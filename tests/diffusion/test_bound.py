@@ -12,10 +12,16 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from lit_generative.description import describe, rebuild
-from lit_generative.diffusion.likelihood import BIN, Bound, discretized_gaussian
-from lit_generative.diffusion.limits import Clip
-from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule
-from lit_generative.diffusion.weights import DiscreteBound
+from lit_generative.diffusion.likelihood import BIN, VariationalBound, discretized_gaussian
+from lit_generative.diffusion.schedules import (
+    CosineSchedule,
+    EDMSchedule,
+    LinearBetaSchedule,
+    RectifiedFlowSchedule,
+    Schedule,
+)
+from lit_generative.diffusion.thresholding import StaticThresholding
+from lit_generative.diffusion.weights import DiscreteBoundWeight
 
 GAUSSIAN = GaussianData([0.1], [[0.04]])
 LEVELS = torch.linspace(-1, 1, 256, dtype=torch.float64)
@@ -61,8 +67,8 @@ def test_each_term_is_the_divergence_of_ddpm_s_two_gaussians(v: float | str) -> 
         x0_hat = 0.8 * x_t.tanh() + 0.1
         return (x0_hat, v_of_pixels) if v == "learned" else x0_hat
 
-    bound = Bound(1000, v=0.0 if v == "learned" else v)
-    terms = bound.terms(recording(estimate, calls), x0, LinearBetas(), generator=seeded())
+    bound = VariationalBound(1000, v=0.0 if v == "learned" else v)
+    terms = bound.terms(recording(estimate, calls), x0, LinearBetaSchedule(), generator=seeded())
 
     fraction = v_of_pixels if v == "learned" else v
     assert len(calls) == 1000
@@ -86,22 +92,30 @@ def test_each_term_is_the_divergence_of_ddpm_s_two_gaussians(v: float | str) -> 
             torch.testing.assert_close(terms.steps[:, k - 1], expected, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule",
+    [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule(), EDMSchedule()],
+    ids=lambda s: type(s).__name__,
+)
 def test_with_the_posterior_s_variance_terms_are_weighted_errors_of_the_noise(schedule: Schedule) -> None:
     x0, calls = images(4), []
-    terms = Bound(100).terms(recording(lambda x, t: x.tanh(), calls), x0, schedule, generator=seeded())
-    weight = DiscreteBound(schedule, 100)
+    terms = VariationalBound(100).terms(recording(lambda x, t: x.tanh(), calls), x0, schedule, generator=seeded())
+    weight = DiscreteBoundWeight(schedule, 100)
     for k, (x_t, t) in enumerate(calls[1:]):
         error = torch.exp(schedule.log_snr(t).double()) * (x0 - x_t.tanh()).square().flatten(1).sum(1)
         expected = weight(schedule.log_snr(t)).double() / 100 * error
         torch.testing.assert_close(terms.steps[:, k], expected, rtol=3e-5, atol=0)
 
 
-@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule",
+    [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule(), EDMSchedule()],
+    ids=lambda s: type(s).__name__,
+)
 def test_prior_s_term(schedule: Schedule) -> None:
     x0 = images(4)
     alpha, sigma = (level.double() for level in schedule(torch.ones(())))
-    prior = Bound(2).terms(lambda x, t: x, x0, schedule).prior
+    prior = VariationalBound(2).terms(lambda x, t: x, x0, schedule).prior
     expected = kl_divergence(normal(alpha * x0, sigma**2), normal(torch.zeros_like(x0), sigma**2))
     torch.testing.assert_close(prior, expected, rtol=1e-4, atol=1e-12)
     if schedule.variance_preserving:  # Ho et al.'s has variance 1, which is all the same
@@ -111,8 +125,11 @@ def test_prior_s_term(schedule: Schedule) -> None:
 
 def test_expected_terms_of_gaussian_data_are_known() -> None:
     """With the exact denoiser the squared error of x_0 is the posterior's variance."""
-    schedule, x0 = Cosine(), Normal(0.1, 0.2).icdf((torch.arange(20_000).double() + 0.5) / 20_000).view(-1, 1, 1, 1)
-    terms = Bound(20).terms(GAUSSIAN.denoiser(schedule), x0, schedule, generator=seeded())
+    schedule, x0 = (
+        CosineSchedule(),
+        Normal(0.1, 0.2).icdf((torch.arange(20_000).double() + 0.5) / 20_000).view(-1, 1, 1, 1),
+    )
+    terms = VariationalBound(20).terms(GAUSSIAN.denoiser(schedule), x0, schedule, generator=seeded())
     t = torch.arange(1, 21) / 20
     snr = schedule.log_snr(t).double().exp()
     expected = (snr[:-1] - snr[1:]) / 2 * 0.04 / (1 + 0.04 * snr[1:])
@@ -139,7 +156,7 @@ def with_exact_variance(schedule: Schedule, steps: int) -> Callable[[Tensor, Ten
 
 def test_the_bound_is_the_log_probability_where_model_and_posterior_agree() -> None:
     """For Gaussian data the reversed steps are Gaussian; with their moments the bound is tight, for any T."""
-    schedule, x0 = Cosine(), gaussian_images(40_000)
+    schedule, x0 = CosineSchedule(), gaussian_images(40_000)
     edges = torch.cat([LEVELS - BIN / 2, LEVELS[-1:] + BIN / 2])
     p = Normal(0.1, 0.2).cdf(edges).diff()
     entropy = -torch.special.xlogy(p, p).sum().item()
@@ -147,9 +164,9 @@ def test_the_bound_is_the_log_probability_where_model_and_posterior_agree() -> N
         gaps = {}
         predict = with_exact_variance(schedule, steps)
         for name, bound, estimate in (
-            ("exact", Bound(steps), predict),
-            ("least", Bound(steps, v=0.0), lambda x, t, predict=predict: predict(x, t)[0]),
-            ("most", Bound(steps, v=1.0), lambda x, t, predict=predict: predict(x, t)[0]),
+            ("exact", VariationalBound(steps), predict),
+            ("least", VariationalBound(steps, v=0.0), lambda x, t, predict=predict: predict(x, t)[0]),
+            ("most", VariationalBound(steps, v=1.0), lambda x, t, predict=predict: predict(x, t)[0]),
         ):
             gaps[name] = bound.terms(estimate, x0, schedule, generator=seeded()).total - entropy
         assert abs(gaps["exact"].mean()) < 3 * gaps["exact"].std() / 40_000**0.5 < 0.02  # of 4.66 nats
@@ -158,11 +175,11 @@ def test_the_bound_is_the_log_probability_where_model_and_posterior_agree() -> N
 
 
 def test_an_estimate_from_some_steps_has_the_bound_as_its_mean() -> None:
-    schedule, x0 = LinearBetas(num_steps=50), gaussian_images(2000)
+    schedule, x0 = LinearBetaSchedule(num_steps=50), gaussian_images(2000)
     denoise = GAUSSIAN.denoiser(schedule)
-    full = Bound(50).terms(denoise, x0, schedule, generator=seeded()).total
+    full = VariationalBound(50).terms(denoise, x0, schedule, generator=seeded()).total
     for evaluations in (2, 8, 33):
-        estimate = Bound(50, evaluations).terms(denoise, x0, schedule, generator=seeded(evaluations))
+        estimate = VariationalBound(50, evaluations).terms(denoise, x0, schedule, generator=seeded(evaluations))
         assert estimate.steps.shape == (2000, evaluations - 1)
         standard_error = math.hypot(*((total.std() / 2000**0.5).item() for total in (full, estimate.total)))
         assert abs(estimate.total.mean() - full.mean()).item() < 3 * standard_error
@@ -170,19 +187,19 @@ def test_an_estimate_from_some_steps_has_the_bound_as_its_mean() -> None:
 
 def test_steps_are_drawn_from_strata_that_cover_all_but_the_first() -> None:
     x0 = images(500, (1, 1, 1)).float()
-    times = Bound(20, 5).terms(lambda x, t: x, x0, Cosine(), generator=seeded()).times
+    times = VariationalBound(20, 5).terms(lambda x, t: x, x0, CosineSchedule(), generator=seeded()).times
     i = (times * 20).round().long()
     assert sorted(set(i.flatten().tolist())) == list(range(2, 21))
     assert all(early.max() <= late.min() for early, late in pairwise(i.T))
     counts = i.flatten().bincount()[2:].double()
     assert (counts / counts.mean() - 1).abs().max() < 0.5  # 105 each
-    every = Bound(1000).terms(lambda x, t: x, x0[:3], Cosine(), generator=seeded()).times
+    every = VariationalBound(1000).terms(lambda x, t: x, x0[:3], CosineSchedule(), generator=seeded()).times
     assert torch.equal((every * 1000).round(), torch.arange(2, 1001).expand(3, -1).float())
 
 
 def test_bits_per_dimension() -> None:
     x0 = images(3, (2, 4, 4))
-    terms = Bound(10).terms(lambda x, t: 0.5 * x, x0, Cosine(), generator=seeded())
+    terms = VariationalBound(10).terms(lambda x, t: 0.5 * x, x0, CosineSchedule(), generator=seeded())
     bits = terms.bits_per_dim()
     torch.testing.assert_close(bits.total, terms.total / (32 * math.log(2)))
     assert torch.equal(bits.times, terms.times)
@@ -190,8 +207,12 @@ def test_bits_per_dimension() -> None:
 
 def test_estimates_are_limited_and_float32_will_do() -> None:
     x0 = images(4)
-    exact = Bound(50, limit=Clip()).terms(lambda x, t: (9 * x).clamp(-1, 1), x0, Cosine(), generator=seeded())
-    single = Bound(50, limit=Clip()).terms(lambda x, t: 9 * x, x0.float(), Cosine(), generator=seeded())
+    exact = VariationalBound(50, limit=StaticThresholding()).terms(
+        lambda x, t: (9 * x).clamp(-1, 1), x0, CosineSchedule(), generator=seeded()
+    )
+    single = VariationalBound(50, limit=StaticThresholding()).terms(
+        lambda x, t: 9 * x, x0.float(), CosineSchedule(), generator=seeded()
+    )
     assert single.total.dtype == torch.float32
     assert single.total.mean().item() == pytest.approx(exact.total.mean().item(), rel=0.2)  # other random numbers
 
@@ -230,17 +251,17 @@ def test_a_discretised_gaussian_has_finite_gradients() -> None:
 
 
 def test_a_bound_is_rebuilt_from_its_description() -> None:
-    again = rebuild(describe(Bound(100, 20, Clip(0.9), v=0.5)))
+    again = rebuild(describe(VariationalBound(100, 20, StaticThresholding(0.9), v=0.5)))
     assert (again.num_steps, again.evaluations, again.limit.bound, again.v) == (100, 20, 0.9, 0.5)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Bound(1), r"num_steps=1.*at least 2"),
-        (lambda: Bound(10, 11), r"evaluations=11.*num_steps=10"),
-        (lambda: Bound(10, 1), r"evaluations=1.*from 2"),
-        (lambda: Bound(v=1.5), r"v=1.5.*\[0, 1\]"),
+        (lambda: VariationalBound(1), r"num_steps=1.*at least 2"),
+        (lambda: VariationalBound(10, 11), r"evaluations=11.*num_steps=10"),
+        (lambda: VariationalBound(10, 1), r"evaluations=1.*from 2"),
+        (lambda: VariationalBound(v=1.5), r"v=1.5.*\[0, 1\]"),
     ],
 )
 def test_impossible_bounds_are_refused(make: Callable[[], object], message: str) -> None:

@@ -13,34 +13,47 @@ from users_ddpms import InputPerturbed, OffsetNoise, PerceptionWeighted
 
 from lit_generative import DDPM, ImageDataModule
 from lit_generative.diffusion import (
-    EDM,
-    Cosine,
+    CosineSchedule,
     EDMPrediction,
-    FlowVelocity,
-    LinearBetas,
-    MinSNR,
-    Noise,
+    EDMSchedule,
+    FlowVelocityPrediction,
+    LinearBetaSchedule,
+    MinSNRWeight,
+    NoisePrediction,
     Prediction,
-    RectifiedFlow,
-    Sample,
+    RectifiedFlowSchedule,
+    SamplePrediction,
     Schedule,
-    Shifted,
-    Sigmoid,
-    Uniform,
-    Velocity,
+    ShiftedSchedule,
+    SigmoidSchedule,
+    UniformTimes,
+    VelocityPrediction,
 )
 from lit_generative.diffusion.schedules import per_image
 from lit_generative.nn import UNet
 
 SHAPE = (1, 16, 16)
-SCHEDULES: list[Schedule] = [LinearBetas(), Cosine(), Sigmoid(), EDM(), RectifiedFlow(), Shifted(Cosine(), 128)]
-PREDICTIONS: list[Prediction] = [Noise(), Sample(), Velocity(), FlowVelocity(), EDMPrediction(0.3)]
+SCHEDULES: list[Schedule] = [
+    LinearBetaSchedule(),
+    CosineSchedule(),
+    SigmoidSchedule(),
+    EDMSchedule(),
+    RectifiedFlowSchedule(),
+    ShiftedSchedule(CosineSchedule(), 128),
+]
+PREDICTIONS: list[Prediction] = [
+    NoisePrediction(),
+    SamplePrediction(),
+    VelocityPrediction(),
+    FlowVelocityPrediction(),
+    EDMPrediction(0.3),
+]
 EVERY_SCHEDULE = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 EVERY_PREDICTION = pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
 MakeTrainer = Callable[..., L.Trainer]
 
 
-class Listener(Uniform):
+class Listener(UniformTimes):
     """Remembers what it is told of each training step."""
 
     def __init__(self) -> None:
@@ -90,16 +103,16 @@ def test_by_default_the_loss_is_that_of_the_target(schedule: Schedule, predictio
     s, sigma_data = sigma / alpha, 0.3  # EDM's noise, Karras et al. 2022 table 1
     c_skip, norm = sigma_data**2 / (s**2 + sigma_data**2), (s**2 + sigma_data**2).sqrt()
     targets: dict[type[Prediction], Tensor] = {
-        Noise: noise,
-        Sample: x,
-        Velocity: alpha * noise - sigma * x,
-        FlowVelocity: noise - x,
+        NoisePrediction: noise,
+        SamplePrediction: x,
+        VelocityPrediction: alpha * noise - sigma * x,
+        FlowVelocityPrediction: noise - x,
         EDMPrediction: (x - c_skip * (x + s * noise)) * norm / (s * sigma_data),
     }
     x_t = (x + s * noise) / norm if isinstance(prediction, EDMPrediction) else alpha * x + sigma * noise
     error = (targets[type(prediction)] - network.answer(x_t, t, None)).square().mean((1, 2, 3))
     torch.testing.assert_close(losses["loss"], error, rtol=2e-4, atol=1e-5)
-    weighted = DDPM(network, SHAPE, schedule, prediction, weight=MinSNR(3.0)).losses_at(t, x, noise)
+    weighted = DDPM(network, SHAPE, schedule, prediction, weight=MinSNRWeight(3.0)).losses_at(t, x, noise)
     torch.testing.assert_close(weighted["noise_mse"], losses["noise_mse"])
     torch.testing.assert_close(weighted["loss"], (3 * s**2).clamp(max=1).flatten() * losses["noise_mse"])
 
@@ -135,7 +148,7 @@ class Silent(DDPM):
 
 def test_the_loss_weight_can_be_overridden() -> None:
     x, noise, t = batch()
-    model = PerceptionWeighted(Stub(), SHAPE, prediction=Velocity())
+    model = PerceptionWeighted(Stub(), SHAPE, prediction=VelocityPrediction())
     losses = model.losses_at(t, x, noise)
     _, sigma = model.schedule(t)
     torch.testing.assert_close(losses["loss"], sigma**2 * losses["noise_mse"])

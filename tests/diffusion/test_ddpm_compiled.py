@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lit_generative import DDPM, GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA
-from lit_generative.diffusion import DDIM, LossAware
+from lit_generative.diffusion import DDIM, LossAwareTimes
 from lit_generative.nn import DiT, UNet
 
 SHAPE = (1, 28, 28)
@@ -59,7 +59,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
 def build(compile_network: bool = True, network: type[nn.Module] = Tiny) -> DDPM:
     torch.manual_seed(0)
     optimizer = functools.partial(torch.optim.Adam, lr=1e-2)
-    times = LossAware(num_bins=4, history=2)
+    times = LossAwareTimes(num_bins=4, history=2)
     sampler = DDIM(2)
     return DDPM(network(), SHAPE, times=times, sampler=sampler, compile_network=compile_network, optimizer=optimizer)
 

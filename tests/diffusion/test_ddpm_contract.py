@@ -14,37 +14,37 @@ from torch.nn import functional as F
 from lit_generative import DDPM, Described, GenerativeModule, ImageDataModule
 from lit_generative.diffusion import (
     DDIM,
-    EDM,
-    Ancestral,
-    Clip,
-    Cosine,
-    DiscreteBound,
+    AncestralSampler,
+    CosineSchedule,
+    DiscreteBoundWeight,
     DPMSolverPP2M,
-    DynamicThreshold,
+    DynamicThresholding,
     EDMPrediction,
+    EDMSchedule,
     EDMWeight,
-    Euler,
-    FlowVelocity,
+    EulerSampler,
+    FlowVelocityPrediction,
     GridTimes,
-    Heun,
+    HeunSampler,
     LearnedVariance,
-    LinearBetas,
-    LogitNormal,
-    LogNormalNoise,
-    LogSNR,
-    LossAware,
-    MinSNR,
-    Noise,
-    RectifiedFlow,
-    Sample,
-    Shifted,
-    Sigmoid,
-    Simple,
-    SoftMinSNR,
-    Stratified,
-    TrailingGrid,
-    VariationalBound,
-    Velocity,
+    LinearBetaSchedule,
+    LogitNormalTimes,
+    LogNormalTimes,
+    LogSNRSpacing,
+    LossAwareTimes,
+    MinSNRWeight,
+    NoisePrediction,
+    RectifiedFlowSchedule,
+    SamplePrediction,
+    ShiftedSchedule,
+    SigmoidSchedule,
+    SimpleWeight,
+    SoftMinSNRWeight,
+    StaticThresholding,
+    StratifiedTimes,
+    TrailingSpacing,
+    VariationalBoundWeight,
+    VelocityPrediction,
 )
 from lit_generative.nn import DiT, UNet
 
@@ -89,27 +89,60 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], int | None, bool, Callable[[], n
     "users": (GRAY, None, False, lambda: UsersNetwork(GRAY)),
     "users-switch": (COLOUR, 10, False, lambda: UsersSwitch(COLOUR, 10)),
 }
-PREDICTIONS = (Noise, Sample, Velocity, FlowVelocity, EDMPrediction)
+PREDICTIONS = (NoisePrediction, SamplePrediction, VelocityPrediction, FlowVelocityPrediction, EDMPrediction)
 CASES = list(product(NETWORKS, PREDICTIONS))
 # of lengths without common divisors, so that what comes together differs from round to round
-SCHEDULES = cycle([LinearBetas, Cosine, EDM, RectifiedFlow, Sigmoid, lambda: Shifted(Cosine(), 128)])
+SCHEDULES = cycle(
+    [
+        LinearBetaSchedule,
+        CosineSchedule,
+        EDMSchedule,
+        RectifiedFlowSchedule,
+        SigmoidSchedule,
+        lambda: ShiftedSchedule(CosineSchedule(), 128),
+    ]
+)
 WEIGHTS = cycle(
     [
-        *(lambda s: None, lambda s: Simple(), lambda s: MinSNR(), lambda s: SoftMinSNR(), lambda s: EDMWeight()),
-        *(VariationalBound, DiscreteBound),
+        *(
+            lambda s: None,
+            lambda s: SimpleWeight(),
+            lambda s: MinSNRWeight(),
+            lambda s: SoftMinSNRWeight(),
+            lambda s: EDMWeight(),
+        ),
+        *(VariationalBoundWeight, DiscreteBoundWeight),
     ]
 )
 TIMES = cycle(
     [
-        *(lambda s: None, lambda s: Stratified(), lambda s: LogitNormal(), LogNormalNoise, lambda s: GridTimes()),
-        *(lambda s: LossAware(4, 1), lambda s: LossAware(4, 1), lambda s: Stratified()),
+        *(
+            lambda s: None,
+            lambda s: StratifiedTimes(),
+            lambda s: LogitNormalTimes(),
+            LogNormalTimes,
+            lambda s: GridTimes(),
+        ),
+        *(lambda s: LossAwareTimes(4, 1), lambda s: LossAwareTimes(4, 1), lambda s: StratifiedTimes()),
     ]
 )
 SAMPLERS = cycle(
     [
-        *(lambda: DDIM(3), lambda: DDIM(4, eta=0.5), lambda: Ancestral(4, TrailingGrid(), Clip()), lambda: Heun(3)),
-        *(lambda: DPMSolverPP2M(4, LogSNR(), DynamicThreshold()), lambda: Euler(4, limit=Clip())),
-        *(lambda: DPMSolverPP2M(4, eta=1.0), lambda: DDIM(4, LogSNR(), Clip()), lambda: Ancestral(3, v=1.0)),
+        *(
+            lambda: DDIM(3),
+            lambda: DDIM(4, eta=0.5),
+            lambda: AncestralSampler(4, TrailingSpacing(), StaticThresholding()),
+            lambda: HeunSampler(3),
+        ),
+        *(
+            lambda: DPMSolverPP2M(4, LogSNRSpacing(), DynamicThresholding()),
+            lambda: EulerSampler(4, limit=StaticThresholding()),
+        ),
+        *(
+            lambda: DPMSolverPP2M(4, eta=1.0),
+            lambda: DDIM(4, LogSNRSpacing(), StaticThresholding()),
+            lambda: AncestralSampler(3, v=1.0),
+        ),
     ]
 )
 PARTS = {case: (next(SCHEDULES), next(WEIGHTS), next(TIMES), next(SAMPLERS)) for case in CASES}
@@ -124,7 +157,10 @@ def build(network: str, prediction: type) -> DDPM:
     options: dict[str, Any] = {"weight": make_weight(schedule), "times": make_times(schedule)}
     options |= {"sampler": make_sampler(), "num_classes": num_classes}
     if learns_variance:
-        options |= {"variance": LearnedVariance(num_steps=100), "sampler": Ancestral(4, limit=Clip(), v=None)}
+        options |= {
+            "variance": LearnedVariance(num_steps=100),
+            "sampler": AncestralSampler(4, limit=StaticThresholding(), v=None),
+        }
     if num_classes is not None:
         options |= {"label_dropout": 0.3, "guidance": 2.0, "guidance_interval": (0.2, 0.9)}
     model = DDPM(make(), shape, schedule, prediction(), **options)
@@ -184,7 +220,7 @@ def test_samples_are_images_and_a_checkpoint_gives_back_the_model(
     case: tuple[DDPM, Tensor, Tensor | None], make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
     model, x, y = case
-    model.losses(x, y)  # which a LossAware remembers
+    model.losses(x, y)  # which a LossAwareTimes remembers
     images = model.sample(6, y, generator=source())
     assert images.shape == x.shape
     assert images.dtype == torch.float32
@@ -215,11 +251,11 @@ def test_a_network_without_the_channels_for_a_variance_is_refused() -> None:
 
 def test_a_variance_that_nobody_learned_is_refused() -> None:
     with pytest.raises(ValueError, match=r"v=None: .*take v=0 or v=1"):
-        DDPM(UsersNetwork(GRAY), GRAY, sampler=Ancestral(3, v=None)).sample(1)
+        DDPM(UsersNetwork(GRAY), GRAY, sampler=AncestralSampler(3, v=None)).sample(1)
 
 
 def test_the_bound_teaches_the_variance_and_not_the_mean() -> None:
-    model = build("unet-variance", Noise)
+    model = build("unet-variance", NoisePrediction)
     assert isinstance(model.network, UNet)
     x, t = torch.rand(4, *COLOUR) * 2 - 1, torch.tensor([0.01, 0.2, 0.5, 1.0])
     losses = model.losses_at(t, x, torch.randn_like(x), torch.zeros(4, dtype=torch.long))

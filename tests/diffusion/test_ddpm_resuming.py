@@ -10,7 +10,14 @@ from resuming import BATCHES, EPOCHS, assert_halves, assert_resumes
 from torch.optim.lr_scheduler import OneCycleLR
 
 from lit_generative import DDPM
-from lit_generative.diffusion import DDIM, Cosine, LearnedVariance, LossAware, Stratified, Velocity
+from lit_generative.diffusion import (
+    DDIM,
+    CosineSchedule,
+    LearnedVariance,
+    LossAwareTimes,
+    StratifiedTimes,
+    VelocityPrediction,
+)
 from lit_generative.nn import UNet
 
 SHAPE = (1, 28, 28)
@@ -21,14 +28,14 @@ def build(output_multiple: int = 1, **options: Any) -> DDPM:
     torch.manual_seed(0)
     network = UNet(SHAPE, (8, 16), 1, (), None, 4, 0.1, 10, patch=4, output_multiple=output_multiple)
     options |= {"num_classes": 10, "label_dropout": 0.3, "guidance": 2.0, "sampler": DDIM(2)}
-    return DDPM(network, SHAPE, Cosine(), Velocity(), **options)
+    return DDPM(network, SHAPE, CosineSchedule(), VelocityPrediction(), **options)
 
 
 def test_resumed_equals_unbroken_bit_for_bit(make_trainer: MakeTrainer) -> None:
     def make() -> DDPM:
         schedule = functools.partial(OneCycleLR, max_lr=5e-3)
         variance = LearnedVariance(num_steps=100)
-        return build(2, times=LossAware(num_bins=4, history=2), variance=variance, lr_scheduler=schedule)
+        return build(2, times=LossAwareTimes(num_bins=4, history=2), variance=variance, lr_scheduler=schedule)
 
     end = assert_resumes(make, make_trainer, (4, 7))  # at the end of the first epoch, in the middle of the second
     assert end["global_step"] == EPOCHS * BATCHES
@@ -36,4 +43,4 @@ def test_resumed_equals_unbroken_bit_for_bit(make_trainer: MakeTrainer) -> None:
 
 
 def test_two_halves_equal_the_whole(make_trainer: MakeTrainer) -> None:
-    assert_halves(functools.partial(build, times=Stratified()), make_trainer)
+    assert_halves(functools.partial(build, times=StratifiedTimes()), make_trainer)

@@ -11,41 +11,54 @@ from torch import Tensor
 from lit_generative import DDPM
 from lit_generative.diffusion import (
     DDIM,
-    EDM,
-    Ancestral,
-    Clip,
-    Cosine,
+    AncestralSampler,
+    CosineSchedule,
     DPMSolverPP2M,
     EDMPrediction,
-    FlowVelocity,
-    Heun,
+    EDMSchedule,
+    FlowVelocityPrediction,
+    HeunSampler,
     LearnedVariance,
-    Limit,
-    LinearBetas,
-    LogSNR,
-    Noise,
+    LinearBetaSchedule,
+    LogSNRSpacing,
+    NoisePrediction,
     Prediction,
-    RectifiedFlow,
-    Resampled,
-    Sample,
+    RectifiedFlowSchedule,
+    ResampledSpacing,
+    SamplePrediction,
     Sampler,
     Schedule,
-    Shifted,
-    Sigmoid,
-    UniformTime,
-    Velocity,
+    ShiftedSchedule,
+    SigmoidSchedule,
+    StaticThresholding,
+    Thresholding,
+    UniformSpacing,
+    VelocityPrediction,
 )
 
 SHAPE = (1, 16, 16)
-SCHEDULES: list[Schedule] = [LinearBetas(), Cosine(), Sigmoid(), EDM(), RectifiedFlow(), Shifted(Cosine(), 128)]
-PREDICTIONS: list[Prediction] = [Noise(), Sample(), Velocity(), FlowVelocity(), EDMPrediction(0.3)]
+SCHEDULES: list[Schedule] = [
+    LinearBetaSchedule(),
+    CosineSchedule(),
+    SigmoidSchedule(),
+    EDMSchedule(),
+    RectifiedFlowSchedule(),
+    ShiftedSchedule(CosineSchedule(), 128),
+]
+PREDICTIONS: list[Prediction] = [
+    NoisePrediction(),
+    SamplePrediction(),
+    VelocityPrediction(),
+    FlowVelocityPrediction(),
+    EDMPrediction(0.3),
+]
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "ddim": lambda: DDIM(7),
-    "stochastic": lambda: DDIM(7, eta=1.0, limit=Clip()),
-    "heun": lambda: Heun(5),
-    "2m": lambda: DPMSolverPP2M(6, LogSNR()),
-    "ancestral": lambda: Ancestral(4),
-    "resampled": lambda: Ancestral(6, Resampled(UniformTime(), jump=2, passes=3)),
+    "stochastic": lambda: DDIM(7, eta=1.0, limit=StaticThresholding()),
+    "heun": lambda: HeunSampler(5),
+    "2m": lambda: DPMSolverPP2M(6, LogSNRSpacing()),
+    "ancestral": lambda: AncestralSampler(4),
+    "resampled": lambda: AncestralSampler(6, ResampledSpacing(UniformSpacing(), jump=2, passes=3)),
 }
 EVERY_SAMPLER = pytest.mark.parametrize("sampler", SAMPLERS)
 IMAGES, NONE = 0.1, -0.2  # what is made for class 0 and for no class
@@ -58,11 +71,11 @@ def by_class(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
 
 
 def conditional(network: Stub, **options: Any) -> DDPM:
-    return DDPM(network, SHAPE, Cosine(), Sample(), num_classes=2, label_dropout=0.1, **options)
+    return DDPM(network, SHAPE, CosineSchedule(), SamplePrediction(), num_classes=2, label_dropout=0.1, **options)
 
 
 def exact(sampler: Sampler, schedule: Schedule | None = None, prediction: Prediction | None = None) -> DDPM:
-    schedule, prediction = schedule or Cosine(), prediction or Velocity()
+    schedule, prediction = schedule or CosineSchedule(), prediction or VelocityPrediction()
     return DDPM(Exact(schedule, prediction), SHAPE, schedule, prediction, sampler=sampler)
 
 
@@ -76,7 +89,7 @@ def source(seed: int = 1) -> torch.Generator:
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
 def test_the_exact_network_gives_the_datas_distribution(schedule: Schedule, prediction: Prediction) -> None:
-    x = exact(DPMSolverPP2M(30, LogSNR()), schedule, prediction).sample(32, generator=source())
+    x = exact(DPMSolverPP2M(30, LogSNRSpacing()), schedule, prediction).sample(32, generator=source())
     assert x.shape == (32, *SHAPE)
     assert x.mean().item() == pytest.approx(MEAN, abs=0.01)  # 8192 pixels: 0.002 is one standard deviation
     assert x.std().item() == pytest.approx(STD, rel=0.05)
@@ -93,7 +106,9 @@ def test_the_last_of_the_trajectory_is_the_sample(sampler: str) -> None:
 
 
 def test_the_trajectory_begins_at_the_noise_of_the_schedule() -> None:
-    assert exact(Heun(5), EDM()).trajectory(64, generator=source())[0].std().item() == pytest.approx(80, rel=0.02)
+    assert exact(HeunSampler(5), EDMSchedule()).trajectory(64, generator=source())[0].std().item() == pytest.approx(
+        80, rel=0.02
+    )
 
 
 @EVERY_SAMPLER
@@ -105,7 +120,7 @@ def test_the_generator_decides_all(sampler: str) -> None:
         lambda g: model.sample(3, generator=g),
         lambda g: model.trajectory(3, generator=g)[-1],
         lambda g: model.inpaint(image, known, generator=g),
-        lambda g: model.remake(image, 0.5, generator=g),
+        lambda g: model.sdedit(image, 0.5, generator=g),
     ]
     for make in makers:
         before = torch.get_rng_state()
@@ -148,7 +163,7 @@ def test_evaluations_of_the_network_are_counted(sampler: str, guidance: Any) -> 
         options = {"guidance": 2.0, "guidance_interval": guidance}
     labels = None if guidance is None else torch.tensor([1, 0, 1])
     model = conditional(network, sampler=SAMPLERS[sampler](), **options) if guidance is not None else None
-    model = model or DDPM(network, SHAPE, Cosine(), Sample(), sampler=SAMPLERS[sampler]())
+    model = model or DDPM(network, SHAPE, CosineSchedule(), SamplePrediction(), sampler=SAMPLERS[sampler]())
     before = torch.get_rng_state()
     counted = model.network_evaluations
     assert torch.equal(torch.get_rng_state(), before)
@@ -162,12 +177,12 @@ def test_evaluations_of_the_network_are_counted(sampler: str, guidance: Any) -> 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_evaluations_are_counted_with_a_learned_variance(guidance: float) -> None:
     network = Stub(lambda x, t, y: torch.cat([0.5 * x, x], 1))
-    model = conditional(network, sampler=Ancestral(4, v=None), variance=LearnedVariance(), guidance=guidance)
+    model = conditional(network, sampler=AncestralSampler(4, v=None), variance=LearnedVariance(), guidance=guidance)
     model.sample(2, torch.tensor([0, 1]))
     assert len(network.asked) == model.network_evaluations == 4 * guidance
 
 
-class Balanced(Limit):
+class Balanced(Thresholding):
     """A limit that takes images for granted."""
 
     def __call__(self, x0: Tensor) -> Tensor:
@@ -194,8 +209,8 @@ def test_inpainting_keeps_what_is_known_and_makes_up_the_rest(sampler: str) -> N
 
 def test_remaking_from_almost_no_noise_gives_the_image() -> None:
     model, image = exact(DDIM(5)), torch.rand(8, *SHAPE, generator=source()) * 2 - 1
-    torch.testing.assert_close(model.remake(image, 1e-5, generator=source()), image, rtol=0, atol=0.01)
-    anew = model.remake(image, 1.0, generator=source())
+    torch.testing.assert_close(model.sdedit(image, 1e-5, generator=source()), image, rtol=0, atol=0.01)
+    anew = model.sdedit(image, 1.0, generator=source())
     assert anew.mean().item() == pytest.approx(MEAN, abs=0.02)
     assert (anew - image).abs().mean() > 0.3
 
@@ -203,13 +218,13 @@ def test_remaking_from_almost_no_noise_gives_the_image() -> None:
 # ---------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("make", ["trajectory", "inpaint", "remake"])
+@pytest.mark.parametrize("make", ["trajectory", "inpaint", "sdedit"])
 def test_labels_are_asked_for(make: str) -> None:
     image = torch.zeros(2, *SHAPE)
     calls: dict[str, Callable[[DDPM, Tensor | None], Any]] = {
         "trajectory": lambda model, y: model.trajectory(2, y),
         "inpaint": lambda model, y: model.inpaint(image, image > 0, y),
-        "remake": lambda model, y: model.remake(image, 0.5, y),
+        "sdedit": lambda model, y: model.sdedit(image, 0.5, y),
     }
     with pytest.raises(ValueError, match=r"y has shape None: a model of classes needs labels \(2,\)"):
         calls[make](conditional(Stub(by_class)), None)
@@ -221,4 +236,4 @@ def test_labels_are_asked_for(make: str) -> None:
 
 def test_a_start_outside_of_time_is_refused() -> None:
     with pytest.raises(ValueError, match=r"start=1\.5.*\(0, 1\]"):
-        exact(DDIM(2)).remake(torch.zeros(1, *SHAPE), 1.5)
+        exact(DDIM(2)).sdedit(torch.zeros(1, *SHAPE), 1.5)

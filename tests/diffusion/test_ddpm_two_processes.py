@@ -11,7 +11,7 @@ from processes import JOINED, SHAPE, fit, run_in_two
 from torch import Tensor
 
 from lit_generative import DDPM
-from lit_generative.diffusion import Cosine, LearnedVariance, LossAware, Velocity
+from lit_generative.diffusion import CosineSchedule, LearnedVariance, LossAwareTimes, VelocityPrediction
 from lit_generative.nn import UNet
 
 STEPS = 6
@@ -40,14 +40,14 @@ def build(cls: type[DDPM] = JoinedDDPM, output_multiple: int = 1, lr: float = 0.
     torch.manual_seed(0)
     network = UNet(SHAPE, (8, 16), 1, (), groups=4, num_classes=3, output_multiple=output_multiple)
     optimizer = functools.partial(torch.optim.SGD, lr=lr)
-    return cls(network, SHAPE, Cosine(), Velocity(), num_classes=3, optimizer=optimizer, **options)
+    return cls(network, SHAPE, CosineSchedule(), VelocityPrediction(), num_classes=3, optimizer=optimizer, **options)
 
 
 MODELS: dict[str, Callable[[], DDPM]] = {
     "uniform": build,
-    "loss-aware": lambda: build(times=LossAware(num_bins=4, history=2)),
+    "loss-aware": lambda: build(times=LossAwareTimes(num_bins=4, history=2)),
     "variance": lambda: build(output_multiple=2, lr=0.05, variance=LearnedVariance(weight=0.01, num_steps=100)),
-    "own-noise": lambda: build(DDPM, times=LossAware(num_bins=4, history=2), label_dropout=0.2),
+    "own-noise": lambda: build(DDPM, times=LossAwareTimes(num_bins=4, history=2), label_dropout=0.2),
 }
 
 

@@ -8,27 +8,41 @@ from analytic import GaussianData, MixtureData
 from torch import Tensor
 
 from lit_generative.description import describe, rebuild
-from lit_generative.diffusion.limits import Clip, DynamicThreshold
 from lit_generative.diffusion.runs import Level, Run, levels_of
-from lit_generative.diffusion.samplers import DDIM, Ancestral, Sampler
-from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule
-from lit_generative.diffusion.solvers import DPMSolverPP2M, Euler, Heun
-from lit_generative.diffusion.spacings import Churned, Karras, LogSNR, Resampled, Spacing, TrailingGrid, UniformTime
+from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion.schedules import (
+    CosineSchedule,
+    EDMSchedule,
+    LinearBetaSchedule,
+    RectifiedFlowSchedule,
+    Schedule,
+)
+from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
+from lit_generative.diffusion.spacings import (
+    ChurnedSpacing,
+    KarrasSpacing,
+    LogSNRSpacing,
+    ResampledSpacing,
+    Spacing,
+    TrailingSpacing,
+    UniformSpacing,
+)
+from lit_generative.diffusion.thresholding import DynamicThresholding, StaticThresholding
 
 GAUSSIAN = GaussianData([0.3, -0.5], [[0.25, 0.1], [0.1, 0.09]])
 MIXTURE = MixtureData((-0.8, 0.4), std=0.1, share=0.3)
 SAMPLERS = [
-    Ancestral(400),
-    Ancestral(200, v=1.0),
-    Ancestral(200, v=0.5),
+    AncestralSampler(400),
+    AncestralSampler(200, v=1.0),
+    AncestralSampler(200, v=0.5),
     DDIM(100),
     DDIM(200, eta=0.5),
     DPMSolverPP2M(40),
-    DPMSolverPP2M(100, LogSNR(), eta=1.0),
-    DPMSolverPP2M(100, LogSNR(), eta=0.3),
-    Euler(100),
-    Heun(40),
-    Heun(60, Churned(Karras(), inflation=1.0)),
+    DPMSolverPP2M(100, LogSNRSpacing(), eta=1.0),
+    DPMSolverPP2M(100, LogSNRSpacing(), eta=0.3),
+    EulerSampler(100),
+    HeunSampler(40),
+    HeunSampler(60, ChurnedSpacing(KarrasSpacing(), inflation=1.0)),
 ]
 IDS = [
     "DDPM", "DDPM-beta", "DDPM-half", "DDIM", "DDIM-eta", "DPM++", "DPM++SDE", "DPM++eta", "Euler", "Heun", "Heun-churn"
@@ -45,7 +59,11 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule",
+    [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule(), EDMSchedule()],
+    ids=lambda s: type(s).__name__,
+)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
 def test_samples_of_a_gaussian_have_its_mean_and_covariance(sampler: Sampler, schedule: Schedule) -> None:
     x_T = noise(5000, 2, sampler, schedule)
@@ -56,7 +74,7 @@ def test_samples_of_a_gaussian_have_its_mean_and_covariance(sampler: Sampler, sc
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
 def test_samples_of_a_mixture_are_of_its_components(sampler: Sampler) -> None:
-    schedule = Cosine()
+    schedule = CosineSchedule()
     x_T = noise(5000, 1, sampler, schedule)
     x = sampler.sample(MIXTURE.denoiser(schedule), x_T, schedule, generator=seeded(1)).flatten()
     is_left = x < -0.2
@@ -69,13 +87,13 @@ def test_samples_of_a_mixture_are_of_its_components(sampler: Sampler) -> None:
 @pytest.mark.parametrize(
     ("make", "schedule", "order"),
     [
-        (lambda n: DDIM(n), Cosine(), 1),
-        (lambda n: DDIM(n, Karras(sigma_min=1e-4)), EDM(sigma_min=1e-4), 1),
-        (lambda n: Euler(n, Karras(sigma_min=1e-4)), Cosine(), 1),
-        (lambda n: DPMSolverPP2M(n, LogSNR(sigma_min=1e-4)), Cosine(), 2),
-        (lambda n: DPMSolverPP2M(n, LogSNR(sigma_min=1e-4)), EDM(sigma_min=1e-4), 2),
-        (lambda n: Heun(n, Karras(sigma_min=1e-4)), Cosine(), 2),
-        (lambda n: Heun(n, Karras(sigma_min=1e-4)), EDM(sigma_min=1e-4), 2),
+        (lambda n: DDIM(n), CosineSchedule(), 1),
+        (lambda n: DDIM(n, KarrasSpacing(sigma_min=1e-4)), EDMSchedule(sigma_min=1e-4), 1),
+        (lambda n: EulerSampler(n, KarrasSpacing(sigma_min=1e-4)), CosineSchedule(), 1),
+        (lambda n: DPMSolverPP2M(n, LogSNRSpacing(sigma_min=1e-4)), CosineSchedule(), 2),
+        (lambda n: DPMSolverPP2M(n, LogSNRSpacing(sigma_min=1e-4)), EDMSchedule(sigma_min=1e-4), 2),
+        (lambda n: HeunSampler(n, KarrasSpacing(sigma_min=1e-4)), CosineSchedule(), 2),
+        (lambda n: HeunSampler(n, KarrasSpacing(sigma_min=1e-4)), EDMSchedule(sigma_min=1e-4), 2),
     ],
 )
 def test_error_against_the_exact_flow_falls_at_the_solver_s_order(
@@ -101,8 +119,8 @@ def test_ancestral_step_on_the_grid_is_ddpm_s_posterior(k: int, v: float) -> Non
     alpha_bars = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
     beta, alpha_bar, before = betas[k - 1], alpha_bars[k], alpha_bars[k - 1]
     x_t, x0 = torch.randn(2, 5, 1, 4, 4, dtype=torch.float64, generator=seeded())
-    t, s = levels_of([k / 1000, (k - 1) / 1000], LinearBetas())
-    x_s = Ancestral(1000, v=v).step(x_t, t, s, Run(lambda x, t: x0, None, seeded(1)))
+    t, s = levels_of([k / 1000, (k - 1) / 1000], LinearBetaSchedule())
+    x_s = AncestralSampler(1000, v=v).step(x_t, t, s, Run(lambda x, t: x0, None, seeded(1)))
 
     mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t) / (1 - alpha_bar)  # Ho et al. eq. 7
     z = torch.randn(x_t.shape, dtype=torch.float64, generator=seeded(1)) if k > 1 else torch.zeros_like(x_t)
@@ -111,23 +129,23 @@ def test_ancestral_step_on_the_grid_is_ddpm_s_posterior(k: int, v: float) -> Non
 
 
 def test_ddim_with_eta_1_is_ancestral() -> None:
-    schedule, spacing = LinearBetas(), TrailingGrid()
+    schedule, spacing = LinearBetaSchedule(), TrailingSpacing()
     denoise, x_T = MIXTURE.denoiser(schedule), torch.randn(16, 1, 1, 1, generator=seeded())
     a, b = (
         torch.stack(list(sampler.trajectory(denoise, x_T, schedule, generator=seeded(1))))
-        for sampler in (DDIM(100, spacing, eta=1.0), Ancestral(100, spacing))
+        for sampler in (DDIM(100, spacing, eta=1.0), AncestralSampler(100, spacing))
     )
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
 def test_euler_is_ddim_at_the_same_times() -> None:
-    schedule = RectifiedFlow()
+    schedule = RectifiedFlowSchedule()
     denoise, x_T = MIXTURE.denoiser(schedule), torch.randn(16, 1, 1, 1, generator=seeded())
-    a, b = (sampler.sample(denoise, x_T, schedule) for sampler in (DDIM(20), Euler(20, UniformTime())))
+    a, b = (sampler.sample(denoise, x_T, schedule) for sampler in (DDIM(20), EulerSampler(20, UniformSpacing())))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(1), DDIM(1), DPMSolverPP2M(1), Euler(1), Heun(1)])
+@pytest.mark.parametrize("sampler", [AncestralSampler(1), DDIM(1), DPMSolverPP2M(1), EulerSampler(1), HeunSampler(1)])
 def test_one_step_returns_the_estimate_of_the_clean_image(sampler: Sampler) -> None:
     x_T, seen = torch.randn(3, 1, 4, 4), []
 
@@ -135,14 +153,17 @@ def test_one_step_returns_the_estimate_of_the_clean_image(sampler: Sampler) -> N
         seen.append((x, t))
         return x.tanh()
 
-    torch.testing.assert_close(sampler.sample(denoise, x_T, Cosine()), x_T.tanh(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(sampler.sample(denoise, x_T, CosineSchedule()), x_T.tanh(), rtol=0, atol=1e-6)
     assert len(seen) == 1
     assert seen[0][1].shape == (3,)
     assert seen[0][1].dtype == torch.float32
 
 
-@pytest.mark.parametrize("spacing", [None, Karras(), Churned(LogSNR()), Resampled(UniformTime(), jump=2, passes=3)])
-@pytest.mark.parametrize("cls", [Ancestral, DDIM, DPMSolverPP2M, Euler, Heun])
+@pytest.mark.parametrize(
+    "spacing",
+    [None, KarrasSpacing(), ChurnedSpacing(LogSNRSpacing()), ResampledSpacing(UniformSpacing(), jump=2, passes=3)],
+)
+@pytest.mark.parametrize("cls", [AncestralSampler, DDIM, DPMSolverPP2M, EulerSampler, HeunSampler])
 def test_network_evaluations_are_counted_right(cls: type[Sampler], spacing: Spacing | None) -> None:
     calls = []
 
@@ -151,7 +172,7 @@ def test_network_evaluations_are_counted_right(cls: type[Sampler], spacing: Spac
         return x
 
     sampler = cls(7, spacing)
-    *_, x = trajectory = list(sampler.trajectory(denoise, torch.randn(2, 1, 1, 1), EDM()))
+    *_, x = trajectory = list(sampler.trajectory(denoise, torch.randn(2, 1, 1, 1), EDMSchedule()))
     assert len(calls) == sampler.network_evaluations
     assert len(trajectory) == 1 + 7 * sampler.spacing.passes
     assert torch.isfinite(x).all()
@@ -164,8 +185,10 @@ def test_a_multistep_solver_forgets_what_was_before_noise_was_put_back() -> None
         seen.append((level.t, run.earlier is not None))
         return x
 
-    sampler = DPMSolverPP2M(4, Resampled(UniformTime(), jump=2, passes=2))
-    list(sampler.trajectory(MIXTURE.denoiser(Cosine()), torch.randn(2, 1, 1, 1), Cosine(), adjust=adjust))
+    sampler = DPMSolverPP2M(4, ResampledSpacing(UniformSpacing(), jump=2, passes=2))
+    list(
+        sampler.trajectory(MIXTURE.denoiser(CosineSchedule()), torch.randn(2, 1, 1, 1), CosineSchedule(), adjust=adjust)
+    )
     assert seen[1:] == [
         (0.75, True), (0.5, True), (1.0, False), (0.75, True), (0.5, True),
         (0.25, True), (0.0, True), (0.5, False), (0.25, True), (0.0, True),
@@ -174,11 +197,11 @@ def test_a_multistep_solver_forgets_what_was_before_noise_was_put_back() -> None
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
 def test_a_generator_decides_everything(sampler: Sampler) -> None:
-    denoise, x_T = MIXTURE.denoiser(Cosine()), torch.randn(4, 1, 1, 1, generator=seeded())
+    denoise, x_T = MIXTURE.denoiser(CosineSchedule()), torch.randn(4, 1, 1, 1, generator=seeded())
     before, untouched = torch.get_rng_state(), x_T.clone()
-    a, b, c = (sampler.sample(denoise, x_T, Cosine(), generator=seeded(seed)) for seed in (1, 1, 2))
-    is_deterministic = isinstance(sampler, Euler | DDIM | DPMSolverPP2M) and not getattr(sampler, "eta", 0)
-    is_deterministic &= not isinstance(sampler.spacing, Churned)
+    a, b, c = (sampler.sample(denoise, x_T, CosineSchedule(), generator=seeded(seed)) for seed in (1, 1, 2))
+    is_deterministic = isinstance(sampler, EulerSampler | DDIM | DPMSolverPP2M) and not getattr(sampler, "eta", 0)
+    is_deterministic &= not isinstance(sampler.spacing, ChurnedSpacing)
     assert torch.equal(a, b)
     assert torch.equal(a, c) == is_deterministic
     assert torch.equal(before, torch.get_rng_state())
@@ -186,29 +209,35 @@ def test_a_generator_decides_everything(sampler: Sampler) -> None:
 
 
 def test_no_step_changes_an_image_that_was_handed_out() -> None:
-    for sampler in (Ancestral(5), DDIM(5, eta=1.0), DPMSolverPP2M(5, eta=1.0), Heun(5, Churned(Karras()))):
+    for sampler in (
+        AncestralSampler(5),
+        DDIM(5, eta=1.0),
+        DPMSolverPP2M(5, eta=1.0),
+        HeunSampler(5, ChurnedSpacing(KarrasSpacing())),
+    ):
         kept = [
-            (x, x.clone()) for x in sampler.trajectory(MIXTURE.denoiser(Cosine()), torch.randn(4, 1, 1, 1), Cosine())
+            (x, x.clone())
+            for x in sampler.trajectory(MIXTURE.denoiser(CosineSchedule()), torch.randn(4, 1, 1, 1), CosineSchedule())
         ]
         assert all(torch.equal(x, copy) for x, copy in kept)
 
 
-@pytest.mark.parametrize("cls", [Ancestral, DDIM, DPMSolverPP2M, Euler, Heun])
+@pytest.mark.parametrize("cls", [AncestralSampler, DDIM, DPMSolverPP2M, EulerSampler, HeunSampler])
 def test_limits_hold_for_every_estimate(cls: type[Sampler]) -> None:
     x_T = torch.randn(4, 1, 2, 2, generator=seeded())
     constant = torch.linspace(-3, 3, 4).view(1, 1, 2, 2).expand(4, 1, 2, 2)
-    clipped = cls(10, limit=Clip(1.0)).sample(lambda x, t: constant, x_T, Cosine())
+    clipped = cls(10, limit=StaticThresholding(1.0)).sample(lambda x, t: constant, x_T, CosineSchedule())
     torch.testing.assert_close(clipped, constant.clamp(-1, 1), rtol=0, atol=1e-5)
-    free = cls(10).sample(lambda x, t: constant, x_T, Cosine())
+    free = cls(10).sample(lambda x, t: constant, x_T, CosineSchedule())
     torch.testing.assert_close(free, constant, rtol=0, atol=1e-5)
 
 
 def test_dynamic_threshold_rescales_only_what_saturates() -> None:
     x0 = torch.tensor([[-4.0, -2.0, 0.0, 1.0, 2.0], [-0.5, -0.2, 0.0, 0.3, 0.9]]).view(2, 1, 1, 5)
-    limited = DynamicThreshold(0.75)(x0)  # the first image's 75th percentile of |x_0| is 2
+    limited = DynamicThresholding(0.75)(x0)  # the first image's 75th percentile of |x_0| is 2
     torch.testing.assert_close(limited[0].flatten(), torch.tensor([-1.0, -1.0, 0.0, 0.5, 1.0]))
     assert torch.equal(limited[1], x0[1])
-    assert DynamicThreshold()(x0.bfloat16()).dtype == torch.bfloat16
+    assert DynamicThresholding()(x0.bfloat16()).dtype == torch.bfloat16
 
 
 def test_a_user_s_sampler_is_one_method() -> None:
@@ -216,12 +245,14 @@ def test_a_user_s_sampler_is_one_method() -> None:
         def step(self, x_t: Tensor, t: Level, s: Level, run: Run) -> Tensor:
             return s.alpha * run.denoise(x_t, t) + s.sigma * run.noise(x_t)
 
-    x = Fresh(50).sample(MIXTURE.denoiser(Cosine()), torch.randn(2000, 1, 1, 1), Cosine(), generator=seeded())
+    x = Fresh(50).sample(
+        MIXTURE.denoiser(CosineSchedule()), torch.randn(2000, 1, 1, 1), CosineSchedule(), generator=seeded()
+    )
     assert ((x - MIXTURE.means).abs().amin(-1) < 0.5).all()
 
 
 def test_samplers_are_rebuilt_from_their_descriptions() -> None:
-    sampler = DPMSolverPP2M(12, Churned(Karras(5.0), 20.0), DynamicThreshold(0.9), eta=0.25)
+    sampler = DPMSolverPP2M(12, ChurnedSpacing(KarrasSpacing(5.0), 20.0), DynamicThresholding(0.9), eta=0.25)
     again = rebuild(describe(sampler))
     assert describe(again) == describe(sampler)
     assert (again.steps, again.eta, again.spacing.spacing.rho, again.limit.quantile) == (12, 0.25, 5.0, 0.9)
@@ -232,10 +263,10 @@ def test_samplers_are_rebuilt_from_their_descriptions() -> None:
     [
         (lambda: DDIM(0), r"steps=0.*at least 1"),
         (lambda: DDIM(eta=1.5), r"eta=1.5.*\[0, 1\]"),
-        (lambda: Ancestral(v=-1), r"v=-1.*\[0, 1\]"),
+        (lambda: AncestralSampler(v=-1), r"v=-1.*\[0, 1\]"),
         (lambda: DPMSolverPP2M(eta=2), r"eta=2"),
-        (lambda: Clip(0), r"bound=0.*positive"),
-        (lambda: DynamicThreshold(0), r"quantile=0"),
+        (lambda: StaticThresholding(0), r"bound=0.*positive"),
+        (lambda: DynamicThresholding(0), r"quantile=0"),
     ],
 )
 def test_impossible_arguments_are_refused(make: Callable[[], object], message: str) -> None:

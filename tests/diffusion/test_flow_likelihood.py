@@ -12,9 +12,15 @@ from torch.distributions import Normal
 
 from lit_generative.description import describe, rebuild
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
-from lit_generative.diffusion.likelihood import BIN, Bound
-from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule
-from lit_generative.diffusion.spacings import Churned, Karras, LogSNR, Spacing
+from lit_generative.diffusion.likelihood import BIN, VariationalBound
+from lit_generative.diffusion.schedules import (
+    CosineSchedule,
+    EDMSchedule,
+    LinearBetaSchedule,
+    RectifiedFlowSchedule,
+    Schedule,
+)
+from lit_generative.diffusion.spacings import ChurnedSpacing, KarrasSpacing, LogSNRSpacing, Spacing
 
 ISOTROPIC = GaussianData([0.3, -0.2, 0.1], torch.eye(3).mul(0.04).tolist())
 CORRELATED = GaussianData([0.1, -0.2], [[0.25, 0.15], [0.15, 0.25]])
@@ -44,9 +50,13 @@ def flow_of_isotropic(x0: Tensor, schedule: Schedule, likelihood: FlowLikelihood
     return Normal(0.0, high).log_prob(top).sum(1) + 3 * math.log(stretch)
 
 
-@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("spacing", [None, Karras()], ids=["LogSNR", "Karras"])
-def test_of_gaussian_data_it_is_exact(schedule: Schedule, spacing: Karras | None) -> None:
+@pytest.mark.parametrize(
+    "schedule",
+    [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule(), EDMSchedule()],
+    ids=lambda s: type(s).__name__,
+)
+@pytest.mark.parametrize("spacing", [None, KarrasSpacing()], ids=["LogSNRSpacing", "KarrasSpacing"])
+def test_of_gaussian_data_it_is_exact(schedule: Schedule, spacing: KarrasSpacing | None) -> None:
     """With random signs the trace of an isotropic denoiser's Jacobian is exact, so that only the solver errs."""
     likelihood, x0 = FlowLikelihood(400, spacing=spacing, dequantise=False), points(16, 3)
     log_p = likelihood.log_prob(ISOTROPIC.denoiser(schedule), x0, schedule)
@@ -55,8 +65,8 @@ def test_of_gaussian_data_it_is_exact(schedule: Schedule, spacing: Karras | None
     torch.testing.assert_close(log_p, data, rtol=0, atol=0.03)
 
 
-@pytest.mark.parametrize("schedule", [Cosine(), EDM()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("spacing", [LogSNR(), Karras()], ids=["LogSNR", "Karras"])
+@pytest.mark.parametrize("schedule", [CosineSchedule(), EDMSchedule()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("spacing", [LogSNRSpacing(), KarrasSpacing()], ids=["LogSNRSpacing", "KarrasSpacing"])
 def test_its_error_is_of_second_order(schedule: Schedule, spacing: Spacing) -> None:
     x0, denoise = points(16, 3), ISOTROPIC.denoiser(schedule)
     errors = []
@@ -71,8 +81,8 @@ def test_its_error_is_of_second_order(schedule: Schedule, spacing: Spacing) -> N
 
 @pytest.mark.parametrize("data", [MIXTURE, CORRELATED], ids=["mixture", "correlated"])
 def test_hutchinson_s_estimator_finds_the_density_of_data_with_correlations(data: PlaneMixture) -> None:
-    schedule, x0 = Cosine(), points(8, 2)
-    spacing = LogSNR(sigma_max=1000.0)  # where the prior is the data's, to 1e-3
+    schedule, x0 = CosineSchedule(), points(8, 2)
+    spacing = LogSNRSpacing(sigma_max=1000.0)  # where the prior is the data's, to 1e-3
     one, many = (FlowLikelihood(150, probes, spacing, dequantise=False) for probes in (1, 10))
     exact = data.log_prob(x0, noise=lowest(schedule, one))
     repeated = x0.repeat(64, 1, 1, 1)
@@ -87,7 +97,7 @@ def test_hutchinson_s_estimator_finds_the_density_of_data_with_correlations(data
 
 
 def test_dequantised_it_is_the_probability_of_bins() -> None:
-    schedule, x0 = Cosine(), torch.linspace(-1, 1, 256)[100:200:10].double().view(10, 1, 1, 1)
+    schedule, x0 = CosineSchedule(), torch.linspace(-1, 1, 256)[100:200:10].double().view(10, 1, 1, 1)
     data, likelihood = GaussianData([0.1], [[0.04]]), FlowLikelihood(150)
     log_p = torch.stack(
         [likelihood.log_prob(data.denoiser(schedule), x0, schedule, generator=seeded(seed)) for seed in range(8)]
@@ -98,10 +108,10 @@ def test_dequantised_it_is_the_probability_of_bins() -> None:
 
 
 def test_it_agrees_with_the_variational_bound_where_that_is_tight() -> None:
-    schedule, data = Cosine(), GaussianData([0.1], [[0.04]])
+    schedule, data = CosineSchedule(), GaussianData([0.1], [[0.04]])
     x = Normal(0.1, 0.2).icdf((torch.arange(500).double() + 0.5) / 500)
     x0 = (((x + 1) / BIN).round() * BIN - 1).view(-1, 1, 1, 1)
-    bound = Bound(v=1.0).terms(data.denoiser(schedule), x0, schedule, generator=seeded()).total.mean()
+    bound = VariationalBound(v=1.0).terms(data.denoiser(schedule), x0, schedule, generator=seeded()).total.mean()
     flow = -FlowLikelihood().log_prob(data.denoiser(schedule), x0, schedule, generator=seeded()).mean()
     entropy = -math.log(BIN / 0.2) + math.log(2 * math.pi * math.e) / 2
     assert flow.item() == pytest.approx(entropy, abs=0.02)
@@ -115,7 +125,7 @@ def test_dequantisation_noise_stays_in_the_bin() -> None:
         seen.append(x_t)
         return x_t / 2
 
-    schedule = EDM()  # alpha is 1
+    schedule = EDMSchedule()  # alpha is 1
     x0 = torch.zeros(1, 1, 64, 64)
     FlowLikelihood(1).log_prob(denoise, x0, schedule, generator=seeded())
     assert seen[0].abs().max().item() == pytest.approx(BIN / 2, rel=0.01)
@@ -127,7 +137,7 @@ def test_it_works_where_autograd_is_off_and_leaves_no_gradients() -> None:
     likelihood, x0 = FlowLikelihood(4, probes=2), torch.rand(3, 2, 5, 5) * 2 - 1
 
     def log_prob(x0: Tensor) -> Tensor:
-        return likelihood.log_prob(lambda x, t: network(x), x0, Cosine(), generator=seeded(1))
+        return likelihood.log_prob(lambda x, t: network(x), x0, CosineSchedule(), generator=seeded(1))
 
     expected, before = log_prob(x0), x0.clone()
     with torch.no_grad():
@@ -141,7 +151,7 @@ def test_it_works_where_autograd_is_off_and_leaves_no_gradients() -> None:
 
 
 def test_it_takes_an_estimate_with_a_learned_variance() -> None:
-    schedule, x0 = Cosine(), points(4, 3)
+    schedule, x0 = CosineSchedule(), points(4, 3)
     denoise = ISOTROPIC.denoiser(schedule)
     a, b = (
         FlowLikelihood(5).log_prob(predict, x0, schedule, generator=seeded())
@@ -151,7 +161,7 @@ def test_it_takes_an_estimate_with_a_learned_variance() -> None:
 
 
 def test_a_flow_likelihood_is_rebuilt_from_its_description() -> None:
-    again = rebuild(describe(FlowLikelihood(12, 3, Karras(5.0), dequantise=False)))
+    again = rebuild(describe(FlowLikelihood(12, 3, KarrasSpacing(5.0), dequantise=False)))
     assert (again.steps, again.probes, again.spacing.rho, again.dequantise) == (12, 3, 5.0, False)
 
 
@@ -160,7 +170,7 @@ def test_a_flow_likelihood_is_rebuilt_from_its_description() -> None:
     [
         (lambda: FlowLikelihood(0), r"steps=0.*at least 1"),
         (lambda: FlowLikelihood(probes=0), r"probes=0.*at least 1"),
-        (lambda: FlowLikelihood(spacing=Churned(Karras())), r"spacing=Churned.*plain"),
+        (lambda: FlowLikelihood(spacing=ChurnedSpacing(KarrasSpacing())), r"spacing=Churned.*plain"),
     ],
 )
 def test_impossible_flow_likelihoods_are_refused(make: Callable[[], object], message: str) -> None:

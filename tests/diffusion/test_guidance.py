@@ -3,13 +3,13 @@ import torch
 from analytic import GaussianData
 from torch import Tensor
 
-from lit_generative.diffusion.editing import inpaint, remake
+from lit_generative.diffusion.editing import inpaint, sdedit
 from lit_generative.diffusion.guidance import Guided
 from lit_generative.diffusion.runs import Denoise
-from lit_generative.diffusion.samplers import DDIM, Ancestral
-from lit_generative.diffusion.schedules import Cosine
+from lit_generative.diffusion.samplers import DDIM, AncestralSampler
+from lit_generative.diffusion.schedules import CosineSchedule
 from lit_generative.diffusion.solvers import DPMSolverPP2M
-from lit_generative.diffusion.spacings import Resampled, UniformTime
+from lit_generative.diffusion.spacings import ResampledSpacing, UniformSpacing
 
 CORRELATED = GaussianData([0.0, 0.0], [[0.25, 0.2], [0.2, 0.25]])
 
@@ -42,13 +42,13 @@ def test_guidance_is_limited_to_its_interval() -> None:
     mixed = guided(x, torch.tensor([0.1, 0.25, 0.5, 0.9])).flatten()
     torch.testing.assert_close(mixed, torch.tensor([0.5, 0.5, 1.1, 0.5]))
     calls.clear()
-    DDIM(8).sample(guided, x, Cosine())
+    DDIM(8).sample(guided, x, CosineSchedule())
     assert [t[0].item() for t in calls] == [0.75, 0.625, 0.5, 0.375]
 
 
 def test_guided_gaussians_have_the_mean_of_the_product() -> None:
     """Where conditional and unconditional differ in mean alone, guidance moves the mean by scale times as much."""
-    schedule, x_T = Cosine(), torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(0)).double()
+    schedule, x_T = CosineSchedule(), torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(0)).double()
     near, far = (GaussianData([mean], [[0.04]]).denoiser(schedule) for mean in (0.1, 0.3))
     x = DPMSolverPP2M(40).sample(Guided(far, near, 2.0), x_T, schedule)
     assert x.mean().item() == pytest.approx(0.5, abs=0.01)
@@ -63,12 +63,12 @@ def test_impossible_guidance_is_refused() -> None:
 
 
 def test_inpainting_keeps_what_is_known_and_resampling_makes_the_rest_agree() -> None:
-    schedule = Cosine()
+    schedule = CosineSchedule()
     image = torch.tensor([0.5, 99.0]).double().view(1, 2, 1, 1).repeat(1500, 1, 1, 1)
     known = torch.tensor([True, False]).view(1, 2, 1, 1)
     errors = []
-    for spacing in (UniformTime(), Resampled(UniformTime(), jump=5, passes=8)):
-        sampler, generator = Ancestral(50, spacing), torch.Generator().manual_seed(0)
+    for spacing in (UniformSpacing(), ResampledSpacing(UniformSpacing(), jump=5, passes=8)):
+        sampler, generator = AncestralSampler(50, spacing), torch.Generator().manual_seed(0)
         x = inpaint(sampler, CORRELATED.denoiser(schedule), image, known, schedule, generator=generator)
         assert torch.equal(x[:, 0], image[:, 0])
         errors.append(abs(x[:, 1].mean().item() - 0.4))  # E[x_2 | x_1 = 0.5] = 0.2 / 0.25 * 0.5
@@ -77,10 +77,10 @@ def test_inpainting_keeps_what_is_known_and_resampling_makes_the_rest_agree() ->
 
 
 def test_remaking_stays_the_nearer_to_the_image_the_later_it_starts() -> None:
-    schedule, image = Cosine(), torch.full((2000, 2, 1, 1), 0.8).double()
+    schedule, image = CosineSchedule(), torch.full((2000, 2, 1, 1), 0.8).double()
     denoise = CORRELATED.denoiser(schedule)
     results = [
-        remake(DDIM(50), denoise, image, schedule, start=start, generator=torch.Generator().manual_seed(0))
+        sdedit(DDIM(50), denoise, image, schedule, start=start, generator=torch.Generator().manual_seed(0))
         for start in (0.05, 0.4, 1.0)
     ]
     distances = [(x - image).square().mean().sqrt().item() for x in results]
@@ -88,4 +88,4 @@ def test_remaking_stays_the_nearer_to_the_image_the_later_it_starts() -> None:
     assert distances == sorted(distances)
     torch.testing.assert_close(results[-1].flatten(1).T.cov(), CORRELATED.covariance, rtol=0.15, atol=0)
     with pytest.raises(ValueError, match=r"start=0\.0.*0\.5"):
-        remake(DDIM(5), denoise, image, schedule, start=0.0)
+        sdedit(DDIM(5), denoise, image, schedule, start=0.0)

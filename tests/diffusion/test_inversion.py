@@ -11,23 +11,23 @@ from torch import Tensor
 from lit_generative import DDPM
 from lit_generative.diffusion import (
     DDIM,
-    EDM,
-    Ancestral,
-    Churned,
-    Clip,
-    Cosine,
+    AncestralSampler,
+    ChurnedSpacing,
+    CosineSchedule,
     DPMSolverPP2M,
-    Euler,
-    Heun,
-    Karras,
-    LinearBetas,
-    LogSNR,
-    Noise,
-    RectifiedFlow,
-    Resampled,
+    EDMSchedule,
+    EulerSampler,
+    HeunSampler,
+    KarrasSpacing,
+    LinearBetaSchedule,
+    LogSNRSpacing,
+    NoisePrediction,
+    RectifiedFlowSchedule,
+    ResampledSpacing,
     Sampler,
     Schedule,
-    UniformTime,
+    StaticThresholding,
+    UniformSpacing,
 )
 from lit_generative.diffusion.inversion import encode
 from lit_generative.interpolation import spherical
@@ -55,13 +55,15 @@ def rms(x: Tensor) -> float:
 
 
 SCHEDULES = pytest.mark.parametrize(
-    "schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda value: type(value).__name__
+    "schedule",
+    [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule(), EDMSchedule()],
+    ids=lambda value: type(value).__name__,
 )
 
 
 @SCHEDULES
 def test_errors_of_ddim_fall_with_the_steps(schedule: Schedule) -> None:
-    coarse, fine = (errors(DDIM(n, LogSNR()), schedule) for n in (40, 160))
+    coarse, fine = (errors(DDIM(n, LogSNRSpacing()), schedule) for n in (40, 160))
     assert fine[0] < 0.35 * coarse[0]
     assert fine[1] < 0.35 * coarse[1]
     assert max(fine) < 0.02
@@ -69,22 +71,24 @@ def test_errors_of_ddim_fall_with_the_steps(schedule: Schedule) -> None:
 
 @SCHEDULES
 def test_errors_of_heun_fall_with_the_square_of_the_steps(schedule: Schedule) -> None:
-    coarse, fine = (errors(Heun(n), schedule) for n in (25, 100))
+    coarse, fine = (errors(HeunSampler(n), schedule) for n in (25, 100))
     assert fine[1] < 0.1 * coarse[1]
     assert max(fine) < 1e-3
-    assert coarse[1] < 0.2 * errors(DDIM(50, Karras()), schedule)[1]  # at the same cost
+    assert coarse[1] < 0.2 * errors(DDIM(50, KarrasSpacing()), schedule)[1]  # at the same cost
 
 
 @pytest.mark.parametrize(
-    "sampler", [DDIM(300), Euler(300), Heun(100), DPMSolverPP2M(200, LogSNR())], ids=lambda value: type(value).__name__
+    "sampler",
+    [DDIM(300), EulerSampler(300), HeunSampler(100), DPMSolverPP2M(200, LogSNRSpacing())],
+    ids=lambda value: type(value).__name__,
 )
 def test_every_deterministic_sampler_goes_back(sampler: Sampler) -> None:
-    assert max(errors(sampler, LinearBetas())) < 0.01
+    assert max(errors(sampler, LinearBetaSchedule())) < 0.01
 
 
 def test_latents_of_the_data_are_standard_normal() -> None:
     x = images(4000)
-    x_T = encode(Heun(50), DATA.denoiser(LinearBetas()), x, LinearBetas()).flatten(1)
+    x_T = encode(HeunSampler(50), DATA.denoiser(LinearBetaSchedule()), x, LinearBetaSchedule()).flatten(1)
     torch.testing.assert_close(x_T.mean(0), torch.zeros(2).double(), atol=0.06, rtol=0)
     torch.testing.assert_close(x_T.T.cov(), torch.eye(2).double(), atol=0.08, rtol=0)
 
@@ -92,12 +96,15 @@ def test_latents_of_the_data_are_standard_normal() -> None:
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [
-        (Ancestral(10), r"sampler=Ancestral: it draws noise, so it has no way back; take DDIM\(\) or Heun\(\)"),
-        (Ancestral(10, v=None), "sampler=Ancestral: it draws noise"),
+        (AncestralSampler(10), r"sampler=Ancestral: it draws noise, so it has no way back; take DDIM\(\) or Heun\(\)"),
+        (AncestralSampler(10, v=None), "sampler=Ancestral: it draws noise"),
         (DDIM(10, eta=0.5), "sampler=DDIM: it draws noise"),
         (DPMSolverPP2M(10, eta=1.0), "sampler=DPMSolverPP2M: it draws noise"),
-        (Heun(10, Churned(Karras())), "spacing=Churned: it puts noise back; encode with a plain one"),
-        (DDIM(10, Resampled(UniformTime())), "spacing=Resampled: it puts noise back"),
+        (
+            HeunSampler(10, ChurnedSpacing(KarrasSpacing())),
+            "spacing=Churned: it puts noise back; encode with a plain one",
+        ),
+        (DDIM(10, ResampledSpacing(UniformSpacing())), "spacing=Resampled: it puts noise back"),
     ],
 )
 def test_what_has_no_way_back_is_refused_before_the_network_is_asked(sampler: Sampler, message: str) -> None:
@@ -105,14 +112,14 @@ def test_what_has_no_way_back_is_refused_before_the_network_is_asked(sampler: Sa
         raise AssertionError
 
     with pytest.raises(ValueError, match=message):
-        encode(sampler, denoise, images(), LinearBetas())
+        encode(sampler, denoise, images(), LinearBetaSchedule())
 
 
 # ---------------------------------------------------------------- the model's methods
 
 
 def exact(**options: Any) -> DDPM:
-    return DDPM(Exact(LinearBetas(), Noise()), SHAPE, **options).eval()
+    return DDPM(Exact(LinearBetaSchedule(), NoisePrediction()), SHAPE, **options).eval()
 
 
 def gaussian_images(n: int, seed: int = 0) -> Tensor:
@@ -124,7 +131,7 @@ def test_a_model_encodes_and_decodes() -> None:
     x_T = model.encode(x)
     torch.testing.assert_close(x_T, (x - MEAN) / STD, atol=0.02, rtol=0.02)
     torch.testing.assert_close(model.decode(x_T), x, atol=0.01, rtol=0)
-    coarse = DDIM(10, limit=Clip())
+    coarse = DDIM(10, limit=StaticThresholding())
     assert rms(model.decode(model.encode(x, sampler=coarse), sampler=coarse) - x) > 5 * rms(model.decode(x_T) - x)
 
 

@@ -3,11 +3,32 @@ import torch
 from torch import Tensor
 
 from lit_generative.description import describe, rebuild
-from lit_generative.diffusion.predictions import EDMPrediction, FlowVelocity, Noise, Prediction, Sample, Velocity
-from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule, per_image
+from lit_generative.diffusion.predictions import (
+    EDMPrediction,
+    FlowVelocityPrediction,
+    NoisePrediction,
+    Prediction,
+    SamplePrediction,
+    VelocityPrediction,
+)
+from lit_generative.diffusion.schedules import (
+    CosineSchedule,
+    EDMSchedule,
+    LinearBetaSchedule,
+    RectifiedFlowSchedule,
+    Schedule,
+    per_image,
+)
 
-PREDICTIONS = [Noise(), Sample(), Velocity(), FlowVelocity(), EDMPrediction(), EDMPrediction(sigma_data=1.0)]
-SCHEDULES = [LinearBetas(), Cosine(), EDM(), RectifiedFlow()]
+PREDICTIONS = [
+    NoisePrediction(),
+    SamplePrediction(),
+    VelocityPrediction(),
+    FlowVelocityPrediction(),
+    EDMPrediction(),
+    EDMPrediction(sigma_data=1.0),
+]
+SCHEDULES = [LinearBetaSchedule(), CosineSchedule(), EDMSchedule(), RectifiedFlowSchedule()]
 TIMES = torch.tensor([0.0, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999, 1.0])
 
 each_prediction = pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
@@ -72,50 +93,50 @@ def test_error_scale_turns_errors_of_the_target_into_errors_of_the_noise(
 @pytest.mark.parametrize(
     ("prediction", "expected"),
     [
-        (Noise(), lambda x0, eps, alpha, sigma: eps),
-        (Sample(), lambda x0, eps, alpha, sigma: x0),
-        (Velocity(), lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0),
-        (FlowVelocity(), lambda x0, eps, alpha, sigma: eps - x0),
+        (NoisePrediction(), lambda x0, eps, alpha, sigma: eps),
+        (SamplePrediction(), lambda x0, eps, alpha, sigma: x0),
+        (VelocityPrediction(), lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0),
+        (FlowVelocityPrediction(), lambda x0, eps, alpha, sigma: eps - x0),
     ],
     ids=["noise", "sample", "velocity", "flow"],
 )
 def test_targets_are_what_their_names_say(prediction: Prediction, expected: object) -> None:
-    x0, eps, _, alpha, sigma = noised(Cosine())
+    x0, eps, _, alpha, sigma = noised(CosineSchedule())
     torch.testing.assert_close(prediction.target(x0, eps, alpha, sigma), expected(x0, eps, alpha, sigma))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
     ("prediction", "expected"),
     [
-        (Noise(), lambda alpha, sigma: torch.ones_like(alpha)),
-        (Sample(), lambda alpha, sigma: (alpha / sigma) ** 2),
-        (Velocity(), lambda alpha, sigma: alpha**2),
+        (NoisePrediction(), lambda alpha, sigma: torch.ones_like(alpha)),
+        (SamplePrediction(), lambda alpha, sigma: (alpha / sigma) ** 2),
+        (VelocityPrediction(), lambda alpha, sigma: alpha**2),
         (EDMPrediction(0.5), lambda alpha, sigma: 0.25 * alpha**2 / (0.25 * alpha**2 + sigma**2)),
     ],
     ids=["noise", "sample", "velocity", "edm"],
 )
 def test_known_error_scales_where_variance_is_preserved(prediction: Prediction, expected: object) -> None:
-    _, _, _, alpha, sigma = noised(Cosine())
+    _, _, _, alpha, sigma = noised(CosineSchedule())
     scale = prediction.error_scale(alpha, sigma)
     torch.testing.assert_close(scale, expected(alpha, sigma), rtol=1e-6, atol=0)  # type: ignore[operator]
 
 
 def test_flow_velocity_is_the_derivative_of_the_straight_path() -> None:
-    x0, eps, _, alpha, sigma = noised(RectifiedFlow())
+    x0, eps, _, alpha, sigma = noised(RectifiedFlowSchedule())
 
     def at(t: Tensor) -> Tensor:
-        alpha_t, sigma_t = (per_image(c.double(), x0) for c in RectifiedFlow()(t))
+        alpha_t, sigma_t = (per_image(c.double(), x0) for c in RectifiedFlowSchedule()(t))
         return alpha_t * x0 + sigma_t * eps
 
     derivative = (at(torch.tensor(0.501)) - at(torch.tensor(0.499))) / 0.002
-    torch.testing.assert_close(FlowVelocity().target(x0, eps, alpha, sigma), derivative, atol=2e-4, rtol=0)
+    torch.testing.assert_close(FlowVelocityPrediction().target(x0, eps, alpha, sigma), derivative, atol=2e-4, rtol=0)
 
 
 def test_velocity_is_the_derivative_by_the_angle() -> None:
     x0, eps = torch.randn(2, 5).double()
     at, step = torch.tensor(0.7, dtype=torch.float64), 1e-4
     before, after = (phi.cos() * x0 + phi.sin() * eps for phi in (at - step, at + step))
-    torch.testing.assert_close(Velocity().target(x0, eps, at.cos(), at.sin()), (after - before) / (2 * step))
+    torch.testing.assert_close(VelocityPrediction().target(x0, eps, at.cos(), at.sin()), (after - before) / (2 * step))
 
 
 @each_schedule
@@ -142,20 +163,20 @@ def test_edm_keeps_the_networks_input_and_target_at_unit_variance(schedule: Sche
 
 
 def test_edm_with_unit_data_is_the_velocity_up_to_sign() -> None:
-    x0, eps, _, alpha, sigma = noised(Cosine())
-    velocity, edm = (p.target(x0, eps, alpha, sigma) for p in (Velocity(), EDMPrediction(sigma_data=1.0)))
+    x0, eps, _, alpha, sigma = noised(CosineSchedule())
+    velocity, edm = (p.target(x0, eps, alpha, sigma) for p in (VelocityPrediction(), EDMPrediction(sigma_data=1.0)))
     torch.testing.assert_close(edm, -velocity, atol=1e-6, rtol=0)
 
 
 def test_only_edm_scales_the_input() -> None:
-    alpha, sigma = Cosine()(TIMES)
+    alpha, sigma = CosineSchedule()(TIMES)
     for prediction in PREDICTIONS[:4]:
         assert (prediction.input_scale(alpha, sigma) == 1).all()
 
 
 @each_prediction
 def test_every_prediction_is_rebuilt_from_its_description(prediction: Prediction) -> None:
-    x0, eps, _, alpha, sigma = noised(Cosine())
+    x0, eps, _, alpha, sigma = noised(CosineSchedule())
     rebuilt = rebuild(describe(prediction))
     assert type(rebuilt) is type(prediction)
     assert torch.equal(rebuilt.target(x0, eps, alpha, sigma), prediction.target(x0, eps, alpha, sigma))
@@ -163,7 +184,7 @@ def test_every_prediction_is_rebuilt_from_its_description(prediction: Prediction
 
 @each_prediction
 def test_half_precision_outputs_give_single_precision_images(prediction: Prediction) -> None:
-    _, _, x_t, alpha, sigma = (c.float() for c in noised(Cosine()))
+    _, _, x_t, alpha, sigma = (c.float() for c in noised(CosineSchedule()))
     assert prediction.to_x0(x_t.bfloat16(), x_t, alpha, sigma).dtype == torch.float32
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_generative.diffusion.limits import Clip, DynamicThreshold
-from lit_generative.diffusion.samplers import DDIM, Ancestral, Sampler
-from lit_generative.diffusion.schedules import LinearBetas, per_image
-from lit_generative.diffusion.solvers import DPMSolverPP2M, Euler, Heun
-from lit_generative.diffusion.spacings import LeadingGrid, TrailingGrid
+from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion.schedules import LinearBetaSchedule, per_image
+from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
+from lit_generative.diffusion.spacings import LeadingSpacing, TrailingSpacing
+from lit_generative.diffusion.thresholding import DynamicThresholding, StaticThresholding
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-SCHEDULE = LinearBetas()
+SCHEDULE = LinearBetaSchedule()
 BETAS = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
 
@@ -74,18 +74,18 @@ def test_noised_images(k: int) -> None:
 
 @pytest.mark.parametrize("steps", [50, 1000])
 @pytest.mark.parametrize(("variance", "v"), [("fixed_small", 0.0), ("fixed_large", 1.0)])
-@pytest.mark.parametrize("limit", [None, Clip(1.0)])
-def test_ddpm(steps: int, variance: str, v: float, limit: Clip | None) -> None:
+@pytest.mark.parametrize("limit", [None, StaticThresholding(1.0)])
+def test_ddpm(steps: int, variance: str, v: float, limit: StaticThresholding | None) -> None:
     scheduler = diffusers.DDPMScheduler(
         **BETAS, variance_type=variance, clip_sample=limit is not None, timestep_spacing="leading"
     )  # "trailing" has theirs add noise to the final image of 50 steps, which is not at its timestep 0
     theirs = their_trajectory(scheduler, steps, generator=seeded(1))
-    assert_equal(our_trajectory(Ancestral(steps, LeadingGrid(), limit, v=v)), theirs)
+    assert_equal(our_trajectory(AncestralSampler(steps, LeadingSpacing(), limit, v=v)), theirs)
 
 
-@pytest.mark.parametrize(("name", "spacing"), [("leading", LeadingGrid()), ("trailing", TrailingGrid())])
+@pytest.mark.parametrize(("name", "spacing"), [("leading", LeadingSpacing()), ("trailing", TrailingSpacing())])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim(eta: float, name: str, spacing: LeadingGrid | TrailingGrid) -> None:
+def test_ddim(eta: float, name: str, spacing: LeadingSpacing | TrailingSpacing) -> None:
     scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=False, timestep_spacing=name)
     theirs = their_trajectory(scheduler, 50, eta=eta, generator=seeded(1))
     assert_equal(our_trajectory(DDIM(50, spacing, eta=eta)), theirs)
@@ -94,16 +94,16 @@ def test_ddim(eta: float, name: str, spacing: LeadingGrid | TrailingGrid) -> Non
 @pytest.mark.parametrize(
     ("limit", "options"),
     [
-        (Clip(1.0), {"clip_sample": True}),
-        (DynamicThreshold(0.9), {"clip_sample": False, "thresholding": True, "dynamic_thresholding_ratio": 0.9}),
+        (StaticThresholding(1.0), {"clip_sample": True}),
+        (DynamicThresholding(0.9), {"clip_sample": False, "thresholding": True, "dynamic_thresholding_ratio": 0.9}),
     ],
 )
-def test_limits(limit: Clip | DynamicThreshold, options: dict[str, Any]) -> None:
+def test_limits(limit: StaticThresholding | DynamicThresholding, options: dict[str, Any]) -> None:
     if options.get("thresholding"):
         options = options | {"sample_max_value": 1e9}  # theirs caps the quantile, the paper does not
     scheduler = diffusers.DDIMScheduler(**BETAS, timestep_spacing="trailing", **options)
     theirs = their_trajectory(scheduler, 20, use_clipped_model_output=True)
-    assert_equal(our_trajectory(DDIM(20, TrailingGrid(), limit)), theirs)
+    assert_equal(our_trajectory(DDIM(20, TrailingSpacing(), limit)), theirs)
 
 
 @pytest.mark.parametrize("steps", [10, 20, 37])
@@ -113,22 +113,23 @@ def test_dpm_solver(algorithm: str, eta: float, steps: int) -> None:
         **BETAS, algorithm_type=algorithm, solver_order=2, timestep_spacing="trailing"
     )
     theirs = their_trajectory(scheduler, steps, generator=seeded(1))
-    assert_equal(our_trajectory(DPMSolverPP2M(steps, TrailingGrid(), eta=eta)), theirs)
+    assert_equal(our_trajectory(DPMSolverPP2M(steps, TrailingSpacing(), eta=eta)), theirs)
 
 
 @pytest.mark.parametrize("steps", [10, 37])
 @pytest.mark.parametrize(
-    ("cls", "theirs"), [(Euler, diffusers.EulerDiscreteScheduler), (Heun, diffusers.HeunDiscreteScheduler)]
+    ("cls", "theirs"),
+    [(EulerSampler, diffusers.EulerDiscreteScheduler), (HeunSampler, diffusers.HeunDiscreteScheduler)],
 )
 def test_euler_and_heun(cls: type[Sampler], theirs: Callable[..., Any], steps: int) -> None:
     scheduler = theirs(**BETAS, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    sampler = cls(steps, TrailingGrid())
+    sampler = cls(steps, TrailingSpacing())
     first, *rest = sampler.levels(SCHEDULE)
     x, xs = x_T() / first.alpha, []  # theirs goes on in x / alpha
     for i, k in enumerate(scheduler.timesteps):
         at = scheduler.scale_model_input(x, k)
         x = scheduler.step(eps(at, (k.item() + 1) / 1000), k, x).prev_sample
-        is_whole = cls is Euler or i % 2 == 1 or i == len(scheduler.timesteps) - 1
+        is_whole = cls is EulerSampler or i % 2 == 1 or i == len(scheduler.timesteps) - 1
         xs += [x] if is_whole else []
     assert_equal(our_trajectory(sampler), [s.alpha * x for s, x in zip(rest, xs, strict=True)])

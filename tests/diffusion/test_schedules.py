@@ -8,28 +8,28 @@ from torch import Tensor
 
 from lit_generative.description import describe, rebuild
 from lit_generative.diffusion.schedules import (
-    EDM,
-    Cosine,
-    LinearBetas,
-    RectifiedFlow,
+    CosineSchedule,
+    EDMSchedule,
+    LinearBetaSchedule,
+    RectifiedFlowSchedule,
     Schedule,
-    Shifted,
-    Sigmoid,
+    ShiftedSchedule,
+    SigmoidSchedule,
     per_image,
 )
 
 SCHEDULES = [
-    LinearBetas(),
-    LinearBetas(beta_min=0.01, beta_max=0.3, num_steps=10),
-    Cosine(),
-    Cosine(s=0.0),
-    Sigmoid(),
-    Sigmoid(start=0.0, end=3.0, tau=0.7),
-    EDM(),
-    RectifiedFlow(),
-    Shifted(Cosine(), image_size=256),
-    Shifted(RectifiedFlow(), image_size=32),
-    Shifted(EDM(), image_size=128),
+    LinearBetaSchedule(),
+    LinearBetaSchedule(beta_min=0.01, beta_max=0.3, num_steps=10),
+    CosineSchedule(),
+    CosineSchedule(s=0.0),
+    SigmoidSchedule(),
+    SigmoidSchedule(start=0.0, end=3.0, tau=0.7),
+    EDMSchedule(),
+    RectifiedFlowSchedule(),
+    ShiftedSchedule(CosineSchedule(), image_size=256),
+    ShiftedSchedule(RectifiedFlowSchedule(), image_size=32),
+    ShiftedSchedule(EDMSchedule(), image_size=128),
 ]
 GRID = torch.arange(1001, dtype=torch.float64) / 1000
 
@@ -84,7 +84,7 @@ def test_gradients_by_time_are_finite_up_to_the_ends(schedule: Schedule) -> None
 
 def test_gradients_by_time_are_right_at_the_ends_themselves() -> None:
     t = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(EDM(sigma_min=1.0, sigma_max=3.0, rho=1.0)(t)[1].sum(), t)
+    (gradient,) = torch.autograd.grad(EDMSchedule(sigma_min=1.0, sigma_max=3.0, rho=1.0)(t)[1].sum(), t)
     torch.testing.assert_close(gradient, torch.tensor([2.0, 2.0]).double())
 
 
@@ -110,14 +110,14 @@ def test_every_schedule_is_rebuilt_from_its_description(schedule: Schedule) -> N
 def test_linear_betas_agree_with_the_discrete_product_at_every_step(dtype: torch.dtype) -> None:
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     products = torch.cat([torch.ones(1).double(), (1 - betas).cumprod(0)])
-    alpha, sigma = LinearBetas()(GRID.to(dtype))
+    alpha, sigma = LinearBetaSchedule()(GRID.to(dtype))
     torch.testing.assert_close(alpha.double() ** 2, products, atol=1e-6, rtol=0)
     torch.testing.assert_close(alpha.double() ** 2, products, atol=0, rtol=3e-6)
     torch.testing.assert_close(sigma[1:].double() ** 2, 1 - products[1:], atol=0, rtol=3e-6)
 
 
 def test_linear_betas_stay_between_neighbouring_steps_in_between() -> None:
-    schedule = LinearBetas()
+    schedule = LinearBetaSchedule()
     t = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     before, here, after = (schedule.exact_log_snr(x) for x in (t - 0.0005, t, t + 0.0005))
     assert (before > here).all()
@@ -125,7 +125,9 @@ def test_linear_betas_stay_between_neighbouring_steps_in_between() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "name"), [(LinearBetas(), "linear"), (Cosine(), "squaredcos_cap_v2")], ids=["linear", "cosine"]
+    ("schedule", "name"),
+    [(LinearBetaSchedule(), "linear"), (CosineSchedule(), "squaredcos_cap_v2")],
+    ids=["linear", "cosine"],
 )
 def test_parity_with_diffusers_at_every_step(schedule: Schedule, name: str) -> None:
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule=name)
@@ -144,50 +146,50 @@ def test_cosine_is_the_papers_formula() -> None:
         return torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
     t = GRID[:-1]
-    torch.testing.assert_close(Cosine()(t)[0].double() ** 2, f(t) / f(GRID[0]), atol=2e-7, rtol=0)
+    torch.testing.assert_close(CosineSchedule()(t)[0].double() ** 2, f(t) / f(GRID[0]), atol=2e-7, rtol=0)
 
 
 def test_sigmoid_is_the_papers_formula() -> None:
     first, last = torch.tensor([-3.0, 3.0]).double().sigmoid()
     expected = (last - (-3 + 6 * GRID).sigmoid()) / (last - first)
-    torch.testing.assert_close(Sigmoid()(GRID)[0].double() ** 2, expected, atol=2e-7, rtol=0)
-    nearly_linear = Sigmoid(tau=1000.0)(GRID)[0].double() ** 2
+    torch.testing.assert_close(SigmoidSchedule()(GRID)[0].double() ** 2, expected, atol=2e-7, rtol=0)
+    nearly_linear = SigmoidSchedule(tau=1000.0)(GRID)[0].double() ** 2
     torch.testing.assert_close(nearly_linear, 1 - GRID, atol=1e-5, rtol=0)
 
 
 def test_edm_spaces_sigmas_as_karras_et_al() -> None:
     N, i = 18, torch.arange(18, dtype=torch.float64)
     expected = (80 ** (1 / 7) + i / (N - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    alpha, sigma = EDM()(1 - i / (N - 1))
+    alpha, sigma = EDMSchedule()(1 - i / (N - 1))
     torch.testing.assert_close(sigma.double(), expected, atol=0, rtol=1e-6)
     assert (alpha == 1).all()
-    assert not EDM().variance_preserving
+    assert not EDMSchedule().variance_preserving
 
 
 def test_rectified_flow_is_a_straight_line() -> None:
-    alpha, sigma = RectifiedFlow()(GRID)
+    alpha, sigma = RectifiedFlowSchedule()(GRID)
     torch.testing.assert_close(alpha.double(), 1 - GRID, atol=4e-5, rtol=0)  # kept off 0 at the end
     torch.testing.assert_close(alpha[:-1].double(), (1 - GRID)[:-1], atol=0, rtol=2e-7)
     torch.testing.assert_close(sigma[1:-1].double(), GRID[1:-1], atol=0, rtol=2e-7)
 
 
 def test_shifted_moves_the_log_snr_by_the_ratio_of_sizes() -> None:
-    shifted = Shifted(Cosine(), image_size=256, reference_size=64)
-    torch.testing.assert_close(shifted.log_snr(GRID), Cosine().log_snr(GRID) - 2 * math.log(4))
-    same = Shifted(Cosine(), image_size=64)
-    torch.testing.assert_close(same(GRID)[0], Cosine()(GRID)[0])
+    shifted = ShiftedSchedule(CosineSchedule(), image_size=256, reference_size=64)
+    torch.testing.assert_close(shifted.log_snr(GRID), CosineSchedule().log_snr(GRID) - 2 * math.log(4))
+    same = ShiftedSchedule(CosineSchedule(), image_size=64)
+    torch.testing.assert_close(same(GRID)[0], CosineSchedule()(GRID)[0])
 
 
 def test_noise_averaged_down_to_the_reference_is_as_strong_as_there() -> None:
     torch.manual_seed(0)
-    _, sigma = Shifted(EDM(), image_size=256)(torch.tensor(0.4))
+    _, sigma = ShiftedSchedule(EDMSchedule(), image_size=256)(torch.tensor(0.4))
     pooled = torch.nn.functional.avg_pool2d(sigma * torch.randn(8, 1, 256, 256), 4)
-    assert pooled.std().item() == pytest.approx(EDM()(torch.tensor(0.4))[1].item(), rel=0.01)
+    assert pooled.std().item() == pytest.approx(EDMSchedule()(torch.tensor(0.4))[1].item(), rel=0.01)
 
 
 def test_shifted_rectified_flow_is_the_shift_of_times() -> None:
     # Esser et al. 2024 eq. 23, for m / n = 4^2
-    _, sigma = Shifted(RectifiedFlow(), image_size=256)(GRID[1:-1])
+    _, sigma = ShiftedSchedule(RectifiedFlowSchedule(), image_size=256)(GRID[1:-1])
     t = GRID[1:-1]
     torch.testing.assert_close(sigma.double(), 4 * t / (1 + 3 * t), atol=0, rtol=1e-6)
 
@@ -203,17 +205,17 @@ def test_one_value_per_image_multiplies_images() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LinearBetas(beta_min=0.0), "beta_min=0.0"),
-        (lambda: LinearBetas(beta_max=1.0), "beta_max=1.0"),
-        (lambda: LinearBetas(beta_min=0.1, beta_max=0.02), "beta_min=0.1"),
-        (lambda: LinearBetas(num_steps=0), "num_steps=0"),
-        (lambda: Cosine(s=-0.1), "s=-0.1"),
-        (lambda: Sigmoid(start=3.0), "start=3.0.*start < end"),
-        (lambda: Sigmoid(tau=0.0), "tau=0.0"),
-        (lambda: EDM(sigma_min=0.0), "sigma_min=0.0"),
-        (lambda: EDM(sigma_max=0.001), "sigma_max=0.001"),
-        (lambda: EDM(rho=0.0), "rho=0.0"),
-        (lambda: Shifted(Cosine(), image_size=0), "image_size=0"),
+        (lambda: LinearBetaSchedule(beta_min=0.0), "beta_min=0.0"),
+        (lambda: LinearBetaSchedule(beta_max=1.0), "beta_max=1.0"),
+        (lambda: LinearBetaSchedule(beta_min=0.1, beta_max=0.02), "beta_min=0.1"),
+        (lambda: LinearBetaSchedule(num_steps=0), "num_steps=0"),
+        (lambda: CosineSchedule(s=-0.1), "s=-0.1"),
+        (lambda: SigmoidSchedule(start=3.0), "start=3.0.*start < end"),
+        (lambda: SigmoidSchedule(tau=0.0), "tau=0.0"),
+        (lambda: EDMSchedule(sigma_min=0.0), "sigma_min=0.0"),
+        (lambda: EDMSchedule(sigma_max=0.001), "sigma_max=0.001"),
+        (lambda: EDMSchedule(rho=0.0), "rho=0.0"),
+        (lambda: ShiftedSchedule(CosineSchedule(), image_size=0), "image_size=0"),
     ],
 )
 def test_impossible_schedules_are_refused(make: Callable[[], Schedule], message: str) -> None:

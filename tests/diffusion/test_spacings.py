@@ -4,21 +4,33 @@ import pytest
 import torch
 
 from lit_generative.diffusion.runs import Run, levels_of, raise_noise
-from lit_generative.diffusion.schedules import EDM, Cosine, LinearBetas, RectifiedFlow, Schedule
+from lit_generative.diffusion.schedules import (
+    CosineSchedule,
+    EDMSchedule,
+    LinearBetaSchedule,
+    RectifiedFlowSchedule,
+    Schedule,
+)
 from lit_generative.diffusion.spacings import (
-    Churned,
-    Karras,
-    LeadingGrid,
-    LogSNR,
-    Resampled,
+    ChurnedSpacing,
+    KarrasSpacing,
+    LeadingSpacing,
+    LogSNRSpacing,
+    ResampledSpacing,
     Spacing,
-    TrailingGrid,
-    UniformTime,
+    TrailingSpacing,
+    UniformSpacing,
 )
 
 
-@pytest.mark.parametrize("schedule", [LinearBetas(), Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("spacing", [UniformTime(), TrailingGrid(), LeadingGrid(), Karras(), LogSNR()])
+@pytest.mark.parametrize(
+    "schedule",
+    [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule(), EDMSchedule()],
+    ids=lambda s: type(s).__name__,
+)
+@pytest.mark.parametrize(
+    "spacing", [UniformSpacing(), TrailingSpacing(), LeadingSpacing(), KarrasSpacing(), LogSNRSpacing()]
+)
 @pytest.mark.parametrize("steps", [1, 7, 250])
 @pytest.mark.parametrize("start", [1.0, 0.4])
 def test_paths_descend_from_the_start_to_the_clean_image(
@@ -31,21 +43,21 @@ def test_paths_descend_from_the_start_to_the_clean_image(
     levels = levels_of(path, schedule)
     assert all(later.is_below(earlier) for earlier, later in pairwise(levels))
     assert levels[-1] == (0, 1, 0)
-    if not isinstance(spacing, LeadingGrid):
+    if not isinstance(spacing, LeadingSpacing):
         is_capped = levels[0].sigma / levels[0].alpha == pytest.approx(80, rel=1e-3)  # that of Karras and LogSNR
         assert path[0] == pytest.approx(start, abs=0.02) or is_capped
 
 
 def test_grids_are_those_of_a_discrete_model() -> None:
-    assert TrailingGrid(10).path(3, Cosine()) == [1.0, 0.7, 0.3, 0.0]
-    assert LeadingGrid(10).path(3, Cosine()) == [0.7, 0.4, 0.1, 0.0]
-    assert TrailingGrid(10).path(2, Cosine(), start=0.4) == [0.4, 0.2, 0.0]
+    assert TrailingSpacing(10).path(3, CosineSchedule()) == [1.0, 0.7, 0.3, 0.0]
+    assert LeadingSpacing(10).path(3, CosineSchedule()) == [0.7, 0.4, 0.1, 0.0]
+    assert TrailingSpacing(10).path(2, CosineSchedule(), start=0.4) == [0.4, 0.2, 0.0]
     with pytest.raises(ValueError, match=r"steps=11.*10 points"):
-        TrailingGrid(10).path(11, Cosine())
+        TrailingSpacing(10).path(11, CosineSchedule())
 
 
 def test_karras_levels_are_their_equation_5() -> None:
-    levels = levels_of(Karras(7.0, 0.01, 50.0).path(9, Cosine()), Cosine())[:-1]
+    levels = levels_of(KarrasSpacing(7.0, 0.01, 50.0).path(9, CosineSchedule()), CosineSchedule())[:-1]
     i = torch.arange(9, dtype=torch.float64)
     expected = (50 ** (1 / 7) + i / 8 * (0.01 ** (1 / 7) - 50 ** (1 / 7))) ** 7
     ratios = torch.tensor([level.sigma / level.alpha for level in levels], dtype=torch.float64)
@@ -53,29 +65,33 @@ def test_karras_levels_are_their_equation_5() -> None:
 
 
 def test_log_snr_steps_are_equal() -> None:
-    times = torch.tensor(LogSNR().path(9, LinearBetas())[:-1], dtype=torch.float64)
-    steps = LinearBetas().log_snr(times).diff()
+    times = torch.tensor(LogSNRSpacing().path(9, LinearBetaSchedule())[:-1], dtype=torch.float64)
+    steps = LinearBetaSchedule().log_snr(times).diff()
     torch.testing.assert_close(steps, steps.mean().expand(8), rtol=1e-3, atol=0)
 
 
 def test_churn_raises_sigma_by_gamma_within_its_range() -> None:
-    schedule = EDM()
-    plain = levels_of(Karras().path(20, schedule), schedule)
-    churned = levels_of(Churned(Karras(), amount=4.0, lowest=0.1, highest=30.0).path(20, schedule), schedule)
+    schedule = EDMSchedule()
+    plain = levels_of(KarrasSpacing().path(20, schedule), schedule)
+    churned = levels_of(
+        ChurnedSpacing(KarrasSpacing(), amount=4.0, lowest=0.1, highest=30.0).path(20, schedule), schedule
+    )
     raised = {t.t: s.sigma / t.sigma for t, s in pairwise(churned) if not s.is_below(t)}
     for level in plain:
         if 0.1 <= level.sigma <= 30:
             assert raised.pop(level.t) == pytest.approx(1.2, rel=1e-4)
     assert not raised
-    assert Churned(Karras(), amount=0.0).path(20, schedule) == Karras().path(20, schedule)
+    assert ChurnedSpacing(KarrasSpacing(), amount=0.0).path(20, schedule) == KarrasSpacing().path(20, schedule)
 
 
 def test_resampling_takes_each_block_again() -> None:
-    path = Resampled(UniformTime(), jump=2, passes=2).path(5, Cosine())
+    path = ResampledSpacing(UniformSpacing(), jump=2, passes=2).path(5, CosineSchedule())
     assert [round(5 * t) for t in path] == [5, 4, 3, 5, 4, 3, 2, 1, 3, 2, 1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("schedule", [Cosine(), RectifiedFlow(), EDM()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [CosineSchedule(), RectifiedFlowSchedule(), EDMSchedule()], ids=lambda s: type(s).__name__
+)
 @pytest.mark.parametrize("times", [(0.3, 0.5), (0.0, 0.7)])
 def test_noise_put_back_is_the_forward_process(schedule: Schedule, times: tuple[float, float]) -> None:
     t, s = levels_of(list(times), schedule)
@@ -89,13 +105,13 @@ def test_noise_put_back_is_the_forward_process(schedule: Schedule, times: tuple[
 
 def test_impossible_spacings_are_refused() -> None:
     for make, message in (
-        (lambda: TrailingGrid(0), "T=0"),
-        (lambda: Karras(rho=0), "rho=0"),
-        (lambda: LogSNR(2.0, 1.0), "sigma_min=2.0"),
-        (lambda: Churned(UniformTime(), amount=-1), "amount=-1"),
-        (lambda: Resampled(UniformTime(), jump=0), "jump=0"),
-        (lambda: Churned(Resampled(UniformTime())), "Resampled.*plain spacing"),
-        (lambda: Karras(sigma_min=5.0).path(4, Cosine(), start=0.3), "sigma_min=5.0.*t=0.3"),
+        (lambda: TrailingSpacing(0), "T=0"),
+        (lambda: KarrasSpacing(rho=0), "rho=0"),
+        (lambda: LogSNRSpacing(2.0, 1.0), "sigma_min=2.0"),
+        (lambda: ChurnedSpacing(UniformSpacing(), amount=-1), "amount=-1"),
+        (lambda: ResampledSpacing(UniformSpacing(), jump=0), "jump=0"),
+        (lambda: ChurnedSpacing(ResampledSpacing(UniformSpacing())), "Resampled.*plain spacing"),
+        (lambda: KarrasSpacing(sigma_min=5.0).path(4, CosineSchedule(), start=0.3), "sigma_min=5.0.*t=0.3"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

@@ -6,18 +6,25 @@ from processes import run_in_two
 from scipy import stats
 
 from lit_generative.description import describe, rebuild
-from lit_generative.diffusion.schedules import EDM, Cosine
+from lit_generative.diffusion.schedules import CosineSchedule, EDMSchedule
 from lit_generative.diffusion.times import (
     GridTimes,
-    LogitNormal,
-    LogNormalNoise,
-    LossAware,
-    Stratified,
+    LogitNormalTimes,
+    LogNormalTimes,
+    LossAwareTimes,
+    StratifiedTimes,
     TimeSampler,
-    Uniform,
+    UniformTimes,
 )
 
-SAMPLERS = [Uniform(), Stratified(), LogitNormal(), LogNormalNoise(EDM()), GridTimes(), LossAware(num_bins=20)]
+SAMPLERS = [
+    UniformTimes(),
+    StratifiedTimes(),
+    LogitNormalTimes(),
+    LogNormalTimes(EDMSchedule()),
+    GridTimes(),
+    LossAwareTimes(num_bins=20),
+]
 
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 
@@ -70,30 +77,34 @@ def test_every_sampler_is_rebuilt_from_its_description(sampler: TimeSampler) -> 
 @pytest.mark.parametrize(
     ("sampler", "cdf"),
     [
-        (Uniform(), stats.uniform.cdf),
-        (Stratified(), stats.uniform.cdf),
-        (LossAware(num_bins=7), stats.uniform.cdf),
-        (LogitNormal(0.5, 0.7), lambda t: stats.norm(0.5, 0.7).cdf(torch.logit(torch.as_tensor(t)))),
+        (UniformTimes(), stats.uniform.cdf),
+        (StratifiedTimes(), stats.uniform.cdf),
+        (LossAwareTimes(num_bins=7), stats.uniform.cdf),
+        (LogitNormalTimes(0.5, 0.7), lambda t: stats.norm(0.5, 0.7).cdf(torch.logit(torch.as_tensor(t)))),
     ],
     ids=["uniform", "stratified", "loss-aware", "logit-normal"],
 )
 def test_times_have_their_distribution(sampler: TimeSampler, cdf: object) -> None:
     torch.manual_seed(0)
     # one image at a time where the others of a batch have an influence
-    t = torch.cat([sampler(4)[0][:1] for _ in range(2000)]) if isinstance(sampler, Stratified) else sampler(2000)[0]
+    t = (
+        torch.cat([sampler(4)[0][:1] for _ in range(2000)])
+        if isinstance(sampler, StratifiedTimes)
+        else sampler(2000)[0]
+    )
     assert stats.kstest(t.double(), cdf).pvalue > 0.01
 
 
 def test_edm_noise_is_log_normal() -> None:
     torch.manual_seed(0)
-    for schedule in (EDM(), Cosine()):
-        log_ratio = -schedule.log_snr(LogNormalNoise(schedule)(2000)[0]) / 2
+    for schedule in (EDMSchedule(), CosineSchedule()):
+        log_ratio = -schedule.log_snr(LogNormalTimes(schedule)(2000)[0]) / 2
         assert stats.kstest(log_ratio.double(), stats.norm(-1.2, 1.2).cdf).pvalue > 0.01
 
 
 def test_noise_beyond_the_schedule_is_moved_to_its_end() -> None:
-    t, _ = LogNormalNoise(EDM(sigma_min=0.1, sigma_max=1.0), mean=0.0, std=50.0)(100)
-    _, sigma = EDM(sigma_min=0.1, sigma_max=1.0)(t)
+    t, _ = LogNormalTimes(EDMSchedule(sigma_min=0.1, sigma_max=1.0), mean=0.0, std=50.0)(100)
+    _, sigma = EDMSchedule(sigma_min=0.1, sigma_max=1.0)(t)
     assert sigma.min().item() == pytest.approx(0.1)
     assert sigma.max().item() == pytest.approx(1)
     assert (t > 0).all()
@@ -103,13 +114,13 @@ def test_noise_beyond_the_schedule_is_moved_to_its_end() -> None:
 def test_each_stratum_has_one_time(n: int) -> None:
     torch.manual_seed(0)
     for _ in range(20):
-        t, _ = Stratified()(n)
+        t, _ = StratifiedTimes()(n)
         assert (t * n).ceil().sort().values.tolist() == list(range(1, n + 1))
 
 
 def test_strata_are_in_random_order() -> None:
     torch.manual_seed(0)
-    t = torch.stack([Stratified()(16)[0] for _ in range(500)])
+    t = torch.stack([StratifiedTimes()(16)[0] for _ in range(500)])
     places = torch.arange(16.0).expand(500, 16)
     assert abs(stats.pearsonr(t.flatten(), places.flatten()).statistic) < 0.03
 
@@ -117,8 +128,8 @@ def test_strata_are_in_random_order() -> None:
 def test_strata_make_the_mean_of_a_batch_vary_less() -> None:
     torch.manual_seed(0)
     losses = {type(s): torch.stack([(1 / (0.1 + s(32)[0])).mean() for _ in range(200)]) for s in SAMPLERS[:2]}
-    assert losses[Stratified].var() < losses[Uniform].var() / 20
-    torch.testing.assert_close(losses[Stratified].mean(), torch.tensor(11.0).log(), rtol=0.01, atol=0)
+    assert losses[StratifiedTimes].var() < losses[UniformTimes].var() / 20
+    torch.testing.assert_close(losses[StratifiedTimes].mean(), torch.tensor(11.0).log(), rtol=0.01, atol=0)
 
 
 def test_grid_times_are_all_multiples_of_the_step_and_equally_likely() -> None:
@@ -131,9 +142,9 @@ def test_grid_times_are_all_multiples_of_the_step_and_equally_likely() -> None:
     assert stats.chisquare(counts[1:]).pvalue > 0.01
 
 
-def warmed_up(num_bins: int = 10, history: int = 4, uniform: float = 0.001) -> LossAware:
+def warmed_up(num_bins: int = 10, history: int = 4, uniform: float = 0.001) -> LossAwareTimes:
     """A sampler that has seen the loss :func:`loss_at` everywhere."""
-    sampler = LossAware(num_bins, history, uniform)
+    sampler = LossAwareTimes(num_bins, history, uniform)
     centres = (torch.arange(num_bins) + 0.5) / num_bins
     for _ in range(history):
         sampler.observe(centres, loss_at(centres))
@@ -158,7 +169,7 @@ def test_loss_aware_prefers_bins_by_the_root_mean_square_of_their_losses() -> No
 
 def test_loss_aware_is_unbiased_and_varies_less() -> None:
     torch.manual_seed(0)
-    (t, importance), (t_uniform, _) = warmed_up(num_bins=50)(100_000), Uniform()(100_000)
+    (t, importance), (t_uniform, _) = warmed_up(num_bins=50)(100_000), UniformTimes()(100_000)
     weighted, plain = importance * loss_at(t), loss_at(t_uniform)
     exact = torch.tensor(1.02 / 0.02).log().item()
     assert weighted.mean().item() == pytest.approx(exact, abs=4 * weighted.std().item() / 100_000**0.5)
@@ -167,7 +178,7 @@ def test_loss_aware_is_unbiased_and_varies_less() -> None:
 
 
 def test_loss_aware_is_uniform_until_each_bin_has_its_history() -> None:
-    sampler = LossAware(num_bins=4, history=2)
+    sampler = LossAwareTimes(num_bins=4, history=2)
     t, loss = torch.tensor([0.1, 0.3, 0.6, 0.9]), torch.tensor([8.0, 4.0, 2.0, 2.0])
     sampler.observe(t, loss)
     sampler.observe(t[:3], loss[:3])
@@ -177,7 +188,7 @@ def test_loss_aware_is_uniform_until_each_bin_has_its_history() -> None:
 
 
 def test_loss_aware_remembers_the_last_steps_only() -> None:
-    sampler = LossAware(num_bins=1, history=3)
+    sampler = LossAwareTimes(num_bins=1, history=3)
     for loss in (100.0, 1.0, 2.0, 3.0):
         sampler.observe(torch.tensor([0.5]), torch.tensor([loss]))
     assert sampler.mean_squares.sum(1).tolist() == [1 + 4 + 9]
@@ -186,7 +197,7 @@ def test_loss_aware_remembers_the_last_steps_only() -> None:
 
 
 def test_loss_aware_puts_the_edges_where_they_belong() -> None:
-    sampler = LossAware(num_bins=10, history=1)
+    sampler = LossAwareTimes(num_bins=10, history=1)
     sampler.observe(torch.tensor([0.0, 0.1, 0.1001, 1.0]), torch.ones(4))
     assert sampler.counts.nonzero().flatten().tolist() == [0, 1, 9]
     assert sampler.counts.sum() == 3
@@ -203,11 +214,11 @@ def test_loss_aware_survives_losses_that_are_zero_or_not_finite() -> None:
 
 
 def test_loss_aware_keeps_no_graph_and_resumes_from_its_state() -> None:
-    sampler = LossAware(num_bins=2, history=1)
+    sampler = LossAwareTimes(num_bins=2, history=1)
     loss = torch.tensor([3.0, 1.0], requires_grad=True) * 1
     sampler.observe(torch.tensor([0.2, 0.8]), loss)
     assert not sampler.mean_squares.requires_grad
-    resumed = LossAware(num_bins=2, history=1)
+    resumed = LossAwareTimes(num_bins=2, history=1)
     resumed.load_state_dict(sampler.state_dict())
     assert torch.equal(resumed.probabilities(), sampler.probabilities())
     assert sampler.probabilities()[0] > 0.7
@@ -215,7 +226,7 @@ def test_loss_aware_keeps_no_graph_and_resumes_from_its_state() -> None:
 
 def observe_on(rank: int, folder: str) -> None:
     """Be one of two processes with batches of different sizes."""
-    sampler = LossAware(num_bins=2, history=1)
+    sampler = LossAwareTimes(num_bins=2, history=1)
     batches = [([0.2, 0.9, 0.3], [1.0, 2.0, 3.0]), ([0.1], [5.0])]
     t, loss = map(torch.tensor, batches[rank])
     sampler.observe(t, loss)
@@ -233,12 +244,12 @@ def test_loss_aware_is_the_same_on_all_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LogitNormal(std=0), "std=0.*positive"),
-        (lambda: LogNormalNoise(EDM(), std=-1), "std=-1.*positive"),
+        (lambda: LogitNormalTimes(std=0), "std=0.*positive"),
+        (lambda: LogNormalTimes(EDMSchedule(), std=-1), "std=-1.*positive"),
         (lambda: GridTimes(num_steps=0), "num_steps=0.*at least 1"),
-        (lambda: LossAware(num_bins=0), "num_bins=0.*at least 1"),
-        (lambda: LossAware(history=0), "history=0.*at least 1"),
-        (lambda: LossAware(uniform=0), r"uniform=0.*\(0, 1\]"),
+        (lambda: LossAwareTimes(num_bins=0), "num_bins=0.*at least 1"),
+        (lambda: LossAwareTimes(history=0), "history=0.*at least 1"),
+        (lambda: LossAwareTimes(uniform=0), r"uniform=0.*\(0, 1\]"),
     ],
 )
 def test_impossible_samplers_are_refused(make: type[TimeSampler], message: str) -> None:

@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from lit_generative.description import describe, rebuild
-from lit_generative.diffusion.likelihood import Bound
-from lit_generative.diffusion.limits import Clip
-from lit_generative.diffusion.samplers import DDIM, Ancestral, Sampler
-from lit_generative.diffusion.schedules import Cosine, LinearBetas, per_image
-from lit_generative.diffusion.solvers import DPMSolverPP2M, Euler, Heun
-from lit_generative.diffusion.spacings import LeadingGrid
+from lit_generative.diffusion.likelihood import VariationalBound
+from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion.schedules import CosineSchedule, LinearBetaSchedule, per_image
+from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
+from lit_generative.diffusion.spacings import LeadingSpacing
+from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.variance import LearnedVariance
 
-SCHEDULE = LinearBetas()
+SCHEDULE = LinearBetaSchedule()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,8 +46,10 @@ def test_split() -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("steps", [50, 1000])
-@pytest.mark.parametrize("limit", [None, Clip(1.0)])
-def test_ancestral_steps_with_learned_variance_are_those_of_diffusers(steps: int, limit: Clip | None) -> None:
+@pytest.mark.parametrize("limit", [None, StaticThresholding(1.0)])
+def test_ancestral_steps_with_learned_variance_are_those_of_diffusers(
+    steps: int, limit: StaticThresholding | None
+) -> None:
     scheduler = diffusers.DDPMScheduler(
         beta_schedule="linear",
         beta_start=1e-4,
@@ -62,23 +64,26 @@ def test_ancestral_steps_with_learned_variance_are_those_of_diffusers(steps: int
     for k in scheduler.timesteps:
         x = scheduler.step(network(x, (k.item() + 1) / 1000), k, x, generator=noise).prev_sample
         theirs.append(x)
-    sampler = Ancestral(steps, LeadingGrid(), limit, v=None)
+    sampler = AncestralSampler(steps, LeadingSpacing(), limit, v=None)
     _, *ours = sampler.trajectory(predict, x_T, SCHEDULE, generator=seeded(1))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_a_constant_learned_variance_is_the_fixed_one() -> None:
-    denoise, x_T = MixtureData((-0.8, 0.4), 0.1, 0.3).denoiser(Cosine()), torch.randn(8, 1, 1, 1, generator=seeded())
+    denoise, x_T = (
+        MixtureData((-0.8, 0.4), 0.1, 0.3).denoiser(CosineSchedule()),
+        torch.randn(8, 1, 1, 1, generator=seeded()),
+    )
     for v in (0.0, 0.4, 1.0):
-        learned = Ancestral(30, v=None).sample(
-            lambda x, t, v=v: (denoise(x, t), torch.full_like(x, v)), x_T, Cosine(), generator=seeded(1)
+        learned = AncestralSampler(30, v=None).sample(
+            lambda x, t, v=v: (denoise(x, t), torch.full_like(x, v)), x_T, CosineSchedule(), generator=seeded(1)
         )
-        fixed = Ancestral(30, v=v).sample(denoise, x_T, Cosine(), generator=seeded(1))
+        fixed = AncestralSampler(30, v=v).sample(denoise, x_T, CosineSchedule(), generator=seeded(1))
         torch.testing.assert_close(learned, fixed, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(9), DDIM(9), DPMSolverPP2M(9), Euler(9), Heun(9)])
+@pytest.mark.parametrize("sampler", [AncestralSampler(9), DDIM(9), DPMSolverPP2M(9), EulerSampler(9), HeunSampler(9)])
 def test_samplers_of_fixed_variance_take_both_kinds_of_estimate(sampler: Sampler) -> None:
     x_T = torch.randn(2, 1, 4, 4, generator=seeded())
     a, b = (
@@ -91,7 +96,7 @@ def test_samplers_of_fixed_variance_take_both_kinds_of_estimate(sampler: Sampler
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_missing_variance_is_reported(steps: int) -> None:
     with pytest.raises(ValueError, match=r"v=None.*\(x_0, v\).*v=0"):
-        Ancestral(steps, v=None).sample(lambda x, t: x, torch.randn(1, 1, 2, 2), SCHEDULE)
+        AncestralSampler(steps, v=None).sample(lambda x, t: x, torch.randn(1, 1, 2, 2), SCHEDULE)
 
 
 def test_terms_are_those_of_the_bound_whatever_the_batch_mixes() -> None:
@@ -102,7 +107,7 @@ def test_terms_are_those_of_the_bound_whatever_the_batch_mixes() -> None:
         calls.append((x_t, t, *predict(x_t, t)))
         return calls[-1][2:]
 
-    terms = Bound(1000).terms(recorded, x0, SCHEDULE, generator=seeded(1))
+    terms = VariationalBound(1000).terms(recorded, x0, SCHEDULE, generator=seeded(1))
     expected = torch.cat([terms.decoder[:, None], terms.steps], 1)
     chosen = [0, 1, 2, 300, 999]
     x_t, t, x0_hat, v = (torch.stack([calls[k][part][b] for b, k in enumerate(chosen)]) for part in range(4))
@@ -138,12 +143,14 @@ def test_the_best_v_is_the_error_s_own_variance() -> None:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = LearnedVariance(num_steps=100).bound_term(x0, x0, x0_hat, v, t, Cosine()).sum()
+        loss = LearnedVariance(num_steps=100).bound_term(x0, x0, x0_hat, v, t, CosineSchedule()).sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = ((a.item(), b.item()) for a, b in (Cosine()(t), Cosine()(t - 0.01)))
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = (
+        (a.item(), b.item()) for a, b in (CosineSchedule()(t), CosineSchedule()(t - 0.01))
+    )
     beta = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
     tilde = beta * (sigma_s / sigma_t) ** 2
     error = (alpha_s * beta / sigma_t**2 * 0.02) ** 2

@@ -19,7 +19,7 @@ from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.metrics import SampleQuality
 from lit_generative.nn import MLPDecoder, MLPEncoder
 from lit_generative.sampling import sampling_mode
-from lit_generative.vae import Gaussian
+from lit_generative.vae import GaussianLikelihood
 
 
 class TrueModel(GenerativeModule):
@@ -42,7 +42,7 @@ def make_vae(num_classes=None):
     torch.manual_seed(0)
     networks = [cls((2, 1, 1), 2, (32,), num_classes) for cls in (MLPEncoder, MLPDecoder)]
     adam = functools.partial(torch.optim.Adam, lr=1e-3)
-    return VAE(*networks, Gaussian(), 2, num_classes=num_classes, optimizer=adam)
+    return VAE(*networks, GaussianLikelihood(), 2, num_classes=num_classes, optimizer=adam)
 
 
 def metrics(data, points):

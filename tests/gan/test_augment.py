@@ -9,9 +9,9 @@ from lit_generative.description import describe, rebuild
 from lit_generative.gan.augment import (
     AdaptiveAugment,
     Augmentation,
-    Compose,
+    ComposedAugment,
     DiffAugment,
-    InstanceNoise,
+    InstanceNoiseAugment,
     brightness,
     contrast,
     cutout,
@@ -26,9 +26,9 @@ AUGMENTATIONS: list[Callable[[], Augmentation]] = [
     DiffAugment,
     lambda: DiffAugment(["color"]),
     lambda: DiffAugment(["translation"], probability=0.5),
-    InstanceNoise,
-    lambda: InstanceNoise(0.3, until=1000),
-    lambda: Compose([DiffAugment(["cutout"]), InstanceNoise()]),
+    InstanceNoiseAugment,
+    lambda: InstanceNoiseAugment(0.3, until=1000),
+    lambda: ComposedAugment([DiffAugment(["cutout"]), InstanceNoiseAugment()]),
     lambda: seen_by_all(AdaptiveAugment(DiffAugment())),
 ]
 every_augmentation = pytest.mark.parametrize("make", AUGMENTATIONS)
@@ -75,7 +75,7 @@ def test_every_augmentation_is_the_same_under_a_seed_and_in_channels_last(make: 
         torch.manual_seed(1)
         outs.append(augment(x.to(memory_format=memory_format)))
     assert torch.equal(outs[0], outs[1])
-    if not isinstance(augment, InstanceNoise | Compose):  # randn_like follows the memory format
+    if not isinstance(augment, InstanceNoiseAugment | ComposedAugment):  # randn_like follows the memory format
         torch.testing.assert_close(outs[2], outs[0])
     assert not torch.equal(augment(x), outs[0])
 
@@ -226,12 +226,12 @@ def test_the_adapted_probability_survives_a_checkpoint_and_a_low_precision() -> 
 
 def test_instance_noise_has_its_scale_and_decays_linearly() -> None:
     x = torch.zeros(16, 1, 64, 64)
-    noise = InstanceNoise(0.2, until=1000)
-    outer = AdaptiveAugment(Compose([DiffAugment(), noise]))  # through which it sees the images too
+    noise = InstanceNoiseAugment(0.2, until=1000)
+    outer = AdaptiveAugment(ComposedAugment([DiffAugment(), noise]))  # through which it sees the images too
     for seen, scale in ((0, 0.2), (250, 0.15), (500, 0.1), (1000, 0.0), (3000, 0.0)):
         outer.observe(torch.ones(4), seen - int(noise.seen))
         assert noise(x).std().item() == pytest.approx(scale, rel=0.02)
-    steady = InstanceNoise(0.2)
+    steady = InstanceNoiseAugment(0.2)
     steady.observe(torch.ones(4), 10**9)
     assert steady(x).std().item() == pytest.approx(0.2, rel=0.02)
 
@@ -244,8 +244,8 @@ def test_instance_noise_has_its_scale_and_decays_linearly() -> None:
         (lambda: DiffAugment(probability=1.5), r"probability=1\.5.*in \[0, 1\]"),
         (lambda: AdaptiveAugment(DiffAugment(), target=1.0), r"target=1\.0.*in \(0, 1\)"),
         (lambda: AdaptiveAugment(DiffAugment(), horizon=0), "horizon=0.*at least 1"),
-        (lambda: InstanceNoise(0.0), r"scale=0\.0.*positive"),
-        (lambda: InstanceNoise(until=0), "until=0.*at least 1"),
+        (lambda: InstanceNoiseAugment(0.0), r"scale=0\.0.*positive"),
+        (lambda: InstanceNoiseAugment(until=0), "until=0.*at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Callable[[], Augmentation], message: str) -> None:

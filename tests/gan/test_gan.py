@@ -21,10 +21,10 @@ from lit_generative.gan import (
     AdaptiveAugment,
     DiffAugment,
     GradientPenalty,
-    LeastSquares,
-    NonSaturating,
-    Relativistic,
-    Wasserstein,
+    LeastSquaresLoss,
+    NonSaturatingLoss,
+    RelativisticLoss,
+    WassersteinLoss,
 )
 
 MakeGAN = Callable[..., GAN]
@@ -55,7 +55,7 @@ def source(seed: int = 1) -> torch.Generator:
 def test_losses_are_those_of_the_logits(
     make_gan: MakeGAN, batch: dict[str, Tensor], convolutions: bool, num_classes: int | None
 ) -> None:
-    model = make_gan(num_classes=num_classes, convolutions=convolutions, loss=NonSaturating()).eval()
+    model = make_gan(num_classes=num_classes, convolutions=convolutions, loss=NonSaturatingLoss()).eval()
     x, y = model.unpack(batch)
     torch.manual_seed(3)
     losses = model.losses(x, y)
@@ -119,7 +119,7 @@ def test_a_checkpoint_gives_back_model_and_average(
     augment = AdaptiveAugment(DiffAugment(["cutout"], 0.5), target=0.3)
     optimizers = {"generator_optimizer": partial(torch.optim.Adam, lr=1e-2), "generator_clip": 2.0}
     penalties = [GradientPenalty(3.0, every=4), R1(0.5)]
-    model = make_gan(loss=LeastSquares(-1, 1, 0.5), penalties=penalties, augment=augment, **optimizers)
+    model = make_gan(loss=LeastSquaresLoss(-1, 1, 0.5), penalties=penalties, augment=augment, **optimizers)
     trainer = make_trainer(max_steps=4, limit_val_batches=0, callbacks=[EMA(0.9, part="generator")])
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
@@ -130,7 +130,7 @@ def test_a_checkpoint_gives_back_model_and_average(
     raw = torch.load(tmp_path / "model.ckpt", weights_only=True)["callbacks"]["EMA"]["raw"]
     assert not torch.equal(raw[0], next(loaded.generator.parameters()))
     assert [(type(p), p.weight, p.every) for p in loaded.penalties] == [(GradientPenalty, 3.0, 4), (R1, 0.5, 1)]
-    assert isinstance(loaded.loss, LeastSquares)
+    assert isinstance(loaded.loss, LeastSquaresLoss)
     assert isinstance(loaded.augment, AdaptiveAugment)
     assert (loaded.loss.c, loaded.augment.target, loaded.augment.augmentation.policy) == (0.5, 0.3, ("cutout",))
     assert loaded.clips == (None, 2.0)
@@ -163,7 +163,7 @@ def test_a_diagnosis_leaves_no_trace(
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic()], ids=["non-saturating", "relativistic"])
+@pytest.mark.parametrize("loss", [NonSaturatingLoss(), RelativisticLoss()], ids=["non-saturating", "relativistic"])
 def test_a_diagnosis_is_what_the_generator_learns_from(
     make_gan: MakeGAN, batch: dict[str, Tensor], loss: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +201,7 @@ def test_a_diagnosis_works_in_validation(
 # ---------------------------------------------------------------- hooks
 
 
-@pytest.mark.parametrize(("cls", "loss"), [(LSGANWithNoise, LeastSquares), (ClippedWGAN, Wasserstein)])
+@pytest.mark.parametrize(("cls", "loss"), [(LSGANWithNoise, LeastSquaresLoss), (ClippedWGAN, WassersteinLoss)])
 def test_a_users_game_is_a_subclass_of_ten_lines(
     make_gan: MakeGAN, make_trainer: MakeTrainer, data: ImageDataModule, cls: type[GAN], loss: type
 ) -> None:

@@ -14,8 +14,8 @@ def generator(seed: int = 0) -> torch.Generator:
 class Remembering(GAN):
     """Keeps the latents that it was asked about."""
 
-    def latent(self, n: int) -> Tensor:
-        z = super().latent(n)
+    def sample_latent(self, n: int) -> Tensor:
+        z = super().sample_latent(n)
         self.__dict__.setdefault("drawn", []).append(z)
         return z
 

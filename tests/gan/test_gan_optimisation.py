@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_generative import ImageDataModule
-from lit_generative.gan import GAN, R1, R2, GradientPenalty, NonSaturating, Relativistic, ZeroCentredPenalty
+from lit_generative.gan import GAN, R1, R2, GradientPenalty, NonSaturatingLoss, RelativisticLoss, ZeroCentredPenalty
 from lit_generative.nn import MLPDiscriminator
 
 MakeGAN = Callable[..., GAN]
@@ -88,7 +88,7 @@ def test_penalties_train_in_low_precision(
 
 
 @pytest.mark.parametrize("options", [{}, {"discriminator_steps": 2}], ids=["each-round", "every-other-round"])
-@pytest.mark.parametrize("loss", [Relativistic, NonSaturating])
+@pytest.mark.parametrize("loss", [RelativisticLoss, NonSaturatingLoss])
 def test_micro_batches_make_the_same_step(
     make_gan: MakeGAN, make_trainer: MakeTrainer, data: ImageDataModule, loss: type, options: dict[str, int]
 ) -> None:
@@ -181,7 +181,7 @@ def test_fakes_are_generated_once_and_with_a_graph_only_where_it_serves(
 def test_lazy_penalties_are_due_in_their_rounds(
     make_gan: MakeGAN, make_trainer: MakeTrainer, data: ImageDataModule
 ) -> None:
-    model = make_gan(loss=NonSaturating(), penalties=[R1(1.0, every=3), R2(1.0, every=2)])
+    model = make_gan(loss=NonSaturatingLoss(), penalties=[R1(1.0, every=3), R2(1.0, every=2)])
     judged: Counter[int] = Counter()
     model.discriminator.register_forward_hook(lambda *_: judged.update([model.global_step]))
     train(make_trainer, model, data, 6)

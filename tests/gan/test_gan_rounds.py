@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, ReduceLROnPlatea
 from lit_generative import ImageDataModule
 from lit_generative.callbacks import EMA
 from lit_generative.gan import GAN, R1
-from lit_generative.manual import check_trainer
+from lit_generative.manual_optimization import check_trainer
 
 MakeGAN = Callable[..., GAN]
 MakeTrainer = Callable[..., L.Trainer]

@@ -10,7 +10,16 @@ import torch
 from processes import JOINED, SHAPE, fit, run_in_two
 from torch import Tensor
 
-from lit_generative.gan import GAN, R1, R2, AdaptiveAugment, Augmentation, Hinge, InstanceNoise, Relativistic
+from lit_generative.gan import (
+    GAN,
+    R1,
+    R2,
+    AdaptiveAugment,
+    Augmentation,
+    HingeLoss,
+    InstanceNoiseAugment,
+    RelativisticLoss,
+)
 from lit_generative.nn import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 
 ROUNDS = 4
@@ -20,7 +29,7 @@ Found = dict[str, dict[str, Any]]
 class JoinedGAN(GAN):
     """Draws the latents of the joined batch of all processes, and takes its own part of them."""
 
-    def latent(self, n: int) -> Tensor:
+    def sample_latent(self, n: int) -> Tensor:
         source = torch.Generator().manual_seed(self.trainer.global_step)
         z = torch.randn(n * self.trainer.world_size, self.latent_dim, generator=source)
         return z[self.global_rank * n :][:n]
@@ -40,7 +49,7 @@ def perceptrons(cls: type[GAN] = JoinedGAN, **options: Any) -> GAN:
     networks = MLPGenerator(SHAPE, 4, hidden=(16,)), MLPDiscriminator(SHAPE, hidden=(16,))
     penalties = [R1(1.0), R2(1.0, every=2)]
     optimizers = {"generator_optimizer": make, "discriminator_optimizer": make, "generator_clip": 0.1}
-    return cls(*networks, Relativistic(), 4, penalties, discriminator_clip=0.5, **optimizers, **options)
+    return cls(*networks, RelativisticLoss(), 4, penalties, discriminator_clip=0.5, **optimizers, **options)
 
 
 def convolutions(spectral_norm: bool, augment: Augmentation | None = None) -> GAN:
@@ -50,11 +59,11 @@ def convolutions(spectral_norm: bool, augment: Augmentation | None = None) -> GA
         DCGANDiscriminator(SHAPE, (4, 8), batch_norm=not spectral_norm, spectral_norm=spectral_norm),
     )
     torch.nn.init.constant_(networks[1].head.linear.bias, 0.3)  # or as many real logits are below 0 as above
-    return GAN(*networks, Hinge(), 4, augment=augment)  # each process draws its own latents
+    return GAN(*networks, HingeLoss(), 4, augment=augment)  # each process draws its own latents
 
 
 def adaptive() -> AdaptiveAugment:
-    augment = AdaptiveAugment(InstanceNoise(), horizon=1000)
+    augment = AdaptiveAugment(InstanceNoiseAugment(), horizon=1000)
     augment.raised.fill_(500)  # it goes up or down from here
     return augment
 

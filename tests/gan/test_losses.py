@@ -7,15 +7,23 @@ from torch import Tensor
 from lit_generative.description import describe, rebuild
 from lit_generative.gan.losses import (
     AdversarialLoss,
-    Hinge,
-    LeastSquares,
-    Minimax,
-    NonSaturating,
-    Relativistic,
-    Wasserstein,
+    HingeLoss,
+    LeastSquaresLoss,
+    MinimaxLoss,
+    NonSaturatingLoss,
+    RelativisticLoss,
+    WassersteinLoss,
 )
 
-LOSSES = [Minimax(), NonSaturating(), Hinge(), LeastSquares(), LeastSquares(-1, 1, 0), Wasserstein(), Relativistic()]
+LOSSES = [
+    MinimaxLoss(),
+    NonSaturatingLoss(),
+    HingeLoss(),
+    LeastSquaresLoss(),
+    LeastSquaresLoss(-1, 1, 0),
+    WassersteinLoss(),
+    RelativisticLoss(),
+]
 REAL = torch.tensor([0.3, -2.0, 0.0, 1.7])
 FAKE = torch.tensor([-0.4, 1.1, 0.0, 0.9])
 
@@ -70,13 +78,13 @@ def test_every_loss_is_rebuilt_from_its_description(loss: AdversarialLoss) -> No
 @pytest.mark.parametrize(
     ("loss", "generator", "discriminator"),
     [
-        (Minimax(), -math.log(2), 2 * math.log(2)),
-        (NonSaturating(), math.log(2), 2 * math.log(2)),
-        (Hinge(), 0.0, 2.0),
-        (LeastSquares(), 0.5, 0.5),
-        (LeastSquares(-1, 1, 0), 0.0, 1.0),
-        (Wasserstein(), 0.0, 0.0),
-        (Relativistic(), math.log(2), math.log(2)),
+        (MinimaxLoss(), -math.log(2), 2 * math.log(2)),
+        (NonSaturatingLoss(), math.log(2), 2 * math.log(2)),
+        (HingeLoss(), 0.0, 2.0),
+        (LeastSquaresLoss(), 0.5, 0.5),
+        (LeastSquaresLoss(-1, 1, 0), 0.0, 1.0),
+        (WassersteinLoss(), 0.0, 0.0),
+        (RelativisticLoss(), math.log(2), math.log(2)),
     ],
 )
 def test_values_at_logit_zero(loss: AdversarialLoss, generator: float, discriminator: float) -> None:
@@ -88,12 +96,12 @@ def test_values_at_logit_zero(loss: AdversarialLoss, generator: float, discrimin
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        (Minimax(), -torch.sigmoid(FAKE)),
-        (NonSaturating(), torch.sigmoid(FAKE) - 1),
-        (Hinge(), -torch.ones(4)),
-        (LeastSquares(0, 1, 2), FAKE - 2),
-        (Wasserstein(), -torch.ones(4)),
-        (Relativistic(), -torch.sigmoid(REAL - FAKE)),
+        (MinimaxLoss(), -torch.sigmoid(FAKE)),
+        (NonSaturatingLoss(), torch.sigmoid(FAKE) - 1),
+        (HingeLoss(), -torch.ones(4)),
+        (LeastSquaresLoss(0, 1, 2), FAKE - 2),
+        (WassersteinLoss(), -torch.ones(4)),
+        (RelativisticLoss(), -torch.sigmoid(REAL - FAKE)),
     ],
 )
 def test_the_gradient_that_reaches_the_generator(loss: AdversarialLoss, expected: Tensor) -> None:
@@ -103,13 +111,13 @@ def test_the_gradient_that_reaches_the_generator(loss: AdversarialLoss, expected
 
 def test_minimax_vanishes_where_the_discriminator_is_sure_and_non_saturating_does_not() -> None:
     fake = torch.tensor([-20.0], requires_grad=True)
-    assert gradients(Minimax().generator(fake, fake), fake)[0].abs().item() < 1e-8
-    assert gradients(NonSaturating().generator(fake, fake), fake)[0].abs().item() == pytest.approx(1)
+    assert gradients(MinimaxLoss().generator(fake, fake), fake)[0].abs().item() < 1e-8
+    assert gradients(NonSaturatingLoss().generator(fake, fake), fake)[0].abs().item() == pytest.approx(1)
 
 
 def test_minimax_is_a_zero_sum_game() -> None:
     # what remains is the term of the real images, on which the generator has no influence
-    total = Minimax().generator(REAL, FAKE) + Minimax().discriminator(REAL, FAKE)
+    total = MinimaxLoss().generator(REAL, FAKE) + MinimaxLoss().discriminator(REAL, FAKE)
     torch.testing.assert_close(total, -torch.log(torch.sigmoid(REAL)))
 
 
@@ -118,7 +126,7 @@ def test_the_optimal_discriminator_measures_the_jensen_shannon_divergence() -> N
     p, q = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.4, 0.1, 0.1]]).double()
     logits = (p / q).log().requires_grad_()
     real, fake = torch.meshgrid(logits, logits, indexing="ij")
-    value = -(p[:, None] * q * Minimax().discriminator(real, fake)).sum()
+    value = -(p[:, None] * q * MinimaxLoss().discriminator(real, fake)).sum()
     m = (p + q) / 2
     twice_jsd = (p * (p / m).log()).sum() + (q * (q / m).log()).sum()
     assert value.item() == pytest.approx(twice_jsd.item() - math.log(4), abs=1e-6)
@@ -126,7 +134,7 @@ def test_the_optimal_discriminator_measures_the_jensen_shannon_divergence() -> N
 
 
 def test_least_squares_is_undecided_half_way_between_its_targets() -> None:
-    for loss in (LeastSquares(), LeastSquares(-1, 1, 0), LeastSquares(2, 5, 5)):
+    for loss in (LeastSquaresLoss(), LeastSquaresLoss(-1, 1, 0), LeastSquaresLoss(2, 5, 5)):
         boundary = torch.tensor([loss.boundary], requires_grad=True)
         (gradient,) = gradients(loss.discriminator(boundary, boundary), boundary)
         assert gradient.item() == pytest.approx(0)
@@ -134,10 +142,10 @@ def test_least_squares_is_undecided_half_way_between_its_targets() -> None:
 
 def test_hinge_is_satisfied_beyond_its_margins() -> None:
     real, fake = torch.tensor([1.0, 5.0, 0.5]), torch.tensor([-1.0, -5.0, -0.5])
-    assert Hinge().discriminator(real, fake).tolist() == [0, 0, 1]
+    assert HingeLoss().discriminator(real, fake).tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize("loss", [Wasserstein(), Relativistic()])
+@pytest.mark.parametrize("loss", [WassersteinLoss(), RelativisticLoss()])
 @pytest.mark.parametrize("shift", [-7.0, 0.5, 100.0])
 def test_losses_without_a_boundary_ignore_a_common_shift_of_logits(loss: AdversarialLoss, shift: float) -> None:
     assert loss.boundary is None
@@ -146,13 +154,13 @@ def test_losses_without_a_boundary_ignore_a_common_shift_of_logits(loss: Adversa
 
 
 def test_relativistic_players_swap_roles() -> None:
-    torch.testing.assert_close(Relativistic().generator(REAL, FAKE), Relativistic().discriminator(FAKE, REAL))
+    torch.testing.assert_close(RelativisticLoss().generator(REAL, FAKE), RelativisticLoss().discriminator(FAKE, REAL))
     p = torch.sigmoid(REAL - FAKE)  # the probability that the real one of a pair looks more real
-    torch.testing.assert_close(Relativistic().discriminator(REAL, FAKE), -p.log())
-    torch.testing.assert_close(Relativistic().generator(REAL, FAKE), -(1 - p).log())
+    torch.testing.assert_close(RelativisticLoss().discriminator(REAL, FAKE), -p.log())
+    torch.testing.assert_close(RelativisticLoss().generator(REAL, FAKE), -(1 - p).log())
 
 
 @pytest.mark.parametrize("targets", [(1, 0, 1), (0, 1, 0), (0, 0, 1)])
 def test_least_squares_refuses_targets_in_the_wrong_order(targets: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match=rf"a={targets[0]}, b={targets[1]}.*must be below b and c"):
-        LeastSquares(*targets)
+        LeastSquaresLoss(*targets)

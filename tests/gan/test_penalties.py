@@ -8,9 +8,9 @@ from lit_generative.description import describe, rebuild
 from lit_generative.gan.penalties import (
     R1,
     R2,
+    Discriminate,
     GradientPenalty,
-    Judge,
-    LabelMatching,
+    LabelMatchingPenalty,
     Penalty,
     ZeroCentredPenalty,
     between,
@@ -35,7 +35,7 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-def unconditional(d: nn.Module) -> Judge:
+def unconditional(d: nn.Module) -> Discriminate:
     return lambda x, y: d(x)
 
 
@@ -58,20 +58,20 @@ def test_a_linear_discriminator_has_the_same_penalty_everywhere(penalty: Penalty
 def test_a_quadratic_discriminator_shows_where_gradients_are_taken() -> None:
     real, fake = images()
 
-    def judge(x: Tensor, y: Tensor | None) -> Tensor:  # its gradient at x is 3 x
+    def discriminate(x: Tensor, y: Tensor | None) -> Tensor:  # its gradient at x is 3 x
         return 1.5 * x.square().sum((1, 2, 3))
 
     def squares(x: Tensor) -> Tensor:
         return (3 * x).square().sum((1, 2, 3))
 
-    torch.testing.assert_close(R1(2.0)(judge, real, fake), squares(real))
-    torch.testing.assert_close(R2(2.0)(judge, real, fake), squares(fake))
+    torch.testing.assert_close(R1(2.0)(discriminate, real, fake), squares(real))
+    torch.testing.assert_close(R2(2.0)(discriminate, real, fake), squares(fake))
     torch.manual_seed(7)
     middle = between(real, fake)
     torch.manual_seed(7)
-    torch.testing.assert_close(ZeroCentredPenalty(2.0)(judge, real, fake), 2 * squares(middle))
+    torch.testing.assert_close(ZeroCentredPenalty(2.0)(discriminate, real, fake), 2 * squares(middle))
     torch.manual_seed(7)
-    torch.testing.assert_close(GradientPenalty(2.0)(judge, real, fake), 2 * (squares(middle).sqrt() - 1) ** 2)
+    torch.testing.assert_close(GradientPenalty(2.0)(discriminate, real, fake), 2 * (squares(middle).sqrt() - 1) ** 2)
 
 
 def test_each_point_between_has_its_own_place_on_its_line() -> None:
@@ -127,10 +127,10 @@ def test_double_backward_under_autocast(penalty: Penalty, dtype: torch.dtype) ->
 
 def test_squares_are_summed_in_single_precision() -> None:
     # the square of 300 overflows in float16
-    def judge(x: Tensor, y: Tensor | None) -> Tensor:
+    def discriminate(x: Tensor, y: Tensor | None) -> Tensor:
         return (300 * x.half()).sum((1, 2, 3), dtype=torch.float32)
 
-    torch.testing.assert_close(R1(2.0)(judge, *images()), torch.full((5,), 300.0**2 * 32))
+    torch.testing.assert_close(R1(2.0)(discriminate, *images()), torch.full((5,), 300.0**2 * 32))
 
 
 @named
@@ -164,14 +164,14 @@ def test_labels_reach_the_discriminator(penalty: Penalty) -> None:
 @named
 @pytest.mark.parametrize("every", [1, 4])
 def test_a_rare_penalty_has_the_mean_of_a_constant_one(penalty: Penalty, every: int) -> None:
-    def judge(x: Tensor, y: Tensor | None) -> Tensor:
+    def discriminate(x: Tensor, y: Tensor | None) -> Tensor:
         return x.sum((1, 2, 3))
 
     rare = type(penalty)(penalty.weight, every=every)
     due = [step for step in range(12) if rare.is_due(step)]
     assert due == list(range(0, 12, every))
-    total = sum(rare(judge, *images()).mean().item() for _ in due)
-    assert total / 12 == pytest.approx(penalty(judge, *images()).mean().item())
+    total = sum(rare(discriminate, *images()).mean().item() for _ in due)
+    assert total / 12 == pytest.approx(penalty(discriminate, *images()).mean().item())
 
 
 @named
@@ -197,11 +197,11 @@ def test_label_matching_compares_a_real_image_under_its_label_and_under_another(
     y = torch.tensor([0, 1, 1, 2, 2])  # the neighbours' labels are 2, 0, 1, 1, 2
     scores = torch.randn(5, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
 
-    def judge(x: Tensor, y: Tensor | None) -> Tensor:
+    def discriminate(x: Tensor, y: Tensor | None) -> Tensor:
         assert torch.equal(x, real)
         return scores[torch.arange(5), y]
 
-    values = LabelMatching(2.0, every=3)(judge, real, fake, y)
+    values = LabelMatchingPenalty(2.0, every=3)(discriminate, real, fake, y)
     wrong = {0: (2, 0), 1: (0, 1), 3: (1, 2)}  # image: (the neighbour's label, its own)
     known = scores.tolist()
     expected = [0.0] * 5
@@ -216,5 +216,5 @@ def test_label_matching_compares_a_real_image_under_its_label_and_under_another(
 
 
 def test_label_matching_needs_labels() -> None:
-    with pytest.raises(ValueError, match="LabelMatching needs labels: set num_classes"):
-        LabelMatching(1.0)(unconditional(network()), *images())
+    with pytest.raises(ValueError, match="LabelMatchingPenalty needs labels: set num_classes"):
+        LabelMatchingPenalty(1.0)(unconditional(network()), *images())

@@ -4,7 +4,7 @@ import pytest
 from comparisons import comparison, run
 
 from lit_generative.report.markdown import escaped, markdown_report, markdown_table
-from lit_generative.report.parts import Parts, facts, warnings
+from lit_generative.report.sections import Parts, facts, warnings
 from lit_generative.report.summary import Cell, Row, Table
 
 

@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 
 from lit_generative.pictures import tile, to_uint8
 from lit_generative.report.images import GRIDS, Pictures
-from lit_generative.report.look import COLOURS, DARK, LIGHT, Look, rendered
 from lit_generative.report.plots import PLOTS, sampling_time, spectra, training_time, trilemma
 from lit_generative.report.results import Comparison, Point
+from lit_generative.report.theme import COLOURS, DARK, LIGHT, Look, rendered
 
 
 def lines(figure: Figure, colour: str, axes: int = 0) -> list[Line2D]:

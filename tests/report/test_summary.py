@@ -4,8 +4,8 @@ import pytest
 from comparisons import comparison, full_run, run
 
 from lit_generative.report.findings import findings
-from lit_generative.report.numbers import HIGHER, LOWER, NEAR_ONE, Number, leader
 from lit_generative.report.results import Comparison, Point, Run, Training
+from lit_generative.report.statistics import HIGHER, LOWER, NEAR_ONE, Number, leader
 from lit_generative.report.summary import FLOOR, Cell, stability, summarise
 
 

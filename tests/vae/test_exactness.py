@@ -9,7 +9,7 @@ from torch.distributions import LowRankMultivariateNormal
 
 from lit_generative import VAE, ImageDataModule
 from lit_generative.nn import MLPDecoder, MLPEncoder
-from lit_generative.vae import IWAE, Bernoulli, DiscretizedLogistic, Gaussian
+from lit_generative.vae import IWAE, BernoulliLikelihood, DiscretizedLogisticLikelihood, GaussianLikelihood
 
 SHAPE = (1, 28, 28)
 DIMS = 28 * 28
@@ -56,8 +56,8 @@ def build(parameters: tuple[Tensor, Tensor, Tensor, float], wider: float = 1.0, 
         decoder.head.weight.copy_(w)
         decoder.head.bias.copy_(mean)
     if num_samples:
-        return IWAE(encoder, decoder, Gaussian(sigma), LATENT_DIM, num_samples)
-    return VAE(encoder, decoder, Gaussian(sigma), LATENT_DIM)
+        return IWAE(encoder, decoder, GaussianLikelihood(sigma), LATENT_DIM, num_samples)
+    return VAE(encoder, decoder, GaussianLikelihood(sigma), LATENT_DIM)
 
 
 Parameters = tuple[Tensor, Tensor, Tensor, float]
@@ -147,7 +147,7 @@ def test_a_seed_decides_likelihoods_and_randomness_goes_on(images: Tensor, param
 def test_with_a_discrete_likelihood_it_is_the_loss_that_was_trained(images: Tensor) -> None:
     torch.manual_seed(0)
     networks = [network(SHAPE, LATENT_DIM, hidden=(16,)) for network in (MLPEncoder, MLPDecoder)]
-    model = VAE(*networks, DiscretizedLogistic(), LATENT_DIM)
+    model = VAE(*networks, DiscretizedLogisticLikelihood(), LATENT_DIM)
     x = images[:4]
     found = model.likelihoods(x, evaluations=2000)["bound"]
     with torch.no_grad():
@@ -159,9 +159,9 @@ def test_with_a_discrete_likelihood_it_is_the_loss_that_was_trained(images: Tens
 
 def test_what_has_no_probability_of_levels_has_no_likelihood(images: Tensor, parameters: Parameters) -> None:
     model = build(parameters)
-    model.likelihood = Bernoulli()
+    model.likelihood = BernoulliLikelihood()
     assert model.likelihoods(images[:2], evaluations=1) == {}
-    points = VAE(MLPEncoder((2, 1, 1), 2), MLPDecoder((2, 1, 1), 2), Gaussian(), 2)
+    points = VAE(MLPEncoder((2, 1, 1), 2), MLPDecoder((2, 1, 1), 2), GaussianLikelihood(), 2)
     assert points.likelihoods(torch.zeros(3, 2, 1, 1), evaluations=1) == {}
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent, Normal
 from lit_generative import ImageDataModule
 from lit_generative.checkpoints import pack, unpack
 from lit_generative.nn import MLPDecoder, MLPEncoder
-from lit_generative.vae import IWAE, Gaussian
+from lit_generative.vae import IWAE, GaussianLikelihood
 
 SHAPE = (1, 28, 28)
 
@@ -25,7 +25,7 @@ def build(is_doubly_reparameterised: bool = True, num_samples: int = 8, num_clas
     return IWAE(
         MLPEncoder(SHAPE, 3, hidden=(16,), num_classes=num_classes),
         MLPDecoder(SHAPE, 3, hidden=(16,), num_classes=num_classes),
-        Gaussian(1.0),
+        GaussianLikelihood(1.0),
         3,
         num_samples,
         is_doubly_reparameterised,
@@ -78,11 +78,11 @@ def test_the_doubly_reparameterised_gradient_has_the_mean_of_the_plain_one_and_l
     assert doubly.var(0).sum() < 0.8 * plain.var(0).sum()
 
 
-class Shifted(IWAE):
+class ShiftedSchedule(IWAE):
     """Its posterior is the prior, moved by a parameter."""
 
     def __init__(self, is_doubly_reparameterised: bool) -> None:
-        super().__init__(nn.Identity(), nn.Identity(), Gaussian(), 1, 3, is_doubly_reparameterised)
+        super().__init__(nn.Identity(), nn.Identity(), GaussianLikelihood(), 1, 3, is_doubly_reparameterised)
         self.shift = nn.Parameter(torch.tensor([0.7]))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
@@ -94,7 +94,7 @@ class Shifted(IWAE):
 
 def test_the_doubly_reparameterised_gradient_is_that_of_equation_8() -> None:
     """With p(x|z) = 1, log w = -shift (eps + shift / 2) and d log w / d z = -shift; d z / d shift = 1."""
-    model = Shifted(True)
+    model = ShiftedSchedule(True)
     torch.manual_seed(0)
     loss = model.losses(torch.zeros(1, 1, 1, 1))["loss"].sum()
     (found,) = torch.autograd.grad(loss, model.shift)
@@ -108,7 +108,7 @@ def test_the_doubly_reparameterised_gradient_is_that_of_equation_8() -> None:
 def test_the_gradient_vanishes_at_the_true_posterior_only_if_doubly_reparameterised() -> None:
     slopes = []
     for is_doubly_reparameterised in (True, False):
-        model = Shifted(is_doubly_reparameterised)
+        model = ShiftedSchedule(is_doubly_reparameterised)
         model.shift.data.zero_()
         torch.manual_seed(0)
         slopes += torch.autograd.grad(model.losses(torch.zeros(5, 1, 1, 1))["loss"].sum(), model.shift)

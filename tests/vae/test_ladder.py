@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lit_generative import ImageDataModule
 from lit_generative.checkpoints import pack, unpack
 from lit_generative.nn import Ladder
-from lit_generative.vae import Bernoulli, DiscretizedLogistic, LadderVAE
+from lit_generative.vae import BernoulliLikelihood, DiscretizedLogisticLikelihood, LadderVAE
 from lit_generative.vae import ladder as module
 
 SHAPES = [(1, 28, 28), (3, 20, 13)]
@@ -34,7 +34,7 @@ def build(
     """A small ladder VAE whose weights are all away from where they start, some of which is zero."""
     torch.manual_seed(0)
     network = Ladder(shape, blocks, widths, hidden=4, latent_channels=2, num_classes=num_classes)
-    model = LadderVAE(network, DiscretizedLogistic(), num_classes=num_classes, **options)
+    model = LadderVAE(network, DiscretizedLogisticLikelihood(), num_classes=num_classes, **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -178,7 +178,7 @@ def test_a_generator_decides_the_estimates(clothes: dict[str, Tensor]) -> None:
 
 def test_gray_images_under_bernoulli_have_no_probability(clothes: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
-    model = LadderVAE(Ladder((1, 28, 28), "7x1", [8], hidden=4), Bernoulli())
+    model = LadderVAE(Ladder((1, 28, 28), "7x1", [8], hidden=4), BernoulliLikelihood())
     assert model.likelihoods(clothes["image"], evaluations=2) == {}
     assert "bits_per_dim" not in model.losses(clothes["image"])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_generative import GenerativeModule, ImageDataModule
 from lit_generative.nn import Ladder
-from lit_generative.vae import DiscretizedLogistic, LadderVAE
+from lit_generative.vae import DiscretizedLogisticLikelihood, LadderVAE
 from lit_generative.vae import ladder as module
 
 
@@ -56,7 +56,7 @@ def train(
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)
     model = cls(
         Ladder((1, 28, 28), "7x1,1x1", [8, 8], hidden=4, latent_channels=2),
-        DiscretizedLogistic(),
+        DiscretizedLogisticLikelihood(),
         optimizer=optimizer,
         skip_above=options.pop("skip_above", None),
     )
@@ -93,7 +93,7 @@ def test_an_update_that_is_skipped_leaves_the_weights_alone(
 def test_scaled_gradients_are_refused(make_trainer: Callable[..., L.Trainer], data: ImageDataModule) -> None:
     network = Ladder((1, 28, 28), "7x1", [8], hidden=4)
     optimizer = functools.partial(torch.optim.AdamW, fused=True)
-    model = LadderVAE(network, DiscretizedLogistic(), optimizer=optimizer)
+    model = LadderVAE(network, DiscretizedLogisticLikelihood(), optimizer=optimizer)
     trainer = make_trainer(max_steps=1, plugins=[MixedPrecision("16-mixed", "cpu")])
     with pytest.raises(ValueError, match=r"^optimizer: AdamW with fused keeps its gradients scaled under 16-mixed"):
         trainer.fit(model, data)
@@ -139,7 +139,9 @@ def test_a_checkpoint_gives_the_model_back(
 
 def test_a_ladder_learns_real_images(data: ImageDataModule) -> None:
     torch.manual_seed(0)
-    model = LadderVAE(Ladder((1, 28, 28), "7x1,1x1", [16, 16], hidden=8, latent_channels=4), DiscretizedLogistic())
+    model = LadderVAE(
+        Ladder((1, 28, 28), "7x1,1x1", [16, 16], hidden=8, latent_channels=4), DiscretizedLogisticLikelihood()
+    )
     x = next(iter(data.loader("test", batch_size=6)))["image"]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     before = model.losses(x)["bits_per_dim"].mean().item()

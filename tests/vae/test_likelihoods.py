@@ -6,7 +6,7 @@ from scipy import integrate, stats
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 
 from lit_generative.data import ImageDataModule
-from lit_generative.vae import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
+from lit_generative.vae import BernoulliLikelihood, DiscretizedLogisticLikelihood, GaussianLikelihood, Likelihood
 from lit_generative.vae.likelihoods import ContinuousBernoulliImages, DiscretizedLogisticImages
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
@@ -51,17 +51,22 @@ def test_discretized_logistic_has_finite_gradients_far_out(loc: float) -> None:
 def test_gaussian_is_the_normal_density_summed_over_pixels() -> None:
     x, decoded = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
     expected = stats.norm(decoded.numpy(), 0.2).logpdf(x.numpy()).sum((1, 2, 3))
-    torch.testing.assert_close(Gaussian(0.2)(decoded).log_prob(x), torch.as_tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(
+        GaussianLikelihood(0.2)(decoded).log_prob(x), torch.as_tensor(expected, dtype=torch.float32)
+    )
 
 
 def test_bernoulli_is_the_cross_entropy_of_unit_intensities() -> None:
     x, logits = torch.rand(3, 1, 4, 4) * 2 - 1, torch.randn(3, 1, 4, 4)
     u, p = (x + 1) / 2, torch.sigmoid(logits)
     expected = (u * p.log() + (1 - u) * (1 - p).log()).sum((1, 2, 3))
-    torch.testing.assert_close(Bernoulli()(logits).log_prob(x), expected)
+    torch.testing.assert_close(BernoulliLikelihood()(logits).log_prob(x), expected)
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli(), Gaussian(), Gaussian(0.1), DiscretizedLogistic()])
+@pytest.mark.parametrize(
+    "likelihood",
+    [BernoulliLikelihood(), GaussianLikelihood(), GaussianLikelihood(0.1), DiscretizedLogisticLikelihood()],
+)
 def test_every_likelihood_on_real_images(likelihood: Likelihood, data: ImageDataModule) -> None:
     x = next(iter(data.loader("test", batch_size=8)))["image"]
     decoded = torch.zeros_like(x, requires_grad=True)
@@ -78,18 +83,18 @@ def test_every_likelihood_on_real_images(likelihood: Likelihood, data: ImageData
 
 def test_gaussian_refuses_a_scale_that_is_not_positive() -> None:
     with pytest.raises(ValueError, match=r"scale=-1.*positive"):
-        Gaussian(-1)
+        GaussianLikelihood(-1)
 
 
 def test_gaussian_starts_with_the_given_scale() -> None:
-    assert Gaussian(0.25).log_scale.exp().item() == pytest.approx(0.25)
-    assert math.isfinite(Gaussian().log_scale.item())
+    assert GaussianLikelihood(0.25).log_scale.exp().item() == pytest.approx(0.25)
+    assert math.isfinite(GaussianLikelihood().log_scale.item())
 
 
 def test_a_bernoulli_has_masses_of_binary_images_only(data: ImageDataModule) -> None:
     clothes = next(iter(data.loader("test", batch_size=8)))["image"]
-    assert not Bernoulli().has_mass
-    likelihood = Bernoulli(binary=True)
+    assert not BernoulliLikelihood().has_mass
+    likelihood = BernoulliLikelihood(binary=True)
     assert likelihood.has_mass
     p = likelihood(torch.zeros_like(clothes))
     torch.testing.assert_close(likelihood.log_mass(p, clothes.sign()), torch.full((8,), -784 * math.log(2)))

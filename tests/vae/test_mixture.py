@@ -13,7 +13,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from lit_generative import VAE, GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA
 from lit_generative.nn import MLPDecoder, MLPEncoder
-from lit_generative.vae import AggregatePrior, Gaussian, GaussianMixture
+from lit_generative.vae import AggregatePrior, GaussianLikelihood, GaussianMixture
 from lit_generative.vae.mixture import Components, component_log_probs, fit_components, spread_centres
 
 MEANS = torch.tensor([[4.0, 0.0], [-4.0, 1.0], [0.0, -5.0]], dtype=torch.double)
@@ -129,7 +129,7 @@ def build(num_classes: int | None = None, aggregate_prior: AggregatePrior | None
     torch.manual_seed(0)
     networks = [network((1, 28, 28), 3, hidden=(32,), num_classes=num_classes) for network in (MLPEncoder, MLPDecoder)]
     prior = aggregate_prior or AggregatePrior(3, num_images=300)
-    return VAE(*networks, Gaussian(), 3, aggregate_prior=prior, num_classes=num_classes)
+    return VAE(*networks, GaussianLikelihood(), 3, aggregate_prior=prior, num_classes=num_classes)
 
 
 @pytest.mark.parametrize("num_classes", [None, 10])

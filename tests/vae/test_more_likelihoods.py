@@ -13,29 +13,29 @@ from lit_generative.data import ImageDataModule
 from lit_generative.description import describe, rebuild
 from lit_generative.nn import ConvDecoder, MLPDecoder
 from lit_generative.vae.likelihoods import (
-    Bernoulli,
-    ContinuousBernoulli,
-    DiscretizedLogistic,
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
     DiscretizedLogisticImages,
-    DiscretizedLogisticMixture,
-    Gaussian,
-    GaussianPerImage,
-    GaussianPerPixel,
-    Laplace,
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+    GaussianLikelihood,
+    GaussianPerImageLikelihood,
+    GaussianPerPixelLikelihood,
+    LaplaceLikelihood,
     Likelihood,
 )
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
 WITH_MASS: list[Likelihood] = [
-    ContinuousBernoulli(),
-    Gaussian(),
-    Gaussian(0.002),
-    Laplace(),
-    Laplace(0.002),
-    GaussianPerImage(),
-    GaussianPerPixel(),
-    DiscretizedLogistic(),
-    DiscretizedLogisticMixture(3),
+    ContinuousBernoulliLikelihood(),
+    GaussianLikelihood(),
+    GaussianLikelihood(0.002),
+    LaplaceLikelihood(),
+    LaplaceLikelihood(0.002),
+    GaussianPerImageLikelihood(),
+    GaussianPerPixelLikelihood(),
+    DiscretizedLogisticLikelihood(),
+    DiscretizedLogisticMixtureLikelihood(3),
 ]
 NAMES = [f"{type(likelihood).__name__}-{i}" for i, likelihood in enumerate(WITH_MASS)]
 
@@ -62,7 +62,7 @@ def test_masses_of_the_levels_sum_to_one(likelihood: Likelihood, size: float) ->
 
 @pytest.mark.parametrize(
     ("likelihood", "cdf"),
-    [(Gaussian(0.1), stats.norm(0.3, 0.1).cdf), (Laplace(0.1), stats.laplace(0.3, 0.1).cdf)],
+    [(GaussianLikelihood(0.1), stats.norm(0.3, 0.1).cdf), (LaplaceLikelihood(0.1), stats.laplace(0.3, 0.1).cdf)],
 )
 def test_masses_are_differences_of_the_cdf(likelihood: Likelihood, cdf: Any) -> None:
     x = LEVELS.float()[:, None, None, None]
@@ -72,7 +72,9 @@ def test_masses_are_differences_of_the_cdf(likelihood: Likelihood, cdf: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "slope"), [(Gaussian(1e-3), None), (Laplace(1e-3), 1e3)], ids=["gaussian", "laplace"]
+    ("likelihood", "slope"),
+    [(GaussianLikelihood(1e-3), None), (LaplaceLikelihood(1e-3), 1e3)],
+    ids=["gaussian", "laplace"],
 )
 @pytest.mark.parametrize("loc", [-5.0, 5.0])
 def test_masses_far_from_the_mean_are_finite_and_right(likelihood: Likelihood, slope: float | None, loc: float) -> None:
@@ -88,31 +90,31 @@ def test_masses_far_from_the_mean_are_finite_and_right(likelihood: Likelihood, s
 
 
 def test_fine_densities_and_masses_agree(clothes: Tensor) -> None:
-    likelihood, inner = Gaussian(0.5), clothes.clamp(-0.95, 0.95).mul(127.5).round().div(127.5)
+    likelihood, inner = GaussianLikelihood(0.5), clothes.clamp(-0.95, 0.95).mul(127.5).round().div(127.5)
     p = likelihood(torch.zeros_like(inner))
     approximate = p.log_prob(inner) + inner[0].numel() * math.log(2 / 255)
     torch.testing.assert_close(likelihood.log_mass(p, inner), approximate, atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("likelihood", [*WITH_MASS, Bernoulli()], ids=[*NAMES, "Bernoulli"])
+@pytest.mark.parametrize("likelihood", [*WITH_MASS, BernoulliLikelihood()], ids=[*NAMES, "BernoulliLikelihood"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_means_and_samples_agree(likelihood: Likelihood, channels: int) -> None:
     p = likelihood(decoded_for(likelihood, torch.zeros(1, channels, 2, 2), 0.5))
     x = p.sample(torch.Size([20_000])).double()
     assert x.shape == (20_000, 1, channels, 2, 2)
     error = (x.mean(0) - p.mean) / (x.std(0) / math.sqrt(len(x)))
-    is_clipped_mixture = isinstance(likelihood, DiscretizedLogisticMixture) and channels > 1
+    is_clipped_mixture = isinstance(likelihood, DiscretizedLogisticMixtureLikelihood) and channels > 1
     assert error[:, : 1 if is_clipped_mixture else channels].abs().max() < 5  # later channels: a test of their own
-    if likelihood.is_discrete or isinstance(likelihood, Bernoulli | ContinuousBernoulli):
+    if likelihood.is_discrete or isinstance(likelihood, BernoulliLikelihood | ContinuousBernoulliLikelihood):
         assert x.abs().max() <= 1
     if likelihood.is_discrete:
         assert ((x + 1) * 127.5 - ((x + 1) * 127.5).round()).abs().max() < 1e-3
 
 
-def mixture(components: int, channels: int, scale: float) -> tuple[DiscretizedLogisticMixture, Tensor]:
+def mixture(components: int, channels: int, scale: float) -> tuple[DiscretizedLogisticMixtureLikelihood, Tensor]:
     """A mixture of narrow logistics around moderate locations, whose channels depend on each other."""
     torch.manual_seed(1)
-    likelihood = DiscretizedLogisticMixture(components)
+    likelihood = DiscretizedLogisticMixtureLikelihood(components)
     parameters = 0.3 * torch.randn(1, components, likelihood.channels(channels) // components, 1, 1)
     parameters[:, :, 1 + channels : 1 + 2 * channels] += math.log(scale)
     return likelihood, parameters.flatten(1, 2)
@@ -146,7 +148,7 @@ def test_conditionals_of_a_mixture_sum_to_one() -> None:
     without = torch.cat([logits, loc[:, :, :2], scale[:, :, :2], coefficients[:, :, :1]], dim=2).flatten(1, 2)
     for r, g in itertools.product((0, 130), (90, 255)):
         pair = levels[[r, g]][None, :, None, None]
-        expected = DiscretizedLogisticMixture(3)(without).log_prob(pair).exp().item()
+        expected = DiscretizedLogisticMixtureLikelihood(3)(without).log_prob(pair).exp().item()
         assert marginal(levels[r].item(), levels[g].item()) == pytest.approx(expected, rel=1e-3)
 
 
@@ -157,23 +159,23 @@ def test_channels_depend_on_those_before_as_in_equation_3() -> None:
     r, g, b = x = LEVELS.float()[[200, 70, 90]]
     locations = torch.stack([m[0], m[1] + alpha * r, m[2] + beta * r + gamma * g])
     expected = DiscretizedLogisticImages(locations, torch.tensor(0.05)).log_prob(torch.stack([r, g, b])).sum()
-    found = DiscretizedLogisticMixture(1)(decoded).log_prob(x[None, :, None, None])
+    found = DiscretizedLogisticMixtureLikelihood(1)(decoded).log_prob(x[None, :, None, None])
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_a_mixture_of_one_without_coefficients_is_the_discretised_logistic(clothes: Tensor) -> None:
-    single, loc = DiscretizedLogistic(), 0.5 * clothes.expand(-1, 3, -1, -1)
+    single, loc = DiscretizedLogisticLikelihood(), 0.5 * clothes.expand(-1, 3, -1, -1)
     log_scale = torch.full_like(loc, single.log_scale.item())
     decoded = torch.cat([torch.randn_like(loc[:, :1]), loc, log_scale, torch.zeros_like(loc)], 1)
     x = clothes.expand(-1, 3, -1, -1)
-    torch.testing.assert_close(DiscretizedLogisticMixture(1)(decoded).log_prob(x), single(loc).log_prob(x))
+    torch.testing.assert_close(DiscretizedLogisticMixtureLikelihood(1)(decoded).log_prob(x), single(loc).log_prob(x))
 
 
 def test_a_mixture_learns_that_channels_depend_on_each_other() -> None:
     """Gray pixels in colour: once red is known, so are the others."""
     torch.manual_seed(0)
     likelihood, x = (
-        DiscretizedLogisticMixture(2),
+        DiscretizedLogisticMixtureLikelihood(2),
         ((torch.rand(64, 1, 4, 4) * 255).round() / 127.5 - 1).repeat(1, 3, 1, 1),
     )
     decoded = (0.1 * torch.randn(1, likelihood.channels(3), 1, 1)).requires_grad_()
@@ -189,19 +191,21 @@ def test_a_mixture_learns_that_channels_depend_on_each_other() -> None:
 
 def test_scales_per_pixel_and_image_stay_within_their_bounds() -> None:
     x = torch.zeros(2, 3, 4, 4)
-    for likelihood in (GaussianPerPixel(0.05, 2), GaussianPerImage(0.05, 2)):
+    for likelihood in (GaussianPerPixelLikelihood(0.05, 2), GaussianPerImageLikelihood(0.05, 2)):
         decoded = decoded_for(likelihood, x, 100)
         scale = likelihood(decoded).base_dist.scale
         assert 0.05 * 0.9999 <= scale.min().item() <= scale.max().item() <= 2 * 1.0001
         start = likelihood(0 * decoded).base_dist.scale
         torch.testing.assert_close(start, torch.full_like(start, math.sqrt(0.05 * 2)))
-    scale = GaussianPerImage()(decoded_for(GaussianPerImage(), x)).base_dist.scale
+    scale = GaussianPerImageLikelihood()(decoded_for(GaussianPerImageLikelihood(), x)).base_dist.scale
     assert [len(of_image.unique()) for of_image in scale] == [1, 1]
     assert scale[0].mean() != scale[1].mean()
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "best"), [(GaussianPerPixel(), (8, 784)), (GaussianPerImage(), (8, 1))], ids=["pixel", "image"]
+    ("likelihood", "best"),
+    [(GaussianPerPixelLikelihood(), (8, 784)), (GaussianPerImageLikelihood(), (8, 1))],
+    ids=["pixel", "image"],
 )
 def test_more_scales_make_likelier_images(likelihood: Likelihood, best: tuple[int, int], clothes: Tensor) -> None:
     blurred = torch.nn.functional.avg_pool2d(clothes, 3, 1, 1)
@@ -209,7 +213,7 @@ def test_more_scales_make_likelier_images(likelihood: Likelihood, best: tuple[in
     wanted = (error if best[1] > 1 else error.mean((1, 2, 3), keepdim=True).expand_as(error)).sqrt().clamp(0.011, 0.99)
     share = torch.log(wanted / 0.01) / math.log(1 / 0.01)
     log_p = likelihood(torch.cat([blurred, torch.logit(share)], 1)).log_prob(clothes)
-    one = Gaussian(error.mean().sqrt().item())(blurred).log_prob(clothes)
+    one = GaussianLikelihood(error.mean().sqrt().item())(blurred).log_prob(clothes)
     assert log_p.mean() > one.mean()
 
 
@@ -239,7 +243,9 @@ def test_decoders_put_out_what_a_likelihood_needs(
     torch.testing.assert_close(rebuilt(again(torch.zeros(1, 4))).mean, likelihood(network(torch.zeros(1, 4))).mean)
 
 
-@pytest.mark.parametrize("likelihood", [GaussianPerPixel(), GaussianPerImage(), DiscretizedLogisticMixture(5)])
+@pytest.mark.parametrize(
+    "likelihood", [GaussianPerPixelLikelihood(), GaussianPerImageLikelihood(), DiscretizedLogisticMixtureLikelihood(5)]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_too_few_channels_are_an_error_that_says_how_many_are_needed(likelihood: Likelihood, channels: int) -> None:
     x = torch.zeros(2, channels, 4, 4)
@@ -249,16 +255,16 @@ def test_too_few_channels_are_an_error_that_says_how_many_are_needed(likelihood:
 
 def test_too_many_channels_are_not_broadcast() -> None:
     with pytest.raises(ValueError, match=r"makes Gaussian one of .* set the decoder's output_channels to 1"):
-        Gaussian()(torch.zeros(2, 3, 4, 4)).log_prob(torch.zeros(2, 1, 4, 4))
+        GaussianLikelihood()(torch.zeros(2, 3, 4, 4)).log_prob(torch.zeros(2, 1, 4, 4))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GaussianPerPixel(0.1, 0.1), "lowest=0.1 and highest=0.1 bound no scales"),
-        (lambda: GaussianPerImage(0), "lowest=0 and highest=1.0 bound no scales"),
-        (lambda: Laplace(0.0), "scale=0.0: a scale must be positive"),
-        (lambda: DiscretizedLogisticMixture(0), "components=0: a mixture needs at least 1"),
+        (lambda: GaussianPerPixelLikelihood(0.1, 0.1), "lowest=0.1 and highest=0.1 bound no scales"),
+        (lambda: GaussianPerImageLikelihood(0), "lowest=0 and highest=1.0 bound no scales"),
+        (lambda: LaplaceLikelihood(0.0), "scale=0.0: a scale must be positive"),
+        (lambda: DiscretizedLogisticMixtureLikelihood(0), "components=0: a mixture needs at least 1"),
         (lambda: MLPDecoder((1, 2, 2), 2, output_channels=0), "output_channels=0: it must be at least 1"),
         (lambda: ConvDecoder((1, 2, 2), 2, output_channels=-1), "output_channels=-1: it must be at least 1"),
     ],
@@ -269,7 +275,7 @@ def test_meaningless_arguments_are_refused(make: Any, message: str) -> None:
 
 
 def test_likelihoods_of_older_checkpoints_are_found() -> None:
-    for name in ("Bernoulli", "Gaussian", "DiscretizedLogistic"):
+    for name in ("BernoulliLikelihood", "GaussianLikelihood", "DiscretizedLogisticLikelihood"):
         built = rebuild({"class_path": f"lit_generative.vae.likelihoods.{name}", "init_args": {}})
         assert type(built).__name__ == name
-        assert set(built.state_dict()) == (set() if name == "Bernoulli" else {"log_scale"})
+        assert set(built.state_dict()) == (set() if name == "BernoulliLikelihood" else {"log_scale"})

@@ -12,16 +12,21 @@ from lit_generative.checkpoints import pack, unpack
 from lit_generative.description import describe, rebuild
 from lit_generative.nn import ConvEncoder, MLPDecoder, MLPEncoder
 from lit_generative.nn.layers import diagonal_normal
-from lit_generative.vae.likelihoods import Gaussian
-from lit_generative.vae.posteriors import DiagonalNormal, FullNormal, InverseAutoregressive, Posterior
+from lit_generative.vae.likelihoods import GaussianLikelihood
+from lit_generative.vae.posteriors import (
+    DiagonalNormalPosterior,
+    FullNormalPosterior,
+    InverseAutoregressivePosterior,
+    Posterior,
+)
 from lit_generative.vae.priors import VampPrior, standard_normal
 
 SHAPE = (1, 28, 28)
 DIM = 4
 POSTERIORS: dict[str, Any] = {
-    "diagonal": DiagonalNormal,
-    "full": FullNormal,
-    "iaf": lambda: InverseAutoregressive(DIM, layers=3, hidden=16),
+    "diagonal": DiagonalNormalPosterior,
+    "full": FullNormalPosterior,
+    "iaf": lambda: InverseAutoregressivePosterior(DIM, layers=3, hidden=16),
 }
 
 
@@ -47,7 +52,7 @@ def posterior_of(name: str, batch: int = 5) -> Any:
 
 def test_a_diagonal_normal_is_bit_for_bit_what_encoders_have_by_themselves() -> None:
     parameters = torch.cat([torch.randn(50, 6), 30 * torch.randn(50, 6)], dim=1)
-    ours, theirs = DiagonalNormal()(parameters), diagonal_normal(parameters)
+    ours, theirs = DiagonalNormalPosterior()(parameters), diagonal_normal(parameters)
     assert torch.equal(ours.mean, theirs.mean)
     assert torch.equal(ours.stddev, theirs.stddev)
 
@@ -55,7 +60,7 @@ def test_a_diagonal_normal_is_bit_for_bit_what_encoders_have_by_themselves() -> 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_densities_integrate_to_one_in_two_dimensions(name: str) -> None:
     torch.manual_seed(0)
-    posterior: Any = InverseAutoregressive(2, 3, 16) if name == "iaf" else POSTERIORS[name]()
+    posterior: Any = InverseAutoregressivePosterior(2, 3, 16) if name == "iaf" else POSTERIORS[name]()
     q = posterior(0.7 * torch.randn(1, posterior.num_parameters(2)))
     axis = torch.linspace(-15, 15, 601)
     with torch.no_grad():
@@ -143,7 +148,7 @@ def test_an_iaf_sees_the_image() -> None:
 
 
 def test_an_iaf_of_one_dimension_and_one_step() -> None:
-    posterior = InverseAutoregressive(1, layers=1, hidden=4)
+    posterior = InverseAutoregressivePosterior(1, layers=1, hidden=4)
     q = posterior(torch.randn(3, posterior.num_parameters(1)))
     z = q.rsample()
     torch.testing.assert_close(q.log_prob(z), q.log_prob(z.clone()))
@@ -167,8 +172,8 @@ def test_the_kl_of_a_full_normal_is_torchs() -> None:
 
 def test_a_full_normal_without_correlations_is_a_diagonal_one() -> None:
     mean, log_scale = torch.randn(5, DIM), torch.randn(5, DIM)
-    full = FullNormal()(torch.cat([mean, log_scale, torch.zeros(5, 6)], dim=1))
-    diagonal = DiagonalNormal()(torch.cat([mean, 2 * log_scale], dim=1))
+    full = FullNormalPosterior()(torch.cat([mean, log_scale, torch.zeros(5, 6)], dim=1))
+    diagonal = DiagonalNormalPosterior()(torch.cat([mean, 2 * log_scale], dim=1))
     z, standard = torch.randn(5, DIM), standard_normal(torch.zeros(DIM))
     torch.testing.assert_close(full.log_prob(z), diagonal.log_prob(z))
     torch.testing.assert_close(kl_divergence(full, standard), kl_divergence(diagonal, standard))
@@ -206,7 +211,7 @@ def test_encoders_take_posteriors_and_rebuild_with_them(name: str, network: Any,
 @pytest.mark.parametrize("network", [MLPEncoder, ConvEncoder])
 def test_an_encoder_with_a_diagonal_posterior_is_one_without(network: Any, clothes: Tensor) -> None:
     encoders = []
-    for posterior in (None, DiagonalNormal()):
+    for posterior in (None, DiagonalNormalPosterior()):
         torch.manual_seed(0)
         encoders.append(network(SHAPE, DIM, posterior=posterior))
     assert encoders[0].state_dict().keys() == encoders[1].state_dict().keys()  # older checkpoints load
@@ -218,7 +223,7 @@ def test_an_encoder_with_a_diagonal_posterior_is_one_without(network: Any, cloth
 def test_a_vae_learns_with_any_posterior_and_rebuilds(name: str, clothes: Tensor) -> None:
     torch.manual_seed(0)
     encoder = MLPEncoder(SHAPE, DIM, hidden=(32,), posterior=build(name))
-    model = VAE(encoder, MLPDecoder(SHAPE, DIM, hidden=(32,)), Gaussian(), DIM)
+    model = VAE(encoder, MLPDecoder(SHAPE, DIM, hidden=(32,)), GaussianLikelihood(), DIM)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     before = (model.reconstruct(clothes) - clothes).square().mean()
     for _ in range(80):
@@ -244,6 +249,6 @@ def test_a_vamp_prior_may_be_made_of_iafs() -> None:
 
 def test_meaningless_arguments_of_posteriors_are_refused() -> None:
     with pytest.raises(ValueError, match="layers=0: it must be at least 1"):
-        InverseAutoregressive(3, layers=0)
+        InverseAutoregressivePosterior(3, layers=0)
     with pytest.raises(ValueError, match="latent_dim=4 of the encoder is not its posterior's 3"):
-        MLPEncoder(SHAPE, 4, posterior=InverseAutoregressive(3))
+        MLPEncoder(SHAPE, 4, posterior=InverseAutoregressivePosterior(3))

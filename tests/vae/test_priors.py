@@ -13,24 +13,24 @@ from torch.distributions import Distribution, kl_divergence
 from lit_generative import ImageDataModule
 from lit_generative.description import describe, rebuild
 from lit_generative.nn import MLPEncoder
-from lit_generative.vae.posteriors import FullNormal
+from lit_generative.vae.posteriors import FullNormalPosterior
 from lit_generative.vae.priors import (
-    MixtureOfGaussians,
-    NeuralSpline,
+    MixtureOfGaussiansPrior,
+    NeuralSplinePrior,
     Prior,
-    RealNVP,
-    StandardNormal,
+    RealNVPPrior,
+    StandardNormalPrior,
     VampPrior,
     standard_normal,
 )
 
 SHAPE = (1, 28, 28)
 PRIORS: dict[str, Callable[[int], Prior]] = {
-    "normal": StandardNormal,
-    "mixture": lambda dim: MixtureOfGaussians(dim, 5),
+    "normal": StandardNormalPrior,
+    "mixture": lambda dim: MixtureOfGaussiansPrior(dim, 5),
     "vamp": lambda dim: VampPrior(SHAPE, 7, start=-0.5),
-    "realnvp": lambda dim: RealNVP(dim, layers=4, hidden=16),
-    "spline": lambda dim: NeuralSpline(dim, transforms=2, hidden=16),
+    "realnvp": lambda dim: RealNVPPrior(dim, layers=4, hidden=16),
+    "spline": lambda dim: NeuralSplinePrior(dim, transforms=2, hidden=16),
 }
 FLOWS = ("realnvp", "spline")
 
@@ -114,7 +114,7 @@ def test_densities_under_autocast_are_those_of_full_precision(name: str) -> None
 
 
 def test_a_standard_normal_is_what_the_vae_has_by_itself() -> None:
-    p, z = StandardNormal(3)(encoder(3)), torch.randn(5, 3)
+    p, z = StandardNormalPrior(3)(encoder(3)), torch.randn(5, 3)
     torch.testing.assert_close(p.log_prob(z), -0.5 * z.square().sum(1) - 1.5 * math.log(2 * math.pi))
     q = encoder(3)(torch.randn(5, *SHAPE))
     assert torch.equal(kl_divergence(q, p), kl_divergence(q, standard_normal(torch.zeros(3))))
@@ -123,7 +123,7 @@ def test_a_standard_normal_is_what_the_vae_has_by_itself() -> None:
 def test_a_realnvp_starts_as_the_standard_normal() -> None:
     z = torch.randn(50, 5)
     torch.testing.assert_close(
-        RealNVP(5)(encoder(5)).log_prob(z), standard_normal(torch.zeros(5)).log_prob(z), atol=1e-5, rtol=1e-5
+        RealNVPPrior(5)(encoder(5)).log_prob(z), standard_normal(torch.zeros(5)).log_prob(z), atol=1e-5, rtol=1e-5
     )
 
 
@@ -153,7 +153,7 @@ def test_a_flow_is_a_bijection_with_the_right_jacobian(name: str, dim: int) -> N
 def test_every_dimension_of_a_realnvp_depends_on_every_other(dim: int) -> None:
     layers = 4 * max(1, (dim - 1).bit_length())
     torch.manual_seed(0)
-    prior = RealNVP(dim, layers=layers, hidden=16)
+    prior = RealNVPPrior(dim, layers=layers, hidden=16)
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     p: Any = prior(encoder(dim))
@@ -215,7 +215,7 @@ def test_pseudo_inputs_stay_in_the_range_of_images() -> None:
 
 
 def test_a_vamp_prior_of_full_normals(clothes: Tensor) -> None:
-    p = VampPrior(SHAPE, 5)(encoder(3, posterior=FullNormal()))
+    p = VampPrior(SHAPE, 5)(encoder(3, posterior=FullNormalPosterior()))
     assert p.log_prob(torch.randn(4, 3)).shape == (4,)
     assert p.sample(torch.Size([6])).shape == (6, 3)
 
@@ -225,17 +225,17 @@ def test_a_missing_zuko_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'lit-generative\[flows\]'"):
-        NeuralSpline(3)
+        NeuralSplinePrior(3)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: StandardNormal(0), "latent_dim=0: it must be at least 1"),
-        (lambda: MixtureOfGaussians(2, 0), "components=0: it must be at least 1"),
+        (lambda: StandardNormalPrior(0), "latent_dim=0: it must be at least 1"),
+        (lambda: MixtureOfGaussiansPrior(2, 0), "components=0: it must be at least 1"),
         (lambda: VampPrior(SHAPE, 3, start=-1), "start=-1 and spread=0.1: start must be between"),
-        (lambda: RealNVP(2, layers=0), "layers=0: it must be at least 1"),
-        (lambda: NeuralSpline(2, bins=0), "bins=0: it must be at least 1"),
+        (lambda: RealNVPPrior(2, layers=0), "layers=0: it must be at least 1"),
+        (lambda: NeuralSplinePrior(2, bins=0), "bins=0: it must be at least 1"),
         (
             lambda: VampPrior(SHAPE, 3).start_from(torch.zeros(2, *SHAPE)),
             r"images have shape \(2, 1, 28, 28\); the pseudo-inputs need \(3, 1, 28, 28\)",

@@ -21,28 +21,28 @@ from lit_generative import VAE, ImageDataModule
 from lit_generative.checkpoints import pack, unpack
 from lit_generative.nn import MLPDecoder, MLPEncoder
 from lit_generative.vae import (
-    MMD,
-    Beta,
-    Capacity,
-    Cyclical,
-    FreeBits,
-    Gaussian,
+    BetaRegulariser,
+    CapacityRegulariser,
+    CyclicalRegulariser,
+    FreeBitsRegulariser,
     GaussianKernel,
-    InverseMultiquadric,
+    GaussianLikelihood,
+    InverseMultiquadricKernel,
     Latents,
+    MMDRegulariser,
     Regulariser,
-    TotalCorrelation,
-    WarmUp,
+    TotalCorrelationRegulariser,
+    WarmUpRegulariser,
 )
 
 ALL: dict[str, Callable[[], Regulariser]] = {
-    "beta": lambda: Beta(4.0),
-    "warm-up": lambda: WarmUp(1000),
-    "cyclical": lambda: Cyclical(1000),
-    "free-bits": lambda: FreeBits(0.1),
-    "capacity": lambda: Capacity(10.0, 5.0, 1000),
-    "total-correlation": lambda: TotalCorrelation(num_images=5400),
-    "mmd": lambda: MMD(100.0, 0.1),
+    "beta": lambda: BetaRegulariser(4.0),
+    "warm-up": lambda: WarmUpRegulariser(1000),
+    "cyclical": lambda: CyclicalRegulariser(1000),
+    "free-bits": lambda: FreeBitsRegulariser(0.1),
+    "capacity": lambda: CapacityRegulariser(10.0, 5.0, 1000),
+    "total-correlation": lambda: TotalCorrelationRegulariser(num_images=5400),
+    "mmd": lambda: MMDRegulariser(100.0, 0.1),
 }
 
 
@@ -63,7 +63,7 @@ def latents(batch_size: int = 16, dim: int = 3, images_seen: int = 0, num_images
 def build(regulariser: Regulariser | None) -> VAE:
     torch.manual_seed(0)
     networks = [network((1, 28, 28), 3, hidden=(16,)) for network in (MLPEncoder, MLPDecoder)]
-    return VAE(*networks, Gaussian(), 3, regulariser=regulariser)
+    return VAE(*networks, GaussianLikelihood(), 3, regulariser=regulariser)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -103,14 +103,14 @@ def test_a_batch_of_one_is_finite(name: str) -> None:
 
 def test_beta_scales_the_kl() -> None:
     found = latents()
-    assert torch.equal(Beta(4.0)(found), 4 * found.kl)
+    assert torch.equal(BetaRegulariser(4.0)(found), 4 * found.kl)
 
 
 @pytest.mark.parametrize(("seen", "weight"), [(0, 0), (250, 0.25), (1000, 1), (5000, 1)])
 def test_warm_up_is_linear_in_the_images_seen(seen: int, weight: float) -> None:
     found = latents(images_seen=seen)
-    torch.testing.assert_close(WarmUp(1000)(found), weight * found.kl)
-    torch.testing.assert_close(WarmUp(1000, beta=0.5)(found), 0.5 * weight * found.kl)
+    torch.testing.assert_close(WarmUpRegulariser(1000)(found), weight * found.kl)
+    torch.testing.assert_close(WarmUpRegulariser(1000, beta=0.5)(found), 0.5 * weight * found.kl)
 
 
 @pytest.mark.parametrize(
@@ -120,20 +120,20 @@ def test_warm_up_is_linear_in_the_images_seen(seen: int, weight: float) -> None:
 def test_cyclical_rises_anew_in_every_cycle(seen: int, weight: float) -> None:
     """Two cycles of 500 images, of which the weight rises in the first half."""
     found = latents(images_seen=seen)
-    torch.testing.assert_close(Cyclical(1000, cycles=2, ramp=0.5)(found), weight * found.kl)
+    torch.testing.assert_close(CyclicalRegulariser(1000, cycles=2, ramp=0.5)(found), weight * found.kl)
 
 
 @pytest.mark.parametrize(("seen", "capacity"), [(0, 0), (500, 10), (1000, 20), (3000, 20)])
 def test_capacity_is_the_distance_to_an_amount_that_grows(seen: int, capacity: float) -> None:
     found = latents(images_seen=seen)
-    torch.testing.assert_close(Capacity(7.0, 20.0, 1000)(found), 7 * (found.kl - capacity).abs())
+    torch.testing.assert_close(CapacityRegulariser(7.0, 20.0, 1000)(found), 7 * (found.kl - capacity).abs())
 
 
 def test_free_bits_clamp_the_mean_kl_of_each_dimension() -> None:
     mean = torch.tensor([[0.1, 2.0], [0.3, -1.0]], requires_grad=True)
     q = Independent(Normal(mean, torch.ones(2, 2)), 1)
     prior = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
-    cost = FreeBits(0.5)(Latents(q, mean, prior, kl_divergence(q, prior)))
+    cost = FreeBitsRegulariser(0.5)(Latents(q, mean, prior, kl_divergence(q, prior)))
     torch.testing.assert_close(cost, torch.full((2,), 0.5 + 1.25))  # KLs are mean^2 / 2: 0.025 and 1.25 on average
     cost.mean().backward()
     assert mean.grad is not None
@@ -143,24 +143,24 @@ def test_free_bits_clamp_the_mean_kl_of_each_dimension() -> None:
 def test_free_bits_need_independent_normals() -> None:
     found = latents()
     found.prior = MixtureSameFamily(Categorical(torch.ones(2)), Independent(Normal(torch.zeros(2, 3), 1.0), 1))
-    with pytest.raises(ValueError, match=r"FreeBits\(nats=0.1\) needs independent normals"):
-        FreeBits(0.1)(found)
+    with pytest.raises(ValueError, match=r"FreeBitsRegulariser\(nats=0.1\) needs independent normals"):
+        FreeBitsRegulariser(0.1)(found)
 
 
 def test_total_correlation_decomposes_the_kl() -> None:
     found = latents(num_images=1000)
-    parts = TotalCorrelation().parts(found)
+    parts = TotalCorrelationRegulariser().parts(found)
     ratio = found.q.log_prob(found.z) - found.prior.log_prob(found.z)
     torch.testing.assert_close(sum(parts.values()), ratio)
-    torch.testing.assert_close(TotalCorrelation(1.0, 1.0, 1.0)(found), ratio)
+    torch.testing.assert_close(TotalCorrelationRegulariser(1.0, 1.0, 1.0)(found), ratio)
     weighted = 2 * parts["mutual_information"] + 3 * parts["total_correlation"] + 4 * parts["dimension_kl"]
-    torch.testing.assert_close(TotalCorrelation(2.0, 3.0, 4.0)(found), weighted)
+    torch.testing.assert_close(TotalCorrelationRegulariser(2.0, 3.0, 4.0)(found), weighted)
 
 
 def test_total_correlation_of_all_images_is_exact() -> None:
     """If the batch is the training set, q(z) is the mixture of its posteriors, and its marginals are theirs."""
     found = latents(num_images=16)
-    parts = TotalCorrelation().parts(found)
+    parts = TotalCorrelationRegulariser().parts(found)
     base = found.q.base_dist  # type: ignore[attr-defined]
     log_qz = MixtureSameFamily(Categorical(torch.ones(16)), found.q).log_prob(found.z)
     marginals = MixtureSameFamily(Categorical(torch.ones(3, 16)), Normal(base.loc.T, base.scale.T)).log_prob(found.z)
@@ -178,7 +178,9 @@ def test_the_stratified_estimate_of_q_is_unbiased() -> None:
         index = torch.tensor([0, *others])
         q = Independent(Normal(mean[index], scale[index]), 1)
         batch = Latents(q, z.expand(3, 3), everything.prior, everything.kl[index], num_images=6)
-        estimates.append((q.log_prob(z.expand(3, 3)) - TotalCorrelation().parts(batch)["mutual_information"])[0].exp())
+        estimates.append(
+            (q.log_prob(z.expand(3, 3)) - TotalCorrelationRegulariser().parts(batch)["mutual_information"])[0].exp()
+        )
     exact = MixtureSameFamily(Categorical(torch.ones(6)), everything.q).log_prob(z).exp()
     torch.testing.assert_close(torch.stack(estimates).mean(), exact[0])
 
@@ -191,7 +193,7 @@ def test_total_correlation_takes_full_covariances() -> None:
     z = q.sample()
     prior = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
     one = [Latents(MultivariateNormal(torch.zeros(1, 2), covariance), z_i[None], prior, z_i[:1]) for z_i in z[:3000]]
-    parts = [TotalCorrelation(num_images=1).parts(found) for found in one]
+    parts = [TotalCorrelationRegulariser(num_images=1).parts(found) for found in one]
     assert all(part["mutual_information"].abs() < 1e-5 for part in parts)
     correlation = torch.cat([part["total_correlation"] for part in parts])
     assert correlation.mean() == pytest.approx(-math.log(1 - 0.64) / 2, abs=5 * float(correlation.std()) / 3000**0.5)
@@ -199,22 +201,22 @@ def test_total_correlation_takes_full_covariances() -> None:
 
 def test_total_correlation_says_what_it_needs() -> None:
     with pytest.raises(ValueError, match=r"num_images=None\): the size of the training set is unknown; pass it"):
-        TotalCorrelation()(latents())
+        TotalCorrelationRegulariser()(latents())
     found = latents(num_images=100)
     found.q = Independent(StudentT(torch.ones(16, 3)), 1)
-    with pytest.raises(ValueError, match="TotalCorrelation needs a normal posterior"):
-        TotalCorrelation()(found)
+    with pytest.raises(ValueError, match="TotalCorrelationRegulariser needs a normal posterior"):
+        TotalCorrelationRegulariser()(found)
 
 
 def test_the_data_say_how_many_images_there_are(make_trainer: Callable, data: ImageDataModule) -> None:
-    model = build(TotalCorrelation())
+    model = build(TotalCorrelationRegulariser())
     make_trainer(max_epochs=1, limit_train_batches=2).fit(model, datamodule=data)
     assert model._num_training_images == data.num_images("train")
 
 
 def test_parts_are_logged_in_validation(make_trainer: Callable, data: ImageDataModule) -> None:
     trainer = make_trainer(max_epochs=1, limit_train_batches=2)
-    trainer.fit(build(TotalCorrelation()), datamodule=data)
+    trainer.fit(build(TotalCorrelationRegulariser()), datamodule=data)
     metrics = trainer.callback_metrics
     parts = [metrics[f"val/{name}"] for name in ("mutual_information", "total_correlation", "dimension_kl")]
     assert sum(parts) == pytest.approx(metrics["val/kl"].item(), abs=0.3)
@@ -225,7 +227,7 @@ def test_mmd_of_normals_with_a_gaussian_kernel_is_known() -> None:
     dim, shift, variance, h2 = 2, 1.5, 0.25, 2.0
     torch.manual_seed(0)
     prior = Independent(Normal(torch.zeros(dim), torch.ones(dim)), 1)
-    mmd, kl = MMD(1.0, kernel=GaussianKernel()), torch.zeros(500)
+    mmd, kl = MMDRegulariser(1.0, kernel=GaussianKernel()), torch.zeros(500)
     batches = [Latents(prior, shift + 0.5 * torch.randn(500, dim), prior, kl) for _ in range(30)]
     estimates = torch.stack([mmd.parts(batch)["mmd"].mean() for batch in batches])
 
@@ -237,13 +239,13 @@ def test_mmd_of_normals_with_a_gaussian_kernel_is_known() -> None:
     assert estimates.std() / 30**0.5 < 0.02 * exact
 
 
-@pytest.mark.parametrize("kernel", [GaussianKernel(), InverseMultiquadric()])
+@pytest.mark.parametrize("kernel", [GaussianKernel(), InverseMultiquadricKernel()])
 def test_mmd_of_the_prior_itself_is_zero_on_average(kernel: GaussianKernel) -> None:
     torch.manual_seed(0)
     prior = Independent(Normal(torch.zeros(4), torch.ones(4)), 1)
     kl = torch.zeros(40)
     batches = [Latents(prior, prior.sample(torch.Size([40])), prior, kl) for _ in range(200)]
-    found = torch.stack([MMD(1.0, kernel=kernel)(batch).mean() for batch in batches])
+    found = torch.stack([MMDRegulariser(1.0, kernel=kernel)(batch).mean() for batch in batches])
     assert abs(found.mean()) < 4 * found.std() / 200**0.5
     assert kernel(torch.zeros(1), 4) == 1
 
@@ -255,7 +257,7 @@ def test_mmd_pulls_the_latents_to_the_prior() -> None:
     optimizer = torch.optim.Adam([z], lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        MMD(10.0)(Latents(prior, z, prior, z[:, 0])).mean().backward()
+        MMDRegulariser(10.0)(Latents(prior, z, prior, z[:, 0])).mean().backward()
         optimizer.step()
     assert z.mean(0).abs().max() < 0.3
     assert (z.std(0) - 1).abs().max() < 0.3
@@ -264,17 +266,17 @@ def test_mmd_pulls_the_latents_to_the_prior() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Beta(0), "beta=0 is too small; it must be positive"),
-        (lambda: WarmUp(0), "images=0 is too small"),
-        (lambda: Cyclical(10, cycles=0), "cycles=0 is too small"),
-        (lambda: Cyclical(10, ramp=1.5), r"ramp=1.5: the share of a cycle must be in \(0, 1\]"),
-        (lambda: FreeBits(-1), "nats=-1 is too small"),
-        (lambda: Capacity(1, 0, 10), "nats=0 is too small"),
-        (lambda: TotalCorrelation(num_images=0), "num_images=0 is too small"),
-        (lambda: MMD(0), "weight=0 is too small"),
-        (lambda: MMD(1, -1), "kl_weight=-1: the KL may be left out"),
+        (lambda: BetaRegulariser(0), "beta=0 is too small; it must be positive"),
+        (lambda: WarmUpRegulariser(0), "images=0 is too small"),
+        (lambda: CyclicalRegulariser(10, cycles=0), "cycles=0 is too small"),
+        (lambda: CyclicalRegulariser(10, ramp=1.5), r"ramp=1.5: the share of a cycle must be in \(0, 1\]"),
+        (lambda: FreeBitsRegulariser(-1), "nats=-1 is too small"),
+        (lambda: CapacityRegulariser(1, 0, 10), "nats=0 is too small"),
+        (lambda: TotalCorrelationRegulariser(num_images=0), "num_images=0 is too small"),
+        (lambda: MMDRegulariser(0), "weight=0 is too small"),
+        (lambda: MMDRegulariser(1, -1), "kl_weight=-1: the KL may be left out"),
         (lambda: GaussianKernel(0), "scale=0 is too small"),
-        (lambda: InverseMultiquadric(()), r"scales=\(\): give at least one width"),
+        (lambda: InverseMultiquadricKernel(()), r"scales=\(\): give at least one width"),
     ],
 )
 def test_numbers_without_meaning_are_refused(make: Callable[[], object], message: str) -> None:

@@ -16,27 +16,27 @@ from lit_generative.checkpoints import pack, unpack
 from lit_generative.nn import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from lit_generative.vae import (
     IWAE,
-    MMD,
     AggregatePrior,
-    Bernoulli,
-    DiscretizedLogistic,
-    FreeBits,
-    FullNormal,
-    Gaussian,
-    InverseAutoregressive,
-    MixtureOfGaussians,
-    RealNVP,
-    TotalCorrelation,
+    BernoulliLikelihood,
+    DiscretizedLogisticLikelihood,
+    FreeBitsRegulariser,
+    FullNormalPosterior,
+    GaussianLikelihood,
+    InverseAutoregressivePosterior,
+    MixtureOfGaussiansPrior,
+    MMDRegulariser,
+    RealNVPPrior,
+    TotalCorrelationRegulariser,
     VampPrior,
-    WarmUp,
+    WarmUpRegulariser,
 )
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 20, 13)]
 LIKELIHOODS: dict[str, Callable[[], Any]] = {
-    "bernoulli": Bernoulli,
-    "gaussian": Gaussian,
-    "gaussian-0.1": lambda: Gaussian(0.1),
-    "logistic": DiscretizedLogistic,
+    "bernoulli": BernoulliLikelihood,
+    "gaussian": GaussianLikelihood,
+    "gaussian-0.1": lambda: GaussianLikelihood(0.1),
+    "logistic": DiscretizedLogisticLikelihood,
 }
 NETWORKS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "mlp": (MLPEncoder, MLPDecoder, {"hidden": (32,)}),
@@ -46,21 +46,21 @@ LATENT_DIM = 4
 # a VAE's and its encoder's arguments; the class is under "class"
 VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     "": dict,
-    "warm-up": lambda: {"regulariser": WarmUp(100)},
-    "free-bits": lambda: {"regulariser": FreeBits(0.001)},
-    "total-correlation": lambda: {"regulariser": TotalCorrelation(num_images=100)},
-    "mmd": lambda: {"regulariser": MMD(100.0)},
+    "warm-up": lambda: {"regulariser": WarmUpRegulariser(100)},
+    "free-bits": lambda: {"regulariser": FreeBitsRegulariser(0.001)},
+    "total-correlation": lambda: {"regulariser": TotalCorrelationRegulariser(num_images=100)},
+    "mmd": lambda: {"regulariser": MMDRegulariser(100.0)},
     "aggregate": lambda: {"aggregate_prior": AggregatePrior(2)},
-    "mixture": lambda: {"prior_model": MixtureOfGaussians(LATENT_DIM, 3)},
+    "mixture": lambda: {"prior_model": MixtureOfGaussiansPrior(LATENT_DIM, 3)},
     "vamp": lambda: {"prior_model": VampPrior((1, 28, 28), 3)},
-    "real-nvp": lambda: {"prior_model": RealNVP(LATENT_DIM, 2, 8)},
-    "full": lambda: {"posterior": FullNormal()},
-    "inverse-autoregressive": lambda: {"posterior": InverseAutoregressive(LATENT_DIM, 2, 8)},
+    "real-nvp": lambda: {"prior_model": RealNVPPrior(LATENT_DIM, 2, 8)},
+    "full": lambda: {"posterior": FullNormalPosterior()},
+    "inverse-autoregressive": lambda: {"posterior": InverseAutoregressivePosterior(LATENT_DIM, 2, 8)},
     "iwae": lambda: {"class": IWAE},
     "iwae-flows": lambda: {
         "class": IWAE,
-        "posterior": InverseAutoregressive(LATENT_DIM, 2, 8),
-        "prior_model": RealNVP(LATENT_DIM, 2, 8),
+        "posterior": InverseAutoregressivePosterior(LATENT_DIM, 2, 8),
+        "prior_model": RealNVPPrior(LATENT_DIM, 2, 8),
     },
 }
 CASES: list[Any] = list(product(NETWORKS, LIKELIHOODS, (None, 10), SHAPES, [""]))
@@ -249,7 +249,7 @@ def test_a_beta_vae_is_one_line(make_vae: Callable[..., VAE], clothes: dict[str,
 class MixtureVAE(VAE):
     """A VAE whose prior is a learned mixture of normals, which has no KL in closed form."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Gaussian, latent_dim: int) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: GaussianLikelihood, latent_dim: int) -> None:
         super().__init__(encoder, decoder, likelihood, latent_dim)
         self.means = nn.Parameter(torch.zeros(3, latent_dim))
 
@@ -263,7 +263,7 @@ class MixtureVAE(VAE):
 
 def test_a_prior_without_a_closed_form_is_two_hooks(clothes: dict[str, Tensor]) -> None:
     plain = build("mlp", "gaussian", None, (1, 28, 28))
-    model = MixtureVAE(plain.encoder, plain.decoder, Gaussian(), LATENT_DIM)
+    model = MixtureVAE(plain.encoder, plain.decoder, GaussianLikelihood(), LATENT_DIM)
     x = clothes["image"]
     q = plain.encode(x)
     estimates = model.kl(q, q.sample(torch.Size([20_000])))  # (20000, B)

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from lit_generative import VAE, ImageDataModule
 from lit_generative.nn import MLPDecoder, MLPEncoder
-from lit_generative.vae import Gaussian, Prior
+from lit_generative.vae import GaussianLikelihood, Prior
 from lit_generative.vae.latent import ActiveUnits
 
 MakeVAE = Callable[..., VAE]
@@ -143,7 +143,7 @@ def test_collapse_is_told_once_and_not_too_early(
         make_trainer(max_epochs=3, limit_train_batches=1).fit(model, datamodule=data)
     (message,) = (str(w.message) for w in caught if "posterior collapse" in str(w.message))
     assert message.startswith("posterior collapse: after 20,050 images no latent dimension")
-    assert "WarmUp or FreeBits" in message
+    assert "WarmUpRegulariser or FreeBitsRegulariser" in message
 
 
 class Twins(Prior):
@@ -163,7 +163,7 @@ def test_a_prior_model_takes_the_normals_place(clothes: dict[str, Tensor]) -> No
     torch.manual_seed(0)
     networks = [network((1, 28, 28), 4, hidden=(16,)) for network in (MLPEncoder, MLPDecoder)]
     prior = Twins(4)
-    model, plain = VAE(*networks, Gaussian(), 4, prior_model=prior), VAE(*networks, Gaussian(), 4)
+    model, plain = VAE(*networks, GaussianLikelihood(), 4, prior_model=prior), VAE(*networks, GaussianLikelihood(), 4)
     x = clothes["image"]
     q = model.encode(x)
     z = q.rsample()

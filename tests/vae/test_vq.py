@@ -12,7 +12,7 @@ from vq_models import build
 from lit_generative import ImageDataModule
 from lit_generative.checkpoints import pack, unpack
 from lit_generative.nn import CodeTransformer, GridDecoder, GridEncoder
-from lit_generative.vae import VQVAE, Codebook, DiscretizedLogistic, Gaussian
+from lit_generative.vae import VQVAE, Codebook, DiscretizedLogisticLikelihood, GaussianLikelihood
 
 SHAPES = [(1, 28, 28), (3, 20, 13)]
 CASES = [(num_classes, shape) for num_classes in (None, 10) for shape in SHAPES]
@@ -130,7 +130,7 @@ def test_the_bound_is_above_the_exact_likelihood(clothes: dict[str, Tensor]) -> 
     """Of a grid of 2 x 1 codes all can be summed over, so that P(x) is known."""
     x = F.interpolate(clothes["image"], (8, 4), mode="area").mul(127.5).round() / 127.5
     x = ((x + 1) * 127.5).round() / 127.5 - 1
-    for likelihood in (DiscretizedLogistic(), Gaussian()):
+    for likelihood in (DiscretizedLogisticLikelihood(), GaussianLikelihood()):
         model = build(shape=(1, 8, 4), likelihood=likelihood).eval()
         assert model.encoder.grid == (2, 1)
         bound = model.likelihoods(x, evaluations=10)["bound"]
@@ -183,4 +183,4 @@ def test_temperature_makes_samples_likelier() -> None:
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
     parts: dict[str, Any] = {"code_prior": CodeTransformer(16, 16), "codebook": Codebook(16, 4)} | options
     with pytest.raises(ValueError, match=message):
-        VQVAE(GridEncoder((1, 8, 8), 4), GridDecoder((1, 8, 8), 4), Gaussian(), **parts)
+        VQVAE(GridEncoder((1, 8, 8), 4), GridDecoder((1, 8, 8), 4), GaussianLikelihood(), **parts)

@@ -13,14 +13,14 @@ from vq_models import build
 
 from lit_generative import GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA
-from lit_generative.vae import VQVAE, Gaussian
+from lit_generative.vae import VQVAE, GaussianLikelihood
 
 MakeTrainer = Callable[..., L.Trainer]
 
 
 def test_it_learns_real_images_and_their_codes() -> None:
     x = next(iter(ImageDataModule().loader("train", batch_size=32)))["image"]
-    model = build(likelihood=Gaussian(), codebook={"decay": 0.8})
+    model = build(likelihood=GaussianLikelihood(), codebook={"decay": 0.8})
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     model.losses(x)  # which places the codes
     before = {name: value.mean().item() for name, value in model.eval().losses(x).items()}
@@ -52,7 +52,7 @@ def test_resumed_equals_unbroken_bit_for_bit_with_the_average(make_trainer: Make
 def test_averaged_weights_go_with_the_codebook_as_it_is(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     data = ImageDataModule(subset=200, batch_size=25)
     make_adam = functools.partial(torch.optim.Adam, lr=3e-3)
-    model = build(likelihood=Gaussian(), optimizer=make_adam)
+    model = build(likelihood=GaussianLikelihood(), optimizer=make_adam)
     trainer = make_trainer(max_epochs=4, limit_val_batches=1, callbacks=[EMA(0.9)])
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(tmp_path / "end.ckpt")

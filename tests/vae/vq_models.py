@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from lit_generative.nn import CodeTransformer, GridDecoder, GridEncoder
-from lit_generative.vae import VQVAE, Codebook, DiscretizedLogistic
+from lit_generative.vae import VQVAE, Codebook, DiscretizedLogisticLikelihood
 
 
 def build(
@@ -21,7 +21,7 @@ def build(
     model = cls(
         GridEncoder(shape, 4, widths=(8, 12), **classes),
         GridDecoder(shape, 4, widths=(8, 12), **classes),
-        options.pop("likelihood", None) or DiscretizedLogistic(),
+        options.pop("likelihood", None) or DiscretizedLogisticLikelihood(),
         Codebook(16, 4, **book),
         CodeTransformer(16, 16, 1, 2, **classes),
         **(classes | options),

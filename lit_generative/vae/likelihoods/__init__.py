@@ -7,31 +7,36 @@ channels and pixels. Those with more parameters than one a value say by ``channe
 
 from lit_generative.vae.likelihoods.base import Likelihood
 from lit_generative.vae.likelihoods.binary import (
-    Bernoulli,
     BernoulliImages,
-    ContinuousBernoulli,
+    BernoulliLikelihood,
     ContinuousBernoulliImages,
+    ContinuousBernoulliLikelihood,
 )
-from lit_generative.vae.likelihoods.densities import Gaussian, GaussianPerImage, GaussianPerPixel, Laplace
+from lit_generative.vae.likelihoods.densities import (
+    GaussianLikelihood,
+    GaussianPerImageLikelihood,
+    GaussianPerPixelLikelihood,
+    LaplaceLikelihood,
+)
 from lit_generative.vae.likelihoods.logistic import (
-    DiscretizedLogistic,
     DiscretizedLogisticImages,
-    DiscretizedLogisticMixture,
+    DiscretizedLogisticLikelihood,
     DiscretizedLogisticMixtureImages,
+    DiscretizedLogisticMixtureLikelihood,
 )
 
 __all__ = [
-    "Bernoulli",
     "BernoulliImages",
-    "ContinuousBernoulli",
+    "BernoulliLikelihood",
     "ContinuousBernoulliImages",
-    "DiscretizedLogistic",
+    "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticImages",
-    "DiscretizedLogisticMixture",
+    "DiscretizedLogisticLikelihood",
     "DiscretizedLogisticMixtureImages",
-    "Gaussian",
-    "GaussianPerImage",
-    "GaussianPerPixel",
-    "Laplace",
+    "DiscretizedLogisticMixtureLikelihood",
+    "GaussianLikelihood",
+    "GaussianPerImageLikelihood",
+    "GaussianPerPixelLikelihood",
+    "LaplaceLikelihood",
     "Likelihood",
 ]

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from lit_generative.vae.likelihoods.base import HALF_BIN, ImageDistribution, Likelihood, double
 
-__all__ = ["Bernoulli", "BernoulliImages", "ContinuousBernoulli", "ContinuousBernoulliImages"]
+__all__ = ["BernoulliImages", "BernoulliLikelihood", "ContinuousBernoulliImages", "ContinuousBernoulliLikelihood"]
 
 
-class Bernoulli(Likelihood):
+class BernoulliLikelihood(Likelihood):
     """Each pixel is white with probability sigmoid(decoded) (Kingma & Welling 2014, appendix C.1).
 
     It is a likelihood of binary images; of gray ones, ``log_prob`` is the cross-entropy of (x + 1) / 2, in nats, and no
@@ -43,7 +43,7 @@ class Bernoulli(Likelihood):
         return p.log_prob(x)
 
 
-class ContinuousBernoulli(Likelihood):
+class ContinuousBernoulliLikelihood(Likelihood):
     """p(u) proportional to lambda^u (1 - lambda)^(1 - u) for u = (x + 1) / 2 in [0, 1], lambda = sigmoid(decoded).
 
     It is the density of gray images that the Bernoulli's cross-entropy is not (Loaiza-Ganem & Cunningham 2019, eq. 2).

@@ -10,7 +10,13 @@ from torch.distributions import Distribution, Normal
 
 from lit_generative.vae.likelihoods.base import HALF_BIN, ImageDistribution, Likelihood, double, wrong_channels
 
-__all__ = ["Gaussian", "GaussianPerImage", "GaussianPerPixel", "Laplace", "LocationScale"]
+__all__ = [
+    "GaussianLikelihood",
+    "GaussianPerImageLikelihood",
+    "GaussianPerPixelLikelihood",
+    "LaplaceLikelihood",
+    "LocationScale",
+]
 
 
 class LocationScale(Likelihood):
@@ -53,7 +59,7 @@ class LocationScale(Likelihood):
         return tail.where(is_black | is_white, inner).flatten(-3).sum(-1).to(x.dtype)
 
 
-class Gaussian(LocationScale):
+class GaussianLikelihood(LocationScale):
     """N(x; decoded, scale^2 I), a density over real-valued images (Kingma & Welling 2014, appendix C.2).
 
     Args:
@@ -72,7 +78,7 @@ class Gaussian(LocationScale):
         return decoded, self.log_scale.exp()
 
 
-class Laplace(LocationScale):
+class LaplaceLikelihood(LocationScale):
     """exp(-|x - decoded| / scale) / (2 scale) for each pixel: absolute errors, which make sharper images than squares.
 
     Args:
@@ -96,7 +102,7 @@ class Laplace(LocationScale):
         return torch.where(x < 0, x - math.log(2), torch.log1p(-torch.exp(-x.clamp_min(0)) / 2))
 
 
-class GaussianPerPixel(LocationScale):
+class GaussianPerPixelLikelihood(LocationScale):
     """N(x; mean, diag(scale^2)) with a scale for each pixel and channel from the decoder, which puts out 2 C channels.
 
     Scales are kept between bounds. Without a lower one the density of pixels that never change, such as a black
@@ -123,7 +129,7 @@ class GaussianPerPixel(LocationScale):
         return mean, _between(bounded, self.lowest, self.highest)
 
 
-class GaussianPerImage(LocationScale):
+class GaussianPerImageLikelihood(LocationScale):
     """N(x; mean, scale^2 I) with a scale for each image from the decoder, which puts out C + 1 channels.
 
     The scale's logarithm, before it is brought between the bounds, is the mean of the last channel.
@@ -149,7 +155,7 @@ class GaussianPerImage(LocationScale):
         return mean, _between(last.mean((-1, -2), keepdim=True), self.lowest, self.highest)
 
 
-def _hold_scale(likelihood: Gaussian | Laplace, scale: float | None) -> None:
+def _hold_scale(likelihood: GaussianLikelihood | LaplaceLikelihood, scale: float | None) -> None:
     """Give ``likelihood`` a ``log_scale``: a parameter if ``scale`` is None, else a buffer.
 
     Raises:

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from lit_generative.vae.likelihoods.base import HALF_BIN, ImageDistribution, Likelihood, check_images, wrong_channels
 
 __all__ = [
-    "DiscretizedLogistic",
     "DiscretizedLogisticImages",
-    "DiscretizedLogisticMixture",
+    "DiscretizedLogisticLikelihood",
     "DiscretizedLogisticMixtureImages",
+    "DiscretizedLogisticMixtureLikelihood",
 ]
 
 
-class DiscretizedLogistic(Likelihood):
+class DiscretizedLogisticLikelihood(Likelihood):
     """A logistic integrated over the bins of 256 levels (Kingma et al. 2016, IAF, section 5.2; Ho et al. 2020 eq. 13).
 
     It is a true probability of 8-bit images, so the bound on it is in bits/dim and comparable with the literature.
@@ -38,7 +38,7 @@ class DiscretizedLogistic(Likelihood):
         return ImageDistribution(DiscretizedLogisticImages(decoded.float(), self.log_scale.exp()), self)
 
 
-class DiscretizedLogisticMixture(Likelihood):
+class DiscretizedLogisticMixtureLikelihood(Likelihood):
     """A mixture of discretised logistics for each pixel, autoregressive over its channels (Salimans et al. 2017).
 
     A pixel's channels have one component k in common. Given k, channel c is a discretised logistic around

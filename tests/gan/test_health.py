@@ -80,7 +80,7 @@ def data() -> ImageDataModule:
 
 @pytest.fixture(autouse=True)
 def _judge_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_generative.callbacks.verdict.LEAST_IMAGES", 0)
+    monkeypatch.setattr("lit_generative.gan.verdict.LEAST_IMAGES", 0)
 
 
 def health(**options: Any) -> GANHealth:
@@ -177,7 +177,7 @@ def test_a_verdict_is_printed_when_it_turns_and_written_at_the_end(
     assert (record["images_seen"], record["step"]) == (200, 10)
     found = record["health"]
     assert found["verdict"] == "vanishing gradients"
-    assert "NonSaturating" in found["advice"]
+    assert "NonSaturatingLoss" in found["advice"]
     assert "gradient" in found["reasons"][1]
     assert found["signs"]["generator_gradient"] == pytest.approx(1e-8)
     assert found["signs"]["gradient_peak"] == 1.0

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lit_generative.callbacks.likelihood import summarise
+from lit_generative.comparison.entries import read_training
+from lit_generative.comparison.evaluations import at_most
+from lit_generative.comparison.folder_model import ImagesOf
+from lit_generative.comparison.real_images import MOST_IMAGES, RealImages, make_pictures
 from lit_generative.core import GenerativeModule
 from lit_generative.data import AnyData
 from lit_generative.diffusion.generation import DenoisingModel
 from lit_generative.evaluation import Evaluation, Evaluator, Neighbours, jackknife_errors, radial_spectrum, sharpness
 from lit_generative.evaluation.reference import counter
-from lit_generative.report.budget import at_most
-from lit_generative.report.contestants import read_training
-from lit_generative.report.folder_model import ImagesOf
 from lit_generative.report.images import Pictures
-from lit_generative.report.real_images import MOST_IMAGES, RealImages, make_pictures
 from lit_generative.report.results import Point, Run
 from lit_generative.sampling import inference
 

@@ -6,7 +6,7 @@ from safetensors import safe_open
 
 from lit_generative.data import ImageDataModule
 from lit_generative.evaluation.features import load_extractor
-from lit_generative.evaluation.train import train_extractor
+from lit_generative.training.extractor import train_extractor
 
 
 @pytest.fixture(scope="module")

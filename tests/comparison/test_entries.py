@@ -1,4 +1,4 @@
-"""What contestants are called, which are seeds of one model, and what their folders say of the training."""
+"""What entries are called, which are seeds of one model, and what their folders say of the training."""
 
 import json
 
@@ -8,9 +8,9 @@ from PIL import Image
 
 from lit_generative import VAE
 from lit_generative.checkpoints import pack
+from lit_generative.comparison.entries import find_entries, read_training
+from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.data import ImageDataModule
-from lit_generative.report.contestants import find_contestants, read_training
-from lit_generative.report.folder_model import ImagesOf
 
 
 class WarmVAE(VAE):
@@ -35,7 +35,7 @@ def save(tmp_path, make_vae):
 
 
 def names(paths, given=None):
-    return [contestant.name for contestant in find_contestants(paths, given)]
+    return [entry.name for entry in find_entries(paths, given)]
 
 
 def last(run, version=0):
@@ -68,8 +68,8 @@ def test_seeds_of_one_model_have_one_name_and_others_a_number(save):
         save(last("f/vae/x"), seed=5, num_classes=10),
         save(last("vae/y"), seed=6),
     ]
-    found = find_contestants(paths)
-    assert [contestant.name for contestant in found] == [
+    found = find_entries(paths)
+    assert [entry.name for entry in found] == [
         "vae/x",
         "vae/x",
         "vae/x (2)",
@@ -79,7 +79,7 @@ def test_seeds_of_one_model_have_one_name_and_others_a_number(save):
         "vae/x (3)",
         "vae/y",
     ]
-    assert [contestant.seed for contestant in found] == [0, 1, 1, 2, 3, 4, 5, 6]
+    assert [entry.seed for entry in found] == [0, 1, 1, 2, 3, 4, 5, 6]
     assert found[0].data["init_args"]["seed"] == 3
 
 
@@ -87,12 +87,12 @@ def test_given_names_count_and_must_be_as_many(save):
     paths = [save("a.ckpt", seed=0), save("b.ckpt", seed=1), save("c.ckpt", seed=1)]
     assert names(paths, ["one", "two", "two"]) == ["one", "two", "two (2)"]
     with pytest.raises(ValueError, match="names has 2 names for 3 models; give one for each, or none"):
-        find_contestants(paths, ["one", "two"])
+        find_entries(paths, ["one", "two"])
 
 
 def test_contestants_load_as_what_they_are(save, tmp_path):
     Image.new("L", (28, 28)).save(tmp_path / "0.png")
-    checkpoint, folder = find_contestants([save("x/a.ckpt", cls=WarmVAE, seed=7), tmp_path])
+    checkpoint, folder = find_entries([save("x/a.ckpt", cls=WarmVAE, seed=7), tmp_path])
     model = checkpoint.load((1, 28, 28))
     assert type(model) is WarmVAE
     assert model.noise_seed == 7
@@ -104,12 +104,12 @@ def test_contestants_load_as_what_they_are(save, tmp_path):
 def test_what_cannot_take_part_is_an_error_at_once(save, tmp_path):
     path = save("a.ckpt")
     with pytest.raises(ValueError, match=r"a.ckpt is given twice; name it once"):
-        find_contestants([path, tmp_path / "x" / ".." / "a.ckpt"])
+        find_entries([path, tmp_path / "x" / ".." / "a.ckpt"])
     with pytest.raises(FileNotFoundError, match=r"nothing.ckpt: there is no such file"):
-        find_contestants([path, tmp_path / "nothing.ckpt"])
+        find_entries([path, tmp_path / "nothing.ckpt"])
     (tmp_path / "b.ckpt").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"b.ckpt is refused: it is damaged"):
-        find_contestants([path, tmp_path / "b.ckpt"])
+        find_entries([path, tmp_path / "b.ckpt"])
 
 
 def record(images, distance, split="val", **additions):
@@ -141,7 +141,7 @@ def test_the_history_is_the_validation_records_of_all_versions_that_the_run_went
 
 
 def test_minutes_are_those_of_the_checkpoint_and_the_verdict_is_the_last(save):
-    clock = {"Clock": {"seconds": 90.0, "device_seconds": 180.0}}
+    clock = {"TrainingClock": {"seconds": 90.0, "device_seconds": 180.0}}
     path = save(last("runs/gan/x"), images=640, callbacks=clock)
     healthy = {"verdict": "healthy", "signs": {"is_finite": True}}
     diverged = {"verdict": "diverged", "signs": {"is_finite": False}}
@@ -158,6 +158,6 @@ def test_what_is_not_known_is_none(save, tmp_path):
     assert found.history == []
     assert found.is_finite
     assert read_training(tmp_path) is None
-    path = save(last("runs/vae/x"), callbacks={"Clock": {"seconds": None, "device_seconds": 3.0}})
+    path = save(last("runs/vae/x"), callbacks={"TrainingClock": {"seconds": None, "device_seconds": 3.0}})
     (path.parent.parent / "config.yaml").write_text("[written by hand")
     assert read_training(path).minutes is None

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
-from lit_generative.callbacks import EMA, Denoising
-from lit_generative.callbacks.denoising import evenly_spaced, film, plot
-from lit_generative.diffusion import EDM, DPMSolverPP2M
+from lit_generative.callbacks import EMA, DenoisingPictures
+from lit_generative.diffusion import DPMSolverPP2M, EDMSchedule
+from lit_generative.diffusion.denoising_pictures import evenly_spaced, film, plot
 from lit_generative.pictures import to_uint8
 
 MakeTrainer = Callable[..., L.Trainer]
@@ -91,7 +91,7 @@ def count(image: Tensor, colour: tuple[int, int, int]) -> int:
 def test_a_row_is_an_image_and_a_column_a_moment_of_its_way(
     make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(callbacks=[Denoising(num_images=3, num_frames=6)], max_epochs=1, limit_val_batches=1)
+    trainer = make_trainer(callbacks=[DenoisingPictures(num_images=3, num_frames=6)], max_epochs=1, limit_val_batches=1)
     trainer.fit(Ramp(steps=20), datamodule=data)
     found = pixels(tmp_path / "denoising" / "images_0000000040.png")
     assert found.shape == (3 * 6 - 2, 6 * 6 - 2)  # 4x4 pixels and lines of two
@@ -181,7 +181,7 @@ def test_points_become_a_scatter_picture_a_moment() -> None:
 
 def test_a_conditional_model_shows_a_class_a_row(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
     model = Ramp(num_classes=10)
-    trainer = make_trainer(callbacks=[Denoising(num_images=12)], max_epochs=1, limit_val_batches=0)
+    trainer = make_trainer(callbacks=[DenoisingPictures(num_images=12)], max_epochs=1, limit_val_batches=0)
     trainer.fit(model, datamodule=data)
     assert model.labels is not None
     assert model.labels.tolist() == [*range(10), 0, 1]
@@ -211,7 +211,7 @@ def test_a_diverged_model_has_a_picture_too() -> None:
 
 
 def test_the_loss_is_that_of_validation_images_of_the_average(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
-    model, callback = Ramp(), Denoising(num_levels=5, num_held_out=30)
+    model, callback = Ramp(), DenoisingPictures(num_levels=5, num_held_out=30)
     options = {"max_epochs": 2, "limit_val_batches": 1, "num_sanity_val_steps": 1}
     make_trainer(callbacks=[callback, EMA(0.9)], **options).fit(model, datamodule=data)
     assert [(seen, weights) for seen, weights, _ in model.asked] == [(40, "ema 0.9"), (80, "ema 0.9")]
@@ -229,7 +229,7 @@ def test_the_curve_is_the_mean_over_processes(
     """The second process, played by the strategy, finds thrice as much."""
     found = []
     for theirs in (1, 3):
-        callback = Denoising(num_levels=5)
+        callback = DenoisingPictures(num_levels=5)
         trainer = make_trainer(callbacks=[callback], max_epochs=1, limit_val_batches=0)
         both = lambda mine, reduce_op, theirs=theirs: (mine + theirs * mine) / 2 if reduce_op == "mean" else mine  # noqa: E731
         monkeypatch.setattr(trainer.strategy, "reduce", both)
@@ -244,7 +244,7 @@ def test_the_curve_is_the_mean_over_processes(
 def test_pictures_every_n_epochs_and_at_the_end(
     make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(callbacks=[Denoising(every_n_epochs=2)], max_epochs=5, limit_val_batches=1)
+    trainer = make_trainer(callbacks=[DenoisingPictures(every_n_epochs=2)], max_epochs=5, limit_val_batches=1)
     trainer.fit(Ramp(), datamodule=data)
     assert drawn(tmp_path) == {"denoising": [80, 160, 200], "loss_by_noise": [80, 160, 200]}
 
@@ -252,8 +252,8 @@ def test_pictures_every_n_epochs_and_at_the_end(
 def test_a_resumed_run_shows_the_curves_from_before(
     make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
 ) -> None:
-    def train(epochs: int, ckpt_path: Path | None = None, root: str = "runs") -> tuple[Denoising, L.Trainer]:
-        callback = Denoising()
+    def train(epochs: int, ckpt_path: Path | None = None, root: str = "runs") -> tuple[DenoisingPictures, L.Trainer]:
+        callback = DenoisingPictures()
         trainer = make_trainer(callbacks=[callback], max_epochs=epochs, default_root_dir=tmp_path / root)
         trainer.fit(Ramp(), datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         return callback, trainer
@@ -270,7 +270,7 @@ def test_a_resumed_run_shows_the_curves_from_before(
 
 def test_loggers_get_both_pictures(make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path) -> None:
     board = Board()
-    trainer = make_trainer(callbacks=[Denoising()], logger=board, max_epochs=1, limit_val_batches=0)
+    trainer = make_trainer(callbacks=[DenoisingPictures()], logger=board, max_epochs=1, limit_val_batches=0)
     trainer.fit(Ramp(), datamodule=data)
     assert board.logged.keys() == {"denoising", "loss_by_noise"}
     for name, image in board.logged.items():
@@ -293,7 +293,7 @@ class Spy(L.Callback):
 
 def test_training_is_not_disturbed(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
     finals, states = [], []
-    for callbacks in ([Denoising()], []):
+    for callbacks in ([DenoisingPictures()], []):
         torch.manual_seed(0)
         model, spy = Ramp(), Spy()
         make_trainer(callbacks=[*callbacks, spy], max_epochs=2, limit_val_batches=1).fit(model, datamodule=data)
@@ -319,8 +319,8 @@ def test_a_diffusion_models_way_ends_in_its_sample(
     make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = DDPM(Affine(), (1, 28, 28), schedule=EDM(), sampler=DPMSolverPP2M(steps=12))
-    callback = Denoising(num_images=4, num_frames=5)
+    model = DDPM(Affine(), (1, 28, 28), schedule=EDMSchedule(), sampler=DPMSolverPP2M(steps=12))
+    callback = DenoisingPictures(num_images=4, num_frames=5)
     make_trainer(callbacks=[callback], max_epochs=1, limit_val_batches=1).fit(model, datamodule=data)
     picture = pixels(tmp_path / "denoising" / "images_0000000040.png")
     sample = to_uint8(model.sample(4, generator=torch.Generator().manual_seed(0)))
@@ -337,16 +337,16 @@ def test_a_diffusion_models_way_ends_in_its_sample(
 @pytest.mark.parametrize("option", ["every_n_epochs", "num_images", "num_frames", "num_levels", "num_held_out", "seed"])
 def test_numbers_must_be_large_enough(option: str) -> None:
     with pytest.raises(ValueError, match=f"Denoising: {option}=-1 is too small"):
-        Denoising(**{option: -1})
+        DenoisingPictures(**{option: -1})
 
 
 def test_a_model_that_does_not_denoise_is_refused(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule
 ) -> None:
     with pytest.raises(ValueError, match=r"Denoising needs .* VAE has no trajectory and no loss_by_noise"):
-        make_trainer(callbacks=[Denoising()], max_epochs=1).fit(make_vae(), datamodule=data)
+        make_trainer(callbacks=[DenoisingPictures()], max_epochs=1).fit(make_vae(), datamodule=data)
 
 
 def test_validation_images_are_needed(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
     with pytest.raises(ValueError, match="Denoising needs a data module"):
-        make_trainer(callbacks=[Denoising()], max_epochs=1).fit(Ramp(), data.loader("train"))
+        make_trainer(callbacks=[DenoisingPictures()], max_epochs=1).fit(Ramp(), data.loader("train"))

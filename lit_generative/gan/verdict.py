@@ -8,7 +8,7 @@ import math
 from statistics import median
 from typing import Any
 
-__all__ = ["History", "Signs", "Verdict", "judge"]
+__all__ = ["History", "Signs", "Verdict", "reach_verdict"]
 
 # Checks whose median counts, and the fewest that mean anything: a single batch of 64 puts an accuracy of 0.9 anywhere
 # from 0.83 to 0.97, and one strange batch may do anything
@@ -41,10 +41,10 @@ OVERFITTING_GAP = 0.25
 
 ADVICE = {
     "healthy": "nothing needs to be changed",
-    "mode collapse": "use --model.loss Relativistic with the penalties R1 and R2, which hold on to all modes; "
-    "else NonSaturating with R1, or a lower learning rate for the discriminator",
-    "vanishing gradients": "use --model.loss NonSaturating, or Relativistic with R1 and R2, instead of Minimax; "
-    "a penalty such as R1 keeps the discriminator from certainty",
+    "mode collapse": "use --model.loss RelativisticLoss with the penalties R1 and R2, which hold on to all modes; "
+    "else NonSaturatingLoss with R1, or a lower learning rate for the discriminator",
+    "vanishing gradients": "use --model.loss NonSaturatingLoss, or RelativisticLoss with R1 and R2, instead of "
+    "MinimaxLoss; a penalty such as R1 keeps the discriminator from certainty",
     "discriminator overfits": "add --model.augment DiffAugment or AdaptiveAugment, or train on more images",
     "diverged": "lower the learning rates, set generator_clip and discriminator_clip, or add the penalties R1 and R2; "
     "--checkpoint.monitor evaluation/frechet_distance keeps the best state",
@@ -118,7 +118,7 @@ class Verdict:
         return f"{self.name} ({'; '.join(self.reasons)}). Advice: {self.advice}."
 
 
-def judge(signs: Signs) -> Verdict:
+def reach_verdict(signs: Signs) -> Verdict:
     """Return the first verdict that the signs call for; each is the cause of those after it, or hides them."""
     for name, rule in {
         "diverged": _divergence,

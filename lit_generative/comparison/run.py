@@ -1,4 +1,4 @@
-"""A comparison from its contestants to its report: train what is to be trained, measure each once, and write."""
+"""A comparison from its entries to its report: train what is to be trained, measure each once, and write."""
 
 import dataclasses
 import datetime
@@ -15,17 +15,12 @@ from typing import Any, NoReturn
 import torch
 import yaml
 
-from lit_generative.data import AnyData
-from lit_generative.description import rebuild
-from lit_generative.recipes import resolve
-from lit_generative.report.contestants import Contestant, find_contestants
-from lit_generative.report.folder_model import ImagesOf
-from lit_generative.report.images import REAL_IMAGES, Pictures
-from lit_generative.report.measure import RealImages
-from lit_generative.report.measured import Protocol, measured, measured_real
-from lit_generative.report.plan import Plan
-from lit_generative.report.results import Comparison
-from lit_generative.report.training import (
+from lit_generative.comparison.cache import Protocol, measured, measured_real
+from lit_generative.comparison.entries import Entry, find_entries
+from lit_generative.comparison.folder_model import ImagesOf
+from lit_generative.comparison.measure import RealImages
+from lit_generative.comparison.plan import Plan
+from lit_generative.comparison.training import (
     Trained,
     TrainingPlan,
     calibrate,
@@ -35,6 +30,11 @@ from lit_generative.report.training import (
     run_name,
     train,
 )
+from lit_generative.data import AnyData
+from lit_generative.description import rebuild
+from lit_generative.recipes import resolve
+from lit_generative.report.images import REAL_IMAGES, Pictures
+from lit_generative.report.results import Comparison
 from lit_generative.report.write import write_report
 
 __all__ = ["Request", "run_comparison"]
@@ -110,7 +110,7 @@ def run_comparison(request: Request) -> Comparison:
         ValueError: If a checkpoint is damaged, models and data do not fit together, or the folder is another's.
     """
     names = list(request.names) or None
-    given = find_contestants(request.checkpoints, names and names[: len(request.checkpoints)])
+    given = find_entries(request.checkpoints, names and names[: len(request.checkpoints)])
     recipe_names = _recipe_names(request)
     plan = Plan.open(request.output, request.settings, request.command)
     trainings = TrainingPlan(request.output / "training", request.minutes, request.fit_options)
@@ -120,13 +120,13 @@ def run_comparison(request: Request) -> Comparison:
     plan.save()
     _calibrate(request, plan, trainings)
     calibrated = [next(checkpoints(calibration_folder(trainings) / run_name(recipe))) for recipe in request.recipes]
-    data = data or _data_of(find_contestants(calibrated)) or _no_data()
-    _check(find_contestants(calibrated), data, request)
+    data = data or _data_of(find_entries(calibrated)) or _no_data()
+    _check(find_entries(calibrated), data, request)
     trained = _train(request, plan, trainings)
-    all_names = [contestant.name for contestant in given] + [recipe_names[recipe] for recipe, _ in trained]
+    all_names = [entry.name for entry in given] + [recipe_names[recipe] for recipe, _ in trained]
     sources = [*request.checkpoints, *(found.checkpoint for _, found in trained)]
     problems = [""] * len(given) + [found.problem for _, found in trained]
-    comparison, pictures = _measure(find_contestants(sources, all_names), problems, data, request)
+    comparison, pictures = _measure(find_entries(sources, all_names), problems, data, request)
     write_report(comparison, pictures, request.output)
     return comparison
 
@@ -140,9 +140,9 @@ def _recipe_names(request: Request) -> dict[str, str]:
     return dict(zip(request.recipes, own or runs, strict=True))
 
 
-def _data_of(contestants: Sequence[Contestant]) -> AnyData | None:
-    """Return the data that the first contestant of known data was trained with."""
-    description = next((contestant.data for contestant in contestants if contestant.data), None)
+def _data_of(entries: Sequence[Entry]) -> AnyData | None:
+    """Return the data that the first entry of known data was trained with."""
+    description = next((entry.data for entry in entries if entry.data), None)
     return None if description is None else rebuild(description)
 
 
@@ -150,26 +150,26 @@ def _no_data() -> NoReturn:
     raise ValueError("none of the models says which data it was trained with; give --data.dataset")
 
 
-def _check(contestants: Sequence[Contestant], data: AnyData, request: Request) -> None:
+def _check(entries: Sequence[Entry], data: AnyData, request: Request) -> None:
     """Look for everything that measuring would stumble over: data of another kind, and models that do not sample."""
     request.protocol.evaluator.check(data)
-    for contestant in contestants:
-        own = None if contestant.data is None or request.data is not None else rebuild(contestant.data)
+    for entry in entries:
+        own = None if entry.data is None or request.data is not None else rebuild(entry.data)
         if own is not None and own.protocol("test") != data.protocol("test"):
             raise ValueError(
-                f"{contestant.source} was trained on {own.name} {own.image_shape}, the first model on {data.name} "
+                f"{entry.source} was trained on {own.name} {own.image_shape}, the first model on {data.name} "
                 f"{data.image_shape}; compare models of the same data, or say by --data.dataset which are meant"
             )
-        model = contestant.load(data.image_shape)
+        model = entry.load(data.image_shape)
         y = None if model.num_classes is None else torch.zeros(1, dtype=torch.long)
         if (shape := tuple(model.sample(1, y).shape[1:])) != tuple(data.image_shape):
             raise ValueError(
-                f"{contestant.source} draws images of shape {shape}, but those of {data.name} have "
+                f"{entry.source} draws images of shape {shape}, but those of {data.name} have "
                 f"{tuple(data.image_shape)}; compare models of images of one shape"
             )
         if isinstance(model, ImagesOf) and len(model) < request.protocol.evaluator.num_samples:
             raise ValueError(
-                f"{contestant.source} has {len(model)} images, fewer than "
+                f"{entry.source} has {len(model)} images, fewer than "
                 f"num_samples={request.protocol.evaluator.num_samples}; give more, or a smaller --num_samples"
             )
 
@@ -199,15 +199,15 @@ def _train(request: Request, plan: Plan, trainings: TrainingPlan) -> list[tuple[
 
 
 def _measure(
-    contestants: Sequence[Contestant], problems: Sequence[str], data: AnyData, request: Request
+    entries: Sequence[Entry], problems: Sequence[str], data: AnyData, request: Request
 ) -> tuple[Comparison, dict[str, Pictures]]:
     folder, protocol = request.output / "measured", request.protocol
     real = functools.cache(lambda: RealImages.of(data, protocol.evaluator))
     values, pictures_of_real = measured_real(protocol, data, real, folder)
     pictures, runs = {REAL_IMAGES: pictures_of_real}, []
-    for i, (contestant, problem) in enumerate(zip(contestants, problems, strict=True)):
-        print(f"measuring {i + 1} of {len(contestants)}: {contestant.name}, seed {contestant.seed}")
-        run, shown = measured(contestant, protocol, data, real, folder)
+    for i, (entry, problem) in enumerate(zip(entries, problems, strict=True)):
+        print(f"measuring {i + 1} of {len(entries)}: {entry.name}, seed {entry.seed}")
+        run, shown = measured(entry, protocol, data, real, folder)
         if problem and run.training is not None:
             run.training.is_finite = False
             run.warnings.append(f"Seed {run.seed}: {problem}")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.pictures import save_png
-from lit_generative.report.folder_model import ImagesOf
 
 SHAPE = (1, 8, 8)
 

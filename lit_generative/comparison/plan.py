@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lit_generative.comparison.training import Schedule
 from lit_generative.files import write_json
-from lit_generative.report.training import Schedule
 
 __all__ = ["Plan"]
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from lit_generative.description import Described
 
-__all__ = ["Clip", "DynamicThreshold", "Limit"]
+__all__ = ["DynamicThresholding", "StaticThresholding", "Thresholding"]
 
 
-class Limit(Described, ABC):
+class Thresholding(Described, ABC):
     """A map of an estimate of x_0 to an admissible one of the same shape, applied after every network evaluation."""
 
     @abstractmethod
@@ -18,7 +18,7 @@ class Limit(Described, ABC):
         """Return the admissible estimate (B, ...) for ``x0`` (B, ...)."""
 
 
-class Clip(Limit):
+class StaticThresholding(Thresholding):
     """Clamp every value to [-bound, bound], as Ho et al. 2020 do.
 
     Args:
@@ -38,7 +38,7 @@ class Clip(Limit):
         return x0.clamp(-self.bound, self.bound)
 
 
-class DynamicThreshold(Limit):
+class DynamicThresholding(Thresholding):
     """Clamp to [-s, s] and divide by s, a quantile of the image's own |x_0| (Saharia et al. 2022, section 2.3).
 
     Where guidance drives many pixels to saturation, this rescales the image instead of flattening it. An image that

@@ -5,8 +5,16 @@ import torch
 from torch import nn
 
 from lit_generative import DDPM, GenerativeModule
-from lit_generative.diffusion import DDIM, Ancestral, DPMSolverPP2M, Heun, Resampled, Sampler, UniformTime
-from lit_generative.report.budget import at_most
+from lit_generative.comparison.evaluations import at_most
+from lit_generative.diffusion import (
+    DDIM,
+    AncestralSampler,
+    DPMSolverPP2M,
+    HeunSampler,
+    ResampledSpacing,
+    Sampler,
+    UniformSpacing,
+)
 
 
 class Flat(nn.Module):
@@ -26,9 +34,9 @@ def diffusion(sampler, **options):
 
 SAMPLERS = {
     "ddim": (lambda: DDIM(50), 20, 20),
-    "heun": (lambda: Heun(50, UniformTime()), 20, 19),
-    "ancestral": (lambda: Ancestral(1000), 20, 20),
-    "resampled": (lambda: Ancestral(60, Resampled(UniformTime(), jump=2, passes=3)), 20, 18),
+    "heun": (lambda: HeunSampler(50, UniformSpacing()), 20, 19),
+    "ancestral": (lambda: AncestralSampler(1000), 20, 20),
+    "resampled": (lambda: AncestralSampler(60, ResampledSpacing(UniformSpacing(), jump=2, passes=3)), 20, 18),
     "few enough": (lambda: DDIM(7), 20, 7),
 }
 

@@ -11,17 +11,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_generative.callbacks.health import fixed_images
 from lit_generative.callbacks.samples import log_picture, run_folder
 from lit_generative.core import GenerativeModule
+from lit_generative.gan.health import fixed_images
 from lit_generative.pictures import are_points, save_png, scatter, tile
 
-__all__ = ["Denoising"]
+__all__ = ["DenoisingPictures"]
 
 Curve = dict[str, list[float]]
 
 
-class Denoising(L.Callback):
+class DenoisingPictures(L.Callback):
     """Draws the way from noise to samples, and the loss by noise level, after every validation and at the end.
 
     Both are PNG files named by the images seen, in the run's folders ``denoising`` and ``loss_by_noise``, and go to

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lit_generative.checkpoints import read_checkpoint
-from lit_generative.commands import trainer as commands
-from lit_generative.report import training
-from lit_generative.report.training import Pace, Schedule, TrainingPlan, calibrate, finished_training, train
+from lit_generative.comparison import training
+from lit_generative.comparison.training import Pace, Schedule, TrainingPlan, calibrate, finished_training, train
+from lit_generative.training import cli as commands
 
 VAE = """# A tiny VAE
 trainer:
@@ -26,7 +26,7 @@ model:
   class_path: VAE
   init_args:
     latent_dim: 4
-    likelihood: Gaussian
+    likelihood: GaussianLikelihood
     encoder: {class_path: MLPEncoder, init_args: {hidden: [8]}}
     decoder: {class_path: MLPDecoder, init_args: {hidden: [8]}}
     optimizer: {class_path: Adam, init_args: {lr: 1.0e-2}}
@@ -40,7 +40,7 @@ model:
   class_path: GAN
   init_args:
     latent_dim: 4
-    loss: NonSaturating
+    loss: NonSaturatingLoss
     generator: {class_path: MLPGenerator, init_args: {hidden: [8]}}
     discriminator: {class_path: MLPDiscriminator, init_args: {hidden: [8]}}
 """
@@ -121,7 +121,7 @@ def assert_has_its_steps(checkpoint: dict[str, Any], found: list[dict[str, Any]]
     assert {record["protocol"]["split"] for record in found} == {"val"}
     minutes = [record["training_minutes"] for record in found]
     assert minutes == sorted(minutes)
-    assert minutes[-1] == checkpoint["callbacks"]["Clock"]["seconds"] / 60
+    assert minutes[-1] == checkpoint["callbacks"]["TrainingClock"]["seconds"] / 60
     for schedule in checkpoint["lr_schedulers"]:  # has just come to its end
         assert (schedule["total_steps"], schedule["last_epoch"]) == (12, 12)
 

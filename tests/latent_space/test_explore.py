@@ -12,10 +12,10 @@ from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
 from lit_generative.data import GaussianRing
 from lit_generative.diffusion import DDIM
 from lit_generative.gan import GAN
+from lit_generative.latent_space.explore import Request, explore
+from lit_generative.latent_space.map import Latents, latent_map
 from lit_generative.nn import MLPGenerator
-from lit_generative.report.latent import Request, explore
-from lit_generative.report.latent_map import Latents, latent_map
-from lit_generative.vae import Gaussian
+from lit_generative.vae import GaussianLikelihood
 
 REQUEST = Request(num_images=3, steps=4, max_images=200)
 SHAPE = (1, 28, 28)
@@ -53,7 +53,7 @@ class FlatDecoder(nn.Module):
 
 
 def box_vae() -> VAE:
-    return VAE(BoxEncoder(), FlatDecoder(), Gaussian(), latent_dim=3).eval()
+    return VAE(BoxEncoder(), FlatDecoder(), GaussianLikelihood(), latent_dim=3).eval()
 
 
 def test_a_vaes_pictures_hold_what_they_say(data: ImageDataModule) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lit_generative.callbacks.verdict import ADVICE, LEAST_IMAGES, RECENT_CHECKS, History, Signs, judge
+from lit_generative.gan.verdict import ADVICE, LEAST_IMAGES, RECENT_CHECKS, History, Signs, reach_verdict
 
 HEALTHY = Signs(
     images_seen=100_000,
@@ -33,7 +33,7 @@ SURE = {"real_accuracy": 0.99, "fake_accuracy": 0.98, "held_out_accuracy": 0.97}
 
 
 def judged(**changes: Any) -> str:
-    return judge(dataclasses.replace(HEALTHY, **changes)).name
+    return reach_verdict(dataclasses.replace(HEALTHY, **changes)).name
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_new_model_is_not_called_collapsed() -> None:
     for collapsed, since in ((samples, "evaluated_at"), ({"diversity": 0.01}, "images_seen")):
         assert judged(**collapsed, **{since: LEAST_IMAGES}) == "mode collapse"
         assert judged(**collapsed, **{since: LEAST_IMAGES - 1}) == "healthy"
-    verdict = judge(dataclasses.replace(HEALTHY, images_seen=LEAST_IMAGES - 1))
+    verdict = reach_verdict(dataclasses.replace(HEALTHY, images_seen=LEAST_IMAGES - 1))
     assert any("not judged before" in reason for reason in verdict.reasons)
 
 
@@ -90,7 +90,7 @@ def test_few_checks_prove_nothing_but_divergence() -> None:
 
 
 def test_nothing_measured_is_healthy_and_says_what_is_not_known() -> None:
-    verdict = judge(Signs(images_seen=10**6))
+    verdict = reach_verdict(Signs(images_seen=10**6))
     assert verdict.is_healthy
     assert verdict.reasons == [
         "there were only 0 checks of the discriminator",
@@ -99,9 +99,9 @@ def test_nothing_measured_is_healthy_and_says_what_is_not_known() -> None:
 
 
 def test_reasons_hold_the_evidence_and_the_advice_names_a_remedy() -> None:
-    verdict = judge(dataclasses.replace(HEALTHY, diversity=0.12, missing_classes=7))
+    verdict = reach_verdict(dataclasses.replace(HEALTHY, diversity=0.12, missing_classes=7))
     assert verdict.reasons == ["the samples' diversity is 0.12 of the real images'", "7 of 10 classes are missing"]
-    assert "Relativistic" in verdict.advice
+    assert "RelativisticLoss" in verdict.advice
     assert str(verdict).startswith("mode collapse (the samples' diversity is 0.12")
     assert len(ADVICE) == 5
     assert all("\n" not in advice for advice in ADVICE.values())
@@ -131,7 +131,7 @@ def test_one_check_that_is_not_finite_is_enough_until_it_is_over() -> None:
     history = History()
     for value in (1.0, math.nan):
         history.add_check({"logit_gap": value})
-    assert judge(history.signs(10)).name == "diverged"
+    assert reach_verdict(history.signs(10)).name == "diverged"
     assert history.signs(10).logit_gap == 1.0
     history.add_check({"logit_gap": 3.0})
     assert history.signs(10).is_finite
@@ -148,7 +148,7 @@ def test_the_course_of_the_distance_is_kept_under_either_name() -> None:
     signs = history.signs(400)
     assert (signs.frechet_distance, signs.best_frechet_distance, signs.best_at) == (12.0, 3.0, 200)
     assert (signs.recall, signs.missing_classes, signs.num_classes, signs.precision) == (0.1, 1.0, 2, None)
-    assert judge(signs).name == "diverged"
+    assert reach_verdict(signs).name == "diverged"
     assert history.signs(400, with_evaluation=False) == Signs(images_seen=400)
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import lightning as L
 
 from lit_generative.checkpoints import read_checkpoint
-from lit_generative.commands.parsing import resolve_recipes
-from lit_generative.commands.trainer import start
 from lit_generative.files import write_json
+from lit_generative.training.cli import start
+from lit_generative.training.parser import resolve_recipes
 
 __all__ = ["Pace", "Schedule", "Trained", "TrainingPlan", "calibrate", "train"]
 

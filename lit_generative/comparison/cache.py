@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from lit_generative.comparison.entries import Entry
+from lit_generative.comparison.measure import RealImages, measure
 from lit_generative.data import AnyData
 from lit_generative.evaluation import Evaluator
 from lit_generative.evaluation.extractors import file_digest
 from lit_generative.files import write_json
-from lit_generative.report.contestants import Contestant
 from lit_generative.report.images import Pictures
-from lit_generative.report.measure import RealImages, measure
 from lit_generative.report.results import Run
 
 __all__ = ["Protocol", "measured", "measured_real"]
@@ -65,30 +65,30 @@ class Protocol:
 
 
 def measured(
-    contestant: Contestant, protocol: Protocol, data: AnyData, real: Callable[[], RealImages], folder: Path
+    entry: Entry, protocol: Protocol, data: AnyData, real: Callable[[], RealImages], folder: Path
 ) -> tuple[Run, Pictures]:
-    """Return what was measured of a contestant, and measure it if that is not there.
+    """Return what was measured of a entry, and measure it if that is not there.
 
     Args:
-        contestant: Which.
+        entry: Which.
         protocol: How.
         data: On which images.
         real: Returns what was measured of real images, which takes seconds.
         folder: The files ``NAME-SEED.json`` and ``.safetensors`` are in it.
     """
-    path = folder / f"{contestant.name}-{contestant.seed}"
+    path = folder / f"{entry.name}-{entry.seed}"
     stamp = {
         "protocol": protocol.describe(),
         "data": data.protocol(protocol.evaluator.split),
-        "source": _digest(contestant.source),
+        "source": _digest(entry.source),
     }
     if (found := _read(path, stamp)) is not None:
         return Run.from_dict(found["run"]), _read_pictures(path)
-    model = contestant.load(data.image_shape).to(protocol.device)
+    model = entry.load(data.image_shape).to(protocol.device)
     run, pictures = measure(
         model,
-        contestant.name,
-        contestant.source,
+        entry.name,
+        entry.source,
         data,
         protocol.evaluator,
         curve=protocol.curve,

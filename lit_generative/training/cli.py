@@ -16,20 +16,20 @@ import lit_generative.gan
 import lit_generative.nn
 import lit_generative.vae  # noqa: F401  imported so that short class names resolve
 from lit_generative.callbacks import (
-    Clock,
+    EstimateLikelihood,
     Evaluate,
     ImagesProgressBar,
     LastCheckpoint,
-    Likelihood,
     SampleGrid,
     SampleWriter,
     SaveOnInterrupt,
+    TrainingClock,
 )
 from lit_generative.checkpoints import read_checkpoint
-from lit_generative.commands.parsing import Parser, resolve_recipes, take_option
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.evaluation import Evaluator
+from lit_generative.training.parser import Parser, resolve_recipes, take_option
 
 __all__ = ["TrainerCLI", "run_trainer", "start"]
 
@@ -156,7 +156,7 @@ class TrainerCLI(LightningCLI):
         parser.add_lightning_class_args(Evaluate, "evaluate")
         parser.link_arguments("evaluation", "evaluate.evaluator", apply_on="instantiate")
         if self.command == "test":
-            parser.add_lightning_class_args(Likelihood, "likelihood")
+            parser.add_lightning_class_args(EstimateLikelihood, "likelihood")
         parser.set_defaults(
             {
                 "data": {"class_path": "ImageDataModule"},
@@ -218,7 +218,7 @@ class TrainerCLI(LightningCLI):
         if config["enable_progress_bar"] is not False:
             callbacks.append(ImagesProgressBar())
         if self.command == "fit":
-            callbacks += [Clock(), LastCheckpoint()]  # the clock counts a step before anything is saved
+            callbacks += [TrainingClock(), LastCheckpoint()]  # the clock counts a step before anything is saved
         callbacks.append(SampleWriter() if self.command == "predict" else SaveOnInterrupt())
         name = self.run_name or type(self.model).__name__.lower()
         folder = CSVLogger(config["default_root_dir"], name=name)

@@ -9,23 +9,23 @@ from typing import Any
 import yaml
 
 from lit_generative.checkpoints import read_checkpoint
+from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.core import GenerativeModule
 from lit_generative.description import find
-from lit_generative.report.folder_model import ImagesOf
 from lit_generative.report.results import Point, Training
 
-__all__ = ["Contestant", "find_contestants", "read_training"]
+__all__ = ["Entry", "find_entries", "read_training"]
 
 _FAMILIES = ("vae", "gan", "diffusion")  # folders that recipes and their runs are in
 _NO_NAME = "lightning_logs"  # what Lightning calls the folder of runs that were given no name
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
+class Entry:
     """A model that can be loaded, or a folder of images.
 
     Attributes:
-        name: What it is called in reports; contestants of one name differ in their seed alone.
+        name: What it is called in reports; entries of one name differ in their seed alone.
         source: The checkpoint or the folder.
         seed: The training's; None: not known.
         data: The description of the data module it was trained with; None: not known.
@@ -51,7 +51,7 @@ class Contestant:
         return GenerativeModule.load_from_checkpoint(self.source, map_location="cpu")
 
 
-def find_contestants(sources: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Contestant]:
+def find_entries(sources: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Entry]:
     """Look at checkpoints and folders, and name them.
 
     A checkpoint is called as the folder of its run, with the family's if it is in one: ``vae/fashion`` is that of
@@ -76,24 +76,24 @@ def find_contestants(sources: Sequence[str | Path], names: Sequence[str] | None 
     if twice:
         raise ValueError(f"{twice[0]} is given twice; name it once")
     found = [_look(path) for path in paths]
-    given = names or [contestant.name for contestant, _ in found]
+    given = names or [entry.name for entry, _ in found]
     taken: dict[str, list[tuple[Any, list[int | None]]]] = {}  # by name: models, and their seeds
     return [
-        dataclasses.replace(contestant, name=_distinguish(name, contestant.seed, model, taken.setdefault(name, [])))
-        for name, (contestant, model) in zip(given, found, strict=True)
+        dataclasses.replace(entry, name=_distinguish(name, entry.seed, model, taken.setdefault(name, [])))
+        for name, (entry, model) in zip(given, found, strict=True)
     ]
 
 
-def _look(path: Path) -> tuple[Contestant, Any]:
-    """Return a contestant, and what is equal for seeds of one model."""
+def _look(path: Path) -> tuple[Entry, Any]:
+    """Return a entry, and what is equal for seeds of one model."""
     if path.is_dir():
-        return Contestant(path.resolve().name, path), path.resolve()
+        return Entry(path.resolve().name, path), path.resolve()
     saved = read_checkpoint(path, map_location="meta")["lit_generative"]
     cls = find(saved["model"]["class_path"])
     data = saved.get("data")
     trained_on = data and data | {"init_args": {k: v for k, v in data["init_args"].items() if k != "seed"}}
-    contestant = Contestant(_name(path) or cls.__name__, path, saved["state"].get("noise_seed"), data)
-    return contestant, (saved["model"], trained_on)
+    entry = Entry(_name(path) or cls.__name__, path, saved["state"].get("noise_seed"), data)
+    return entry, (saved["model"], trained_on)
 
 
 def _name(path: Path) -> str | None:
@@ -124,7 +124,7 @@ def read_training(source: Path) -> Training | None:
         return None
     checkpoint = read_checkpoint(source, map_location="meta")
     images = checkpoint["lit_generative"]["state"]["images_seen"]
-    clock = checkpoint.get("callbacks", {}).get("Clock", {})
+    clock = checkpoint.get("callbacks", {}).get("TrainingClock", {})
     seconds = clock.get("seconds")
     run = _run_folder(source)
     versions = [] if run is None else list(map(_records, _versions(run)))

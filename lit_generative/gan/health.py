@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lit_generative.callbacks.evaluate import Evaluate, append_record
 from lit_generative.callbacks.samples import run_folder
-from lit_generative.callbacks.verdict import History, Verdict, judge
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation
+from lit_generative.gan.verdict import History, Verdict, reach_verdict
 
 __all__ = ["GANHealth"]
 
@@ -115,7 +115,7 @@ class GANHealth(L.Callback):
         scalars = values | {"healthy": float(verdict.is_healthy)}
         pl_module.log_dict({f"health/{name}": value for name, value in scalars.items()}, batch_size=len(batch["image"]))
         # an evaluation counts once, not at each look until the next one
-        fresh = judge(self.history.signs(pl_module.images_seen, with_evaluation=False))
+        fresh = reach_verdict(self.history.signs(pl_module.images_seen, with_evaluation=False))
         self._stop_if_persistent(trainer, "looks", fresh)
 
     def on_evaluation(self, trainer: L.Trainer, model: GenerativeModule, evaluation: Evaluation) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class GANHealth(L.Callback):
         }
 
     def _judge(self, trainer: L.Trainer, model: GenerativeModule, announce: bool = True) -> Verdict:
-        verdict = judge(self.history.signs(model.images_seen))
+        verdict = reach_verdict(self.history.signs(model.images_seen))
         if announce and not verdict.is_healthy and verdict.name != self.verdict and trainer.is_global_zero:
             print(f"\nHealth at step {trainer.global_step:,}: {verdict}")
         self.verdict = verdict.name

@@ -8,15 +8,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_generative.callbacks.denoising import evenly_spaced, film
 from lit_generative.core import GenerativeModule
 from lit_generative.data import AnyData
 from lit_generative.data.module import Split
+from lit_generative.diffusion.denoising_pictures import evenly_spaced, film
 from lit_generative.diffusion.generation import DenoisingModel
-from lit_generative.evaluation.probe import fit_linear_probe
+from lit_generative.evaluation.linear_probe import fit_linear_probe
 from lit_generative.gan.module import GAN
+from lit_generative.latent_space.map import Latents, latent_map
 from lit_generative.pictures import are_points, picture
-from lit_generative.report.latent_map import Latents, latent_map
 from lit_generative.vae.latent import ActiveUnits, LatentModel
 
 __all__ = ["Request", "Space", "explore"]

@@ -6,7 +6,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from lit_generative import ImageDataModule
-from lit_generative.evaluation.probe import fit_linear_probe
+from lit_generative.evaluation.linear_probe import fit_linear_probe
 
 
 def clusters(n: int, distance: float, seed: int = 0) -> tuple[Tensor, Tensor]:

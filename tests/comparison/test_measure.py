@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
+from lit_generative.comparison.evaluations import at_most
+from lit_generative.comparison.folder_model import ImagesOf
+from lit_generative.comparison.measure import bits_per_dim, family, measure, parameters_of_sampling
+from lit_generative.comparison.real_images import RealImages
 from lit_generative.data import GaussianRing
-from lit_generative.diffusion import DDIM, Heun, UniformTime
+from lit_generative.diffusion import DDIM, HeunSampler, UniformSpacing
 from lit_generative.evaluation import Evaluator, radial_spectrum
-from lit_generative.report.budget import at_most
-from lit_generative.report.folder_model import ImagesOf
-from lit_generative.report.measure import bits_per_dim, family, measure, parameters_of_sampling
-from lit_generative.report.real_images import RealImages
 from lit_generative.report.results import Run
 from lit_generative.sampling import sampling_mode
 
@@ -166,7 +166,7 @@ def test_one_image_has_no_standard_error(data, evaluator):
 
 def test_a_diffusion_model_has_a_curve_below_its_own_evaluations(data, real, tmp_path):
     evaluator = Evaluator(num_samples=30, num_real=50, batch_size=30, cache_dir=str(tmp_path))
-    model = diffusion(Heun(10, UniformTime()))
+    model = diffusion(HeunSampler(10, UniformSpacing()))
     options = {"curve": [2, 4, 3, 7, 8, 15], "likelihood_images": 0, "real": real}
     run, _ = measure(model, "ddpm", tmp_path, data, evaluator, evaluations=8, **options)
     assert run.evaluations == run.protocol["evaluations"] == 7

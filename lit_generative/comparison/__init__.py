@@ -1,0 +1,1 @@
+"""The run of a comparison: entries, training to a budget, measuring, its cache and state."""

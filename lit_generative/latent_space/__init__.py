@@ -1,0 +1,1 @@
+"""The latent space of one model, laid open in pictures and numbers."""

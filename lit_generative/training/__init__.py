@@ -1,0 +1,1 @@
+"""LightningCLI with recipes, its parser, and trainings that are no model's own."""
