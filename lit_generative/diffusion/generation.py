@@ -126,7 +126,7 @@ class DenoisingModel(GenerativeModule):
         z_0, z_1 = (self.encode(x, y, sampler=sampler) for x in (x_0, x_1))
         return torch.stack([self.decode(z, y, sampler=sampler) for z in spherical(z_0, z_1, steps)])
 
-    def interpolate_noise(
+    def interpolate_samples(
         self,
         n: int,
         steps: int = 8,

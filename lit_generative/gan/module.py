@@ -158,7 +158,7 @@ class GAN(GenerativeModule):
         """
         return self.generator(self.sample_latent(n), y)
 
-    def interpolate(
+    def interpolate_samples(
         self, n: int, steps: int = 8, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return images (steps, n, C, H, W) in [-1, 1] along great arcs between ``n`` pairs of latents.

@@ -89,7 +89,7 @@ def explore(model: GenerativeModule, data: AnyData | None, request: Request) -> 
 def _(model: GAN, data: AnyData | None, request: Request) -> Space:
     if request.labels and model.num_classes is None:
         raise ValueError(f"labels={request.labels}: the model is unconditional, leave them out")
-    path = model.interpolate(
+    path = model.interpolate_samples(
         request.num_images, request.steps, _asked(model, request), generator=_generator(model, request)
     )
     return Space({"interpolations": _rows(path)})
@@ -99,7 +99,7 @@ def _(model: GAN, data: AnyData | None, request: Request) -> Space:
 def _(model: DenoisingModel, data: AnyData | None, request: Request) -> Space:
     n, y = request.num_images, _asked(model, request)
     way = model.trajectory(n, y, generator=_generator(model, request))
-    between = model.interpolate_noise(n, request.steps, y, generator=_generator(model, request))
+    between = model.interpolate_samples(n, request.steps, y, generator=_generator(model, request))
     x_0, x_1, labels = _pairs(model, data, request)
     x_T = model.encode(x_0, labels)
     decoded = model.decode(x_T, labels)

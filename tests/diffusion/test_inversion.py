@@ -143,7 +143,7 @@ def test_interpolations_of_images_have_these_as_ends_and_the_arc_between() -> No
 
 
 def test_interpolations_of_noise_keep_the_datas_variance_where_a_mean_of_images_halves_it() -> None:
-    path = exact().interpolate_noise(16, 3, generator=torch.Generator().manual_seed(0))
+    path = exact().interpolate_samples(16, 3, generator=torch.Generator().manual_seed(0))
     assert path.shape == (3, 16, *SHAPE)
     stds = path.flatten(1).std(1)
     torch.testing.assert_close(stds, torch.full((3,), STD), atol=0.02, rtol=0)
@@ -153,7 +153,7 @@ def test_interpolations_of_noise_keep_the_datas_variance_where_a_mean_of_images_
 def test_noise_is_decided_by_the_generator_and_leaves_the_random_state() -> None:
     model, before = exact(), torch.random.get_rng_state()
     first, second, other = (
-        model.interpolate_noise(2, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+        model.interpolate_samples(2, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
@@ -167,7 +167,7 @@ def test_encoding_takes_labels_and_is_not_guided_unlike_new_images() -> None:
     model.decode(model.encode(gaussian_images(2), y), y)
     assert all(torch.equal(asked, y) for _, _, asked in network.asked)
     network.asked.clear()
-    model.interpolate_noise(2, 2, y)
+    model.interpolate_samples(2, 2, y)
     assert any(2 in asked for _, _, asked in network.asked)  # "none"
     with pytest.raises(ValueError, match=r"a model of classes needs labels \(2,\)"):
         model.encode(gaussian_images(2))

@@ -141,7 +141,7 @@ def test_a_conditional_vae_joins_images_of_one_class(make_vae: Callable[..., VAE
 
 def test_without_images_a_gan_can_be_looked_at_and_a_vae_cannot(make_gan: Callable[..., GAN]) -> None:
     gan = make_gan().eval()
-    expected = gan.interpolate(3, 4, generator=torch.Generator().manual_seed(0))
+    expected = gan.interpolate_samples(3, 4, generator=torch.Generator().manual_seed(0))
     shown = explore(gan, None, REQUEST).pictures["interpolations"]
     for row in range(3):
         for column in range(4):

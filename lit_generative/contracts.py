@@ -1,0 +1,175 @@
+"""What callbacks, evaluation and comparison need of data and of models: protocols, met by having what they name.
+
+Images are float tensors (B, C, H, W) in [-1, 1], labels int64 (B,). A batch is a dict with ``image`` and, if there are
+labels, ``label``.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Batch",
+    "Diagnosable",
+    "HasLatentSpace",
+    "HasModes",
+    "ImageData",
+    "Interpolates",
+    "InterpolatesSamples",
+    "Inverts",
+    "MeasuresNoiseLevels",
+    "Reconstructs",
+    "SamplesInSteps",
+    "Split",
+    "Trajectories",
+]
+
+Batch = dict[str, Tensor]
+Split = Literal["train", "val", "test"]
+
+
+# -------------------------------------------------------------------- of data
+
+
+class ImageData(Protocol):
+    """Images in three splits, with an identity.
+
+    :class:`~lit_generative.data.ImageDataModule` has all of it; of any other data module
+    :func:`~lit_generative.data.image_data` makes one.
+    """
+
+    @property
+    def name(self) -> str:
+        """A short name for reports."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes; None: there are no labels."""
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """What the classes are called, in the order of the labels."""
+
+    def num_images(self, split: Split) -> int | None:
+        """The number of images in a split; None: not known."""
+
+    def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> Iterable[Batch]:
+        """The first ``limit`` images for evaluation, in a fixed order; of several processes each gets its share."""
+
+    def fingerprint(self, split: Split, limit: int | None = None) -> str:
+        """A digest of the images in :meth:`loader`, that changes when they do."""
+
+    def protocol(self, split: Split) -> dict[str, Any]:
+        """What should accompany a number measured on a split, as plain data."""
+
+
+@runtime_checkable
+class HasModes(Protocol):
+    """Points of the plane, (B, 2, 1, 1), drawn from a mixture of Gaussians that is known."""
+
+    scale: float
+    """The standard deviation of each coordinate about a centre."""
+
+    def centres(self) -> Any:
+        """The means of the Gaussians, an array (K, 2), in the order of the labels."""
+
+
+# -------------------------------------------------------------------- of models
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model that gives an image back from what it keeps of it."""
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return what is left of images ``x``, (B, C, H, W)."""
+
+
+@runtime_checkable
+class Interpolates(Protocol):
+    """A model that goes from one image to another through its latents."""
+
+    def interpolate(self, x_0: Tensor, x_1: Tensor, steps: int = 8, y: Tensor | None = None) -> Tensor:
+        """Return images on the way, (steps, B, C, H, W), the ends included."""
+
+
+@runtime_checkable
+class InterpolatesSamples(Protocol):
+    """A model that goes from one new image to another."""
+
+    def interpolate_samples(
+        self, n: int, steps: int = 8, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return images on ``n`` ways, (steps, n, C, H, W)."""
+
+
+@runtime_checkable
+class HasLatentSpace(Protocol):
+    """A model whose latents are vectors of few numbers."""
+
+    latent_dim: int
+
+    def posterior_means(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the means of q(z|x), (B, latent_dim)."""
+
+    def traverse(
+        self, x: Tensor, y: Tensor | None = None, *, dimensions: Sequence[int] | None = None, steps: int = 8
+    ) -> Tensor:
+        """Return images (D, steps, C, H, W), row d with one latent dimension of the one image ``x`` moved."""
+
+    def latent_grid(
+        self, columns: int = 16, y: Tensor | None = None, *, dimensions: tuple[int, int] = (0, 1)
+    ) -> Tensor:
+        """Return the images of a plane of the latent space, (columns, columns, C, H, W)."""
+
+
+@runtime_checkable
+class Inverts(Protocol):
+    """A model that finds the noise that an image is made from."""
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return noise like ``x``, (B, C, H, W)."""
+
+    def decode(self, x_T: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the images of noise ``x_T``, (B, C, H, W)."""
+
+
+@runtime_checkable
+class Trajectories(Protocol):
+    """A model that makes images in steps, which can be shown."""
+
+    def trajectory(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Return x_t (n, C, H, W) from pure noise to the images that ``sample`` returns, after every step."""
+
+
+@runtime_checkable
+class MeasuresNoiseLevels(Protocol):
+    """A model that is trained at many noise levels."""
+
+    def loss_by_noise(self, x: Tensor, y: Tensor | None = None, num_levels: int = 20) -> dict[str, Tensor]:
+        """Return ``log_snr`` and ``noise_mse``, both (num_levels,), on images ``x``, always with the same noise."""
+
+
+@runtime_checkable
+class Diagnosable(Protocol):
+    """A game of a generator against a discriminator that says how it stands."""
+
+    def diagnose(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Return ``real_logits``, ``fake_logits`` and ``generator_gradient``, each (B,), and leave no trace."""
+
+
+@runtime_checkable
+class SamplesInSteps(Protocol):
+    """A model whose sampler can take fewer steps."""
+
+    network_evaluations: int
+
+    def at_most(self, evaluations: int | None) -> AbstractContextManager[None]:
+        """Let it take at most so many network evaluations a sample in the context; None: as many as it takes."""
