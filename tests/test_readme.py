@@ -1,4 +1,4 @@
-"""Every block of the README runs, on small settings where a whole run would take minutes."""
+"""Every block of the README and of the families' pages runs, on small settings where a whole run would take minutes."""
 
 import re
 import shlex
@@ -13,9 +13,18 @@ from lit_generative.cli import COMMANDS, main
 from lit_generative.recipes import recipes
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(\w+)\n(.*?)```", README, re.DOTALL)
-SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE))
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+README = PAGES[ROOT / "README.md"]
+BLOCKS = [
+    block
+    for text in PAGES.values()
+    for block in re.findall(r"(?:<!-- (.*?) -->\n)?```(\w+)\n(.*?)```", text, re.DOTALL)
+]
+SECTIONS = {
+    f"{path.stem}: {title}": text
+    for path, page in PAGES.items()
+    for title, text in re.findall(r"^##? (.*?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+}
 FEW = "--evaluation.num_samples 50 --evaluation.num_real 50"
 SHORT = "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --grid.num_samples 4"
 SMALL = {
@@ -67,7 +76,7 @@ def users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("section", [section for section in SECTIONS if commands(section)])
-def test_every_command_of_the_readme_runs(users_folder: Path, capsys: pytest.CaptureFixture, section: str) -> None:
+def test_every_command_of_the_pages_runs(users_folder: Path, capsys: pytest.CaptureFixture, section: str) -> None:
     for line in commands(section):
         if not any(name in line for name in NEEDS_HARDWARE):
             run(line, capsys)
@@ -99,10 +108,12 @@ def test_the_set_up_commands_are_those_of_a_fresh_clone() -> None:
     assert "pip install -e '.[test]' && .venv/bin/pytest" in block("tests")
 
 
-def test_the_readme_knows_every_recipe_and_links_to_files_that_exist() -> None:
+def test_the_readme_is_short_and_the_pages_know_every_recipe_and_link_to_files_that_exist() -> None:
+    assert len(README.splitlines()) <= 260
     for recipe in recipes():
-        assert recipe.name in README
-    for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", README):
-        assert (ROOT / link).exists(), link
+        assert any(recipe.name in page for page in PAGES.values())
+    for path, page in PAGES.items():
+        for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", page):
+            assert (path.parent / link).exists(), link
     shown = {line.split()[1] for section in SECTIONS for line in commands(section)}
     assert COMMANDS.keys() - {"validate", "predict"} <= shown
