@@ -169,7 +169,7 @@ def test_a_diagnosis_is_what_the_generator_learns_from(
 ) -> None:
     model, x = make_gan(loss=loss).eval(), batch["image"]
     z = torch.randn(6, 8, generator=source())
-    monkeypatch.setattr(model, "latent", lambda n: z)
+    monkeypatch.setattr(model, "sample_latent", lambda n: z)
     found, fake = model.diagnose(x), model.generator(z).detach().requires_grad_()
     real_logits, fake_logits = model.discriminator(x), model.discriminator(fake)
     margin = fake_logits - real_logits if loss.sees_real else fake_logits
