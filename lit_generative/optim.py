@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_generative.checks import check_range
+
 __all__ = ["Muon", "orthogonalise"]
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
@@ -46,11 +48,9 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
-            if not value >= 0:
-                raise ValueError(f"{name}={value}: it must be at least 0")
+            check_range(name, value, at_least=0)
         for name, value in {"momentum": momentum, "betas[0]": betas[0], "betas[1]": betas[1]}.items():
-            if not 0 <= value < 1:
-                raise ValueError(f"{name}={value}: it must be in [0, 1)")
+            check_range(name, value, at_least=0, below=1)
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
