@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = ["AggregatePrior", "Components", "GaussianMixture", "component_log_probs", "fit_components"]
@@ -53,12 +54,11 @@ class AggregatePrior(Described):
         shrinkage: float = 10.0,
         seed: int = 0,
     ) -> None:
-        bounds = {"components": (components, 1), "num_images": (num_images, 2), "iterations": (iterations, 1)}
-        for name, (value, least) in (bounds | {"seed": (seed, 0)}).items():
-            if value < least:
-                raise ValueError(f"AggregatePrior: {name}={value} is too small; it is at least {least}")
-        if shrinkage <= 0:
-            raise ValueError(f"AggregatePrior: shrinkage={shrinkage} leaves singular covariances; it must be positive")
+        check_range("components", components, at_least=1)
+        check_range("num_images", num_images, at_least=2)
+        check_range("iterations", iterations, at_least=1)
+        check_range("shrinkage", shrinkage, above=0, hint="without it covariances would be singular")
+        check_range("seed", seed, at_least=0)
         self.components, self.num_images, self.iterations = components, num_images, iterations
         self.shrinkage, self.seed = shrinkage, seed
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = ["Codebook", "GradientEstimator", "Quantised", "RotationTrick", "StraightThrough", "perplexity"]
@@ -99,12 +100,10 @@ class Codebook(Described, nn.Module):
         estimator: GradientEstimator | None = None,
     ) -> None:
         super().__init__()
-        for name, number in {"num_codes": num_codes, "code_dim": code_dim}.items():
-            if number < 1:
-                raise ValueError(f"{name}={number}: a codebook needs at least 1")
+        for name, count in {"num_codes": num_codes, "code_dim": code_dim}.items():
+            check_range(name, count, at_least=1)
         for name, share in {"decay": decay, "restart_below": restart_below}.items():
-            if not 0 <= share < 1:
-                raise ValueError(f"{name}={share}: it must be in [0, 1); the defaults are 0.99 and 0.03")
+            check_range(name, share, at_least=0, below=1)
         self.num_codes, self.code_dim = num_codes, code_dim
         self.decay = decay
         self.restart_below = restart_below

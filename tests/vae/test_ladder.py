@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from lit_generative import ImageDataModule
 from lit_generative.checkpoints import pack, unpack
-from lit_generative.nn import Ladder
+from lit_generative.nn import LadderNetwork
 from lit_generative.vae import BernoulliLikelihood, DiscretizedLogisticLikelihood, LadderVAE
 from lit_generative.vae import ladder as module
+from lit_generative.vae.bounds import Draw
 
 SHAPES = [(1, 28, 28), (3, 20, 13)]
 CASES = [(shape, num_classes) for shape in SHAPES for num_classes in (None, 10)]
@@ -33,7 +34,7 @@ def build(
 ) -> LadderVAE:
     """A small ladder VAE whose weights are all away from where they start, some of which is zero."""
     torch.manual_seed(0)
-    network = Ladder(shape, blocks, widths, hidden=4, latent_channels=2, num_classes=num_classes)
+    network = LadderNetwork(shape, blocks, widths, hidden=4, latent_channels=2, num_classes=num_classes)
     model = LadderVAE(network, DiscretizedLogisticLikelihood(), num_classes=num_classes, **options)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -152,14 +153,14 @@ def test_importance_weighting_is_the_same_in_chunks(
     """Adding up the weights of 7 samples 2 by 2 gives the mean of all."""
     model, x = build(), clothes["image"]
     drawn: list[tuple[Tensor, Tensor]] = []
-    log_weights = model._log_weights
+    begin = model._begin_draws
 
-    def record(*arguments: Any) -> tuple[Tensor, Tensor]:
-        drawn.append(log_weights(*arguments))
-        return drawn[-1]
+    def record(*part: Any) -> Draw:
+        draw = begin(*part)
+        return lambda n: (drawn.append(draw(n)), drawn[-1])[1]
 
-    monkeypatch.setattr(model, "_log_weights", record)
-    monkeypatch.setattr(module, "VALUES", 13 * 28 * 28)
+    monkeypatch.setattr(model, "_begin_draws", record)
+    monkeypatch.setattr("lit_generative.vae.bounds.VALUES_AT_ONCE", 13 * 28 * 28)
     found = model.likelihoods(x, evaluations=7)
     assert [len(elbo) for elbo, _ in drawn] == [2, 2, 2, 1]
     elbo, weights = (torch.cat([part[i] for part in drawn]).double() for i in (0, 1))
@@ -178,7 +179,7 @@ def test_a_generator_decides_the_estimates(clothes: dict[str, Tensor]) -> None:
 
 def test_gray_images_under_bernoulli_have_no_probability(clothes: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
-    model = LadderVAE(Ladder((1, 28, 28), "7x1", [8], hidden=4), BernoulliLikelihood())
+    model = LadderVAE(LadderNetwork((1, 28, 28), "7x1", [8], hidden=4), BernoulliLikelihood())
     assert model.likelihoods(clothes["image"], evaluations=2) == {}
     assert "bits_per_dim" not in model.losses(clothes["image"])
 
@@ -252,7 +253,7 @@ def test_a_conditional_model_draws_what_the_labels_say() -> None:
     [
         ({"kl_warm_up": -1}, "kl_warm_up=-1: it must be at least 0"),
         ({"temperature": -0.5}, r"temperature=-0.5: it must be at least 0"),
-        ({"skip_above": 0.0}, r"skip_above=0.0: it must be positive, or null to skip what is not finite only"),
+        ({"skip_above": 0.0}, "skip_above=0.0: it must be positive; null skips only what is not finite"),
     ],
 )
 def test_arguments_without_a_meaning_are_refused(options: dict[str, Any], message: str) -> None:

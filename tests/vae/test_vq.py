@@ -11,7 +11,7 @@ from vq_models import build
 
 from lit_generative import ImageDataModule
 from lit_generative.checkpoints import pack, unpack
-from lit_generative.nn import CodeTransformer, GridDecoder, GridEncoder
+from lit_generative.nn import CodeTransformer, SpatialDecoder, SpatialEncoder
 from lit_generative.vae import VQVAE, Codebook, DiscretizedLogisticLikelihood, GaussianLikelihood
 
 SHAPES = [(1, 28, 28), (3, 20, 13)]
@@ -174,7 +174,7 @@ def test_temperature_makes_samples_likelier() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": -1.0}, r"beta=-1\.0: the weight of the commitment cannot be negative"),
+        ({"beta": -1.0}, r"beta=-1\.0: it must be at least 0; 0.25 is usual"),
         ({"temperature": 0.0}, r"temperature=0\.0: it must be positive"),
         ({"code_prior": CodeTransformer(8, 16)}, "code_prior has num_codes=8, but the model has 16: make them equal"),
         ({"num_classes": 3}, "code_prior has num_classes=None, but the model has 3: make them equal"),
@@ -183,4 +183,4 @@ def test_temperature_makes_samples_likelier() -> None:
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
     parts: dict[str, Any] = {"code_prior": CodeTransformer(16, 16), "codebook": Codebook(16, 4)} | options
     with pytest.raises(ValueError, match=message):
-        VQVAE(GridEncoder((1, 8, 8), 4), GridDecoder((1, 8, 8), 4), GaussianLikelihood(), **parts)
+        VQVAE(SpatialEncoder((1, 8, 8), 4), SpatialDecoder((1, 8, 8), 4), GaussianLikelihood(), **parts)
