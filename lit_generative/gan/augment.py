@@ -164,9 +164,6 @@ class AdaptiveAugment(Augmentation):
         ValueError: If ``target`` is not in (0, 1) or ``horizon`` is below 1.
     """
 
-    raised: Tensor
-    mean_sign: Tensor
-
     def __init__(self, augmentation: Augmentation, target: float = 0.6, horizon: int = 500_000) -> None:
         super().__init__()
         check_range("target", target, above=0, below=1)
@@ -174,8 +171,8 @@ class AdaptiveAugment(Augmentation):
         self.augmentation = augmentation
         self.target = target
         self.horizon = horizon
-        self.register_buffer("raised", torch.tensor(0))
-        self.register_buffer("mean_sign", torch.tensor(0.0))
+        self.raised = nn.Buffer(torch.tensor(0))
+        self.mean_sign = nn.Buffer(torch.tensor(0.0))
 
     @property
     def probability(self) -> Tensor:
@@ -206,15 +203,13 @@ class InstanceNoiseAugment(Augmentation):
         ValueError: If ``scale`` is not positive or ``until`` is below 1.
     """
 
-    seen: Tensor
-
     def __init__(self, scale: float = 0.1, until: int | None = None) -> None:
         super().__init__()
         check_range("scale", scale, above=0, hint="to have no noise, leave it out")
         check_range("until", until, at_least=1, hint="null for ever")
         self.scale = scale
         self.until = until
-        self.register_buffer("seen", torch.tensor(0))  # real images
+        self.seen = nn.Buffer(torch.tensor(0))  # real images
 
     def forward(self, x: Tensor, probability: float | Tensor = 1.0) -> Tensor:
         """Add noise to (B, C, H, W)."""

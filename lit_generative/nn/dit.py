@@ -84,8 +84,7 @@ class DiT(Described, nn.Module):
         self.transformer = nn.ModuleList(TransformerBlock(dim, heads) for _ in range(depth))
         self.modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, channels * patch**2 * output_multiple)
-        self.positions: Tensor
-        self.register_buffer("positions", grid_sinusoids(self.grid, dim), persistent=False)
+        self.positions = nn.Buffer(grid_sinusoids(self.grid, dim), persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:

@@ -51,7 +51,6 @@ class LadderVAE(GenerativeModule):
     """
 
     network: Any  # of which more is asked than a call: to ascend and to descend
-    skipped_updates: Tensor
     sampler_name: ClassVar[str] = "top-down prior, mean of the likelihood"
     loss_units = dict.fromkeys(("loss", "nelbo", "nll", "kl"), "nats") | {"bits_per_dim": "bits/dim"}
 
@@ -75,7 +74,7 @@ class LadderVAE(GenerativeModule):
         self.kl_warm_up = kl_warm_up
         self.skip_above = skip_above
         self.temperature = temperature
-        self.register_buffer("skipped_updates", torch.zeros((), dtype=torch.long))
+        self.skipped_updates = nn.Buffer(torch.zeros((), dtype=torch.long))
         self._skipped_in_a_row = 0
 
     # ---------------------------------------------------------------- learning
@@ -141,7 +140,7 @@ class LadderVAE(GenerativeModule):
             self._skipped_in_a_row = 0
         else:
             optimizer.zero_grad(set_to_none=True)
-            self.skipped_updates += 1
+            self.skipped_updates.add_(1)
             self._skipped_in_a_row += 1
         if self.is_logged_step:
             self.log("skipped_updates", self.skipped_updates.float())

@@ -78,20 +78,16 @@ class GaussianMixture(nn.Module):
         latent_dim: d.
 
     Attributes:
+        log_weights, means, factors: Those of :class:`Components`, of each class.
         fitted_at: Training images seen when it was fitted; -1: it is not.
     """
 
-    log_weights: Tensor  # (classes, K)
-    means: Tensor  # (classes, K, d)
-    factors: Tensor  # (classes, K, d, d)
-    fitted_at: Tensor
-
     def __init__(self, num_classes: int, components: int, latent_dim: int) -> None:
         super().__init__()
-        self.register_buffer("log_weights", torch.full((num_classes, components), -math.log(components)))
-        self.register_buffer("means", torch.zeros(num_classes, components, latent_dim))
-        self.register_buffer("factors", torch.eye(latent_dim).repeat(num_classes, components, 1, 1))
-        self.register_buffer("fitted_at", torch.tensor(-1))
+        self.log_weights = nn.Buffer(torch.full((num_classes, components), -math.log(components)))
+        self.means = nn.Buffer(torch.zeros(num_classes, components, latent_dim))
+        self.factors = nn.Buffer(torch.eye(latent_dim).repeat(num_classes, components, 1, 1))
+        self.fitted_at = nn.Buffer(torch.tensor(-1))
 
     @property
     def is_fitted(self) -> bool:

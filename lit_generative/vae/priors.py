@@ -51,12 +51,10 @@ class StandardNormalPrior(Prior):
         latent_dim: The size of z.
     """
 
-    zeros: Tensor
-
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         _check_counts(latent_dim=latent_dim)
-        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+        self.zeros = nn.Buffer(torch.zeros(latent_dim), persistent=False)
 
     def forward(self, encode: Encode) -> Distribution:
         """Return N(0, I)."""
@@ -136,12 +134,10 @@ class RealNVPPrior(Prior):
         hidden: The width of the two hidden layers of their networks.
     """
 
-    zeros: Tensor
-
     def __init__(self, latent_dim: int, layers: int = 8, hidden: int = 128) -> None:
         super().__init__()
         _check_counts(latent_dim=latent_dim, layers=layers, hidden=hidden)
-        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+        self.zeros = nn.Buffer(torch.zeros(latent_dim), persistent=False)
         halves = [_half(latent_dim, layer) for layer in range(layers)]
         self.couplings = identity_at_first(
             GeneralCouplingTransform(latent_dim, mask=is_given, hidden_features=(hidden, hidden), **AFFINE)

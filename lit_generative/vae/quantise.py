@@ -87,10 +87,6 @@ class Codebook(Described, nn.Module):
         ValueError: If an argument is out of its range.
     """
 
-    codes: Tensor
-    counts: Tensor
-    sums: Tensor
-
     def __init__(
         self,
         num_codes: int = 256,
@@ -108,9 +104,9 @@ class Codebook(Described, nn.Module):
         self.decay = decay
         self.restart_below = restart_below
         self.estimator = estimator or RotationTrick()
-        self.register_buffer("codes", torch.randn(num_codes, code_dim))
-        self.register_buffer("counts", torch.zeros(num_codes))
-        self.register_buffer("sums", torch.zeros(num_codes, code_dim))
+        self.codes = nn.Buffer(torch.randn(num_codes, code_dim))
+        self.counts = nn.Buffer(torch.zeros(num_codes))
+        self.sums = nn.Buffer(torch.zeros(num_codes, code_dim))
 
     def forward(self, e: Tensor) -> Quantised:
         """Replace features ``e`` (B, D, h, w) by the nearest codes; in training, move the codes afterwards.

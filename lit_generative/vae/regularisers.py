@@ -57,7 +57,7 @@ class Regulariser(Described, nn.Module, ABC):
         return {}
 
 
-class KLWeight(Regulariser):
+class WeightedKLRegulariser(Regulariser):
     """A multiple of the KL that may go by the training images seen."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class KLWeight(Regulariser):
         return self.weight(latents.images_seen) * latents.kl
 
 
-class BetaRegulariser(KLWeight):
+class BetaRegulariser(WeightedKLRegulariser):
     """beta KL (beta-VAE, Higgins et al. 2017, eq. 4).
 
     Args:
@@ -86,7 +86,7 @@ class BetaRegulariser(KLWeight):
         return self.beta
 
 
-class WarmUpRegulariser(KLWeight):
+class WarmUpRegulariser(WeightedKLRegulariser):
     """KL weighted from 0 up to ``beta``, linearly (KL annealing, Bowman et al. 2016, section 3.1).
 
     The decoder learns to use the latents before they cost anything, which prevents posterior collapse.
@@ -107,7 +107,7 @@ class WarmUpRegulariser(KLWeight):
         return self.beta * min(1.0, images_seen / self.images)
 
 
-class CyclicalRegulariser(KLWeight):
+class CyclicalRegulariser(WeightedKLRegulariser):
     """KL whose weight rises from 0 to 1 several times (Fu et al. 2019, eq. 6 and 7), and then stays 1.
 
     Each cycle starts from latents that were already useful at the end of the one before.

@@ -9,12 +9,14 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from signatures import meets
 from torch import Tensor
 from torch.nn import functional as F
 from users_gans import ClippedWGAN, LSGANWithNoise
 
 from lit_generative import GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA
+from lit_generative.contracts import Diagnosable, InterpolatesSamples
 from lit_generative.gan import (
     GAN,
     R1,
@@ -135,6 +137,12 @@ def test_a_checkpoint_gives_back_model_and_average(
     assert (loaded.loss.c, loaded.augment.target, loaded.augment.augmentation.policy) == (0.5, 0.3, ("cutout",))
     assert loaded.clips == (None, 2.0)
     assert loaded.make_optimizers[1](loaded.generator.parameters()).defaults["lr"] == 1e-2
+
+
+@pytest.mark.parametrize("protocol", [InterpolatesSamples, Diagnosable])
+def test_others_may_ask_for_paths_and_a_diagnosis(make_gan: MakeGAN, protocol: type) -> None:
+    assert isinstance(make_gan(), protocol)
+    assert meets(GAN, protocol)
 
 
 # ---------------------------------------------------------------- diagnosis

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from signatures import meets
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from lit_generative import VAE, ImageDataModule
+from lit_generative.contracts import HasLatentSpace, Interpolates, Reconstructs
 from lit_generative.nn import MLPDecoder, MLPEncoder
-from lit_generative.vae import GaussianLikelihood, Prior
+from lit_generative.vae import IWAE, VQVAE, GaussianLikelihood, LadderVAE, Prior
 from lit_generative.vae.active_units import ActiveUnits
 
 MakeVAE = Callable[..., VAE]
@@ -144,6 +146,21 @@ def test_collapse_is_told_once_and_not_too_early(
     (message,) = (str(w.message) for w in caught if "posterior collapse" in str(w.message))
     assert message.startswith("posterior collapse: after 20,050 images no latent dimension")
     assert "WarmUpRegulariser or FreeBitsRegulariser" in message
+
+
+@pytest.mark.parametrize("cls", [VAE, IWAE])
+@pytest.mark.parametrize("protocol", [Reconstructs, Interpolates, HasLatentSpace])
+def test_others_may_ask_for_reconstructions_paths_and_the_latent_space(
+    make_vae: MakeVAE, cls: type, protocol: type
+) -> None:
+    assert isinstance(make_vae(cls), protocol)
+    assert meets(cls, protocol)
+
+
+@pytest.mark.parametrize("cls", [VQVAE, LadderVAE])
+def test_without_a_latent_vector_there_are_reconstructions_alone(cls: type) -> None:
+    assert meets(cls, Reconstructs)
+    assert not any(hasattr(cls, name) for name in ("interpolate", "posterior_means"))
 
 
 class Twins(Prior):
