@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional as F
+from vae_contract import assert_draws_images, assert_gradients_reach_every_parameter, draw, on_levels, rebuilt
 
 from lit_generative import ImageDataModule
-from lit_generative.checkpoints import pack, unpack
 from lit_generative.nn import LadderNetwork
 from lit_generative.vae import BernoulliLikelihood, DiscretizedLogisticLikelihood, LadderVAE
 from lit_generative.vae import ladder as module
@@ -46,9 +46,7 @@ def build(
 def case(request: pytest.FixtureRequest, clothes: dict[str, Tensor]) -> tuple[LadderVAE, Tensor, Tensor | None]:
     """A model, six real images of its shape (tinted if in colour) on the 256 levels, and labels if it takes them."""
     shape, num_classes = request.param
-    tint = torch.tensor([1.0, 0.8, 0.6])[: shape[0], None, None]
-    x = F.interpolate(clothes["image"], shape[1:], mode="bilinear", antialias=True).clamp(-1, 1)
-    x = ((x + 1) * tint * 127.5).round() / 127.5 - 1
+    x = on_levels(clothes["image"], shape)
     return build(shape, num_classes), x, clothes["label"] if num_classes else None
 
 
@@ -200,27 +198,11 @@ def test_the_kl_warms_up_in_training_alone(clothes: dict[str, Tensor]) -> None:
 
 def test_gradients_reach_every_parameter(case: tuple[LadderVAE, Tensor, Tensor | None]) -> None:
     model, x, y = case
-    model.losses(x, y)["loss"].mean().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.any(), name
+    assert_gradients_reach_every_parameter(model, model.losses(x, y)["loss"])
 
 
 def test_samples_are_images_and_the_generator_decides_them(case: tuple[LadderVAE, Tensor, Tensor | None]) -> None:
-    model, x, y = case
-    model.train()
-    before = torch.get_rng_state()
-    first, again, other = (model.sample(6, y, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(part.training for part in model.modules())
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    for images in (first, model.reconstruct(x, y)):
-        assert images.shape == x.shape
-        assert images.dtype == torch.float32
-        assert not images.requires_grad
-        assert -1 <= images.min() <= images.max() <= 1
+    assert_draws_images(*case)
 
 
 def test_temperature_scales_the_priors(clothes: dict[str, Tensor]) -> None:
@@ -244,8 +226,7 @@ def test_labels_are_given_if_and_only_if_they_are_wanted() -> None:
 
 def test_a_conditional_model_draws_what_the_labels_say() -> None:
     model = build(num_classes=10)
-    draws = [model.sample(1, torch.tensor([k]), generator=torch.Generator().manual_seed(0)) for k in (0, 1)]
-    assert not torch.equal(*draws)
+    assert not torch.equal(*(draw(model, 1, torch.tensor([k])) for k in (0, 1)))
 
 
 @pytest.mark.parametrize(
@@ -264,10 +245,6 @@ def test_arguments_without_a_meaning_are_refused(options: dict[str, Any], messag
 def test_a_rebuilt_model_draws_the_same_images(case: tuple[LadderVAE, Tensor, Tensor | None]) -> None:
     model, _, y = case
     model.skipped_updates += 3
-    checkpoint: dict[str, Any] = {}
-    pack(checkpoint, model)
-    rebuilt = unpack(checkpoint, LadderVAE, {}, "the test's checkpoint")
-    rebuilt.load_state_dict(model.state_dict())
-    draws = [m.sample(6, y, generator=torch.Generator().manual_seed(3)) for m in (model, rebuilt)]
-    assert torch.equal(*draws)
-    assert rebuilt.skipped_updates == 3
+    again = rebuilt(model)
+    assert torch.equal(draw(model, 6, y), draw(again, 6, y))
+    assert again.skipped_updates == 3

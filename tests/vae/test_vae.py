@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, kl_divergence
-from torch.nn import functional as F
+from vae_contract import assert_draws_images, assert_gradients_reach_every_parameter, draw, on_levels, rebuilt
 
 from lit_generative import VAE, ImageDataModule
-from lit_generative.checkpoints import pack, unpack
 from lit_generative.nn import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from lit_generative.vae import (
     IWAE,
@@ -104,9 +103,7 @@ def clothes() -> dict[str, Tensor]:
 def case(request: pytest.FixtureRequest, clothes: dict[str, Tensor]) -> tuple[VAE, Tensor, Tensor | None]:
     """A model, six real images of its shape (tinted if in colour) on the 256 levels, and labels if it takes them."""
     *_, num_classes, shape, _ = request.param
-    tint = torch.tensor([1.0, 0.8, 0.6])[: shape[0], None, None]
-    x = F.interpolate(clothes["image"], shape[1:], mode="bilinear", antialias=True).clamp(-1, 1)
-    x = ((x + 1) * tint * 127.5).round() / 127.5 - 1
+    x = on_levels(clothes["image"], shape)
     return build(*request.param), x, clothes["label"] if num_classes else None
 
 
@@ -141,31 +138,11 @@ def test_losses_of_an_image_do_not_depend_on_the_others(case: tuple[VAE, Tensor,
 
 def test_gradients_reach_every_parameter(case: tuple[VAE, Tensor, Tensor | None]) -> None:
     model, x, y = case
-    model.losses(x, y)["loss"].mean().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.any(), name
+    assert_gradients_reach_every_parameter(model, model.losses(x, y)["loss"])
 
 
 def test_samples_are_images_and_the_generator_decides_them(case: tuple[VAE, Tensor, Tensor | None]) -> None:
-    model, x, y = case
-    model.train()
-    before = torch.get_rng_state()
-    first, again, other = (model.sample(6, y, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(module.training for module in model.modules())
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert first.shape == x.shape
-    assert first.dtype == torch.float32
-    assert not first.requires_grad
-    assert first.min() >= -1
-    assert first.max() <= 1
-    reconstruction = model.reconstruct(x, y)
-    assert reconstruction.shape == x.shape
-    assert reconstruction.min() >= -1
-    assert reconstruction.max() <= 1
+    assert_draws_images(*case)
 
 
 def test_labels_are_given_if_and_only_if_they_are_wanted(case: tuple[VAE, Tensor, Tensor | None]) -> None:
@@ -177,12 +154,7 @@ def test_labels_are_given_if_and_only_if_they_are_wanted(case: tuple[VAE, Tensor
 
 def test_a_rebuilt_model_draws_the_same_images(case: tuple[VAE, Tensor, Tensor | None]) -> None:
     model, _, y = case
-    checkpoint: dict[str, Any] = {}
-    pack(checkpoint, model)
-    rebuilt = unpack(checkpoint, VAE, {}, "the test's checkpoint")
-    rebuilt.load_state_dict(model.state_dict())
-    draws = [m.sample(6, y, generator=torch.Generator().manual_seed(3)) for m in (model, rebuilt)]
-    assert torch.equal(*draws)
+    assert torch.equal(draw(model, 6, y), draw(rebuilt(model), 6, y))
 
 
 def test_likelihoods_are_two_bounds_in_order(case: tuple[VAE, Tensor, Tensor | None]) -> None:
@@ -213,8 +185,7 @@ def test_no_images_is_no_number_of_samples(n: int) -> None:
 
 def test_a_conditional_model_draws_what_the_labels_say() -> None:
     model = build("mlp", "gaussian", 10, (1, 28, 28))
-    draws = [model.sample(1, torch.tensor([k]), generator=torch.Generator().manual_seed(0)) for k in (0, 1)]
-    assert not torch.equal(*draws)
+    assert not torch.equal(*(draw(model, 1, torch.tensor([k])) for k in (0, 1)))
 
 
 def test_without_a_generator_the_global_one_decides() -> None:
