@@ -46,8 +46,8 @@ INSTEAD = {
 class GAN(GenerativeModule):
     """The generative adversarial network of Goodfellow et al. 2014: a game of two networks, eq. 1.
 
-    Each batch is one round, and one ``global_step``: the discriminator takes a step on real and generated images, then
-    the generator one against the new discriminator, with the same images.
+    Each batch is one round, and one ``global_step``: the discriminator takes a step on real and generated images, and
+    then the generator takes one against the new discriminator, with the same images.
 
     To change it, override one hook: :meth:`sample_latent`, :meth:`discriminate`, :meth:`generator_loss` or
     :meth:`discriminator_loss`.
@@ -132,7 +132,7 @@ class GAN(GenerativeModule):
         return self.loss.discriminator(real_logits, fake_logits)
 
     def observe(self, real_logits: Tensor, fake_logits: Tensor) -> None:
-        """Let an augmentation adapt to logits (B,); an own :meth:`discriminator_loss` calls this if its is to."""
+        """Let the augmentation adapt to logits (B,); whoever overrides :meth:`discriminator_loss` calls it there."""
         if self.augment is not None and self.training:
             boundary = fake_logits if self.loss.boundary is None else self.loss.boundary
             self.augment.observe((real_logits - boundary).detach(), len(real_logits) * world_size())
@@ -235,7 +235,7 @@ class GAN(GenerativeModule):
     # ---------------------------------------------------------------- optimisation
 
     def configure_callbacks(self) -> list[Any]:
-        """Check the trainer: this is the first that it asks of a model."""
+        """Check the trainer; this is the first hook that it calls."""
         check_trainer(self.trainer, INSTEAD)
         return []
 

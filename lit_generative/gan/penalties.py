@@ -61,7 +61,7 @@ class Penalty(Described, ABC):
         """
 
     def is_due(self, step: int) -> bool:
-        """Whether the penalty belongs into step ``step``, counted from 0."""
+        """Whether the penalty is added in step ``step``, counted from 0."""
         return step % self.every == 0
 
 

@@ -65,7 +65,7 @@ class CausalBlock(nn.Module):
 class CodeTransformer(Described, nn.Module):
     """p(c) = prod_i p(c_i | c_1, ..., c_{i-1}) over the codes of a grid, row by row (a decoder of Vaswani et al. 2017).
 
-    It takes grids of any size: positions are told by sinusoids of their row and column.
+    It takes grids of any size: a position is encoded by sinusoids of its row and column.
 
     Args:
         num_codes: K, how many codes there are.
@@ -130,7 +130,7 @@ class CodeTransformer(Described, nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, grid: tuple[int, int], y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw codes (n, h, w), one after the other, with all that was computed for those before kept.
+        """Draw codes (n, h, w), one after the other; what was computed for those before is kept.
 
         Args:
             n: How many grids.

@@ -126,7 +126,9 @@ class VampPrior(Prior):
 
 
 class RealNVPPrior(Prior):
-    """The density of f(e), e from N(0, I), where f is a chain of affine couplings (Dinh et al. 2017). f starts as 1.
+    """The density of f(e), e from N(0, I), where f is a chain of affine couplings (Dinh et al. 2017).
+
+    f starts as the identity.
 
     Args:
         latent_dim: The size of z.

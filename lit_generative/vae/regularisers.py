@@ -82,7 +82,7 @@ class BetaRegulariser(WeightedKLRegulariser):
         self.beta = beta
 
     def weight(self, images_seen: int) -> float:
-        """Return beta."""
+        """Return beta, from the first image on."""
         return self.beta
 
 

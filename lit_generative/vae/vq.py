@@ -132,7 +132,7 @@ class VQVAE(GenerativeModule):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """As for every model, and the temperature."""
+        """How :meth:`sample` works; the temperature counts."""
         return super().sampling | {"temperature": self.temperature}
 
     @sampling_mode
@@ -166,8 +166,8 @@ class VQVAE(GenerativeModule):
     ) -> dict[str, Tensor]:
         """Return ``bound``, -log P(x, c) >= -log P(x) of 8-bit images ``x`` and their codes c, (B,), in nats.
 
-        There is nothing to be drawn, so that ``evaluations`` and ``generator`` make no difference. {} for a likelihood
-        that gives them no probability.
+        Nothing is drawn: ``evaluations`` and ``generator`` make no difference. A likelihood that gives images no
+        probability has none.
 
         Args:
             x: Images (B, C, H, W) in [-1, 1], of 256 levels.
