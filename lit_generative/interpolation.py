@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
+
 __all__ = ["linear", "spherical"]
 
 
@@ -45,6 +47,5 @@ def spherical(z_0: Tensor, z_1: Tensor, steps: int) -> Tensor:
 
 
 def _places(steps: int) -> list[float]:
-    if steps < 2:
-        raise ValueError(f"steps={steps}: a path has at least 2 points, its ends")
+    check_range("steps", steps, at_least=2, hint="a path has its ends")
     return torch.linspace(0, 1, steps).tolist()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import lightning as L
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Paralle
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["average_over_processes", "backward", "check_trainer", "frozen", "optimizer_step", "world_size"]
+__all__ = ["accumulate", "check_trainer", "cut", "end_batch", "frozen", "optimizer_step", "world_size"]
 
 
 def check_trainer(trainer: L.Trainer, instead: dict[str, str]) -> None:
@@ -36,15 +37,33 @@ def check_trainer(trainer: L.Trainer, instead: dict[str, str]) -> None:
         )
 
 
-def backward(model: L.LightningModule, loss: Tensor) -> None:
-    """Add the gradients of a scalar, of this process alone.
+def cut(parts: int, *tensors: Tensor | None) -> list[tuple[Any, ...]]:
+    """Cut tensors (n, ...) alike into at most so many parts; None stays None in each part."""
+    chunks = [None if tensor is None else tensor.chunk(parts) for tensor in tensors]
+    count = max(len(chunk) for chunk in chunks if chunk is not None)
+    return list(zip(*([None] * count if chunk is None else chunk for chunk in chunks), strict=True))
+
+
+def accumulate(model: L.LightningModule, parts: Iterable[dict[str, Tensor]], n: int) -> dict[str, Tensor]:
+    """Add the gradients of the mean over ``n`` images of the sum of losses, of this process alone.
 
     DistributedDataParallel expects a gradient for every parameter in every backward pass, but a pass here reaches one
     of the networks; :func:`optimizer_step` averages over the processes instead.
+
+    Args:
+        model: The model.
+        parts: Losses (b,) by name, of one part of the images after the other; each is computed when it is asked for.
+        n: How many images there are in all parts.
+
+    Returns:
+        All losses by name, (n,), detached.
     """
-    strategy = model.trainer.strategy
-    with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-        model.manual_backward(loss)
+    strategy, kept = model.trainer.strategy, []
+    for losses in parts:
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
+            model.manual_backward(sum(losses.values(), torch.zeros(())).sum() / n)
+        kept.append({name: loss.detach() for name, loss in losses.items()})
+    return {name: torch.cat([losses[name] for losses in kept]) for name in kept[0]}
 
 
 def optimizer_step(model: L.LightningModule, index: int, *, counts: bool) -> None:
@@ -58,12 +77,19 @@ def optimizer_step(model: L.LightningModule, index: int, *, counts: bool) -> Non
     """
     optimizer: Optimizer = model.trainer.optimizers[index]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    average_over_processes(model.trainer, [p.grad for p in parameters if p.grad is not None])
+    _average(model.trainer, [p.grad for p in parameters if p.grad is not None])
     if counts:
         model.optimizers()[index].step()  # type: ignore[index, union-attr]
     else:
         model.trainer.strategy.optimizer_step(optimizer, lambda: None)
     optimizer.zero_grad()
+
+
+def end_batch(model: L.LightningModule) -> None:
+    """Average what the model keeps in buffers over the processes, and let all schedules advance."""
+    _average(model.trainer, model.buffers())
+    for config in model.trainer.lr_scheduler_configs:
+        config.scheduler.step()  # type: ignore[call-arg]
 
 
 @contextmanager
@@ -79,8 +105,13 @@ def frozen(network: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
+def world_size() -> int:
+    """Return the number of processes that train together, 1 outside a trainer too."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 @torch.no_grad()
-def average_over_processes(trainer: L.Trainer, tensors: Iterable[Tensor]) -> None:
+def _average(trainer: L.Trainer, tensors: Iterable[Tensor]) -> None:
     """Replace floating-point tensors by their means over all processes, in one exchange."""
     tensors = [tensor for tensor in tensors if tensor.is_floating_point()]
     if trainer.world_size == 1 or not tensors:
@@ -89,8 +120,3 @@ def average_over_processes(trainer: L.Trainer, tensors: Iterable[Tensor]) -> Non
     joined = trainer.strategy.reduce(joined, reduce_op="mean")
     for tensor, mean in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(mean.view_as(tensor))
-
-
-def world_size() -> int:
-    """Return the number of processes that train together, 1 outside a trainer too."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -1,4 +1,10 @@
-"""Muon for image networks: orthogonalised momentum for everything that multiplies features, Adam for the rest."""
+"""Muon for image networks: orthogonalised momentum for everything that multiplies features, Adam for the rest.
+
+timm's ``Muon`` takes convolutions too, one matrix after the other. On the U-Net of ``diffusion/fashion`` its steps take
+2.4 times as long, 31.5 ms in place of 13.3, and after 10,240 images the loss is 0.0562 in place of 0.0556; as it comes,
+2.6 times as long, and 0.0606 (measured by benchmarks/muon.py on 1 thread of an x86-64 CPU, torch 2.14.1, timm 1.0.31,
+2026-11-28).
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -7,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lit_generative.checks import check_range
 
 __all__ = ["Muon", "orthogonalise"]
 
@@ -46,11 +54,9 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
-            if not value >= 0:
-                raise ValueError(f"{name}={value}: it must be at least 0")
+            check_range(name, value, at_least=0)
         for name, value in {"momentum": momentum, "betas[0]": betas[0], "betas[1]": betas[1]}.items():
-            if not 0 <= value < 1:
-                raise ValueError(f"{name}={value}: it must be in [0, 1)")
+            check_range(name, value, at_least=0, below=1)
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
@@ -113,8 +119,7 @@ def orthogonalise(matrices: list[Tensor]) -> list[Tensor]:
     These are the five Newton-Schulz steps X <- P X, P = a I + b A + c A^2, A = X X^T, of Jordan et al. 2024 ("Muon").
     Each P is a polynomial in the first A, so their product can be had from small square matrices alone, A <- P A P, and
     meets X once. That is done in float32, since A holds squares of singular values, and for all matrices with as many
-    rows (or columns, if those are fewer) together, however long they are: the optimizer of a small U-Net takes half the
-    time that the steps on each stack of equal shapes in bfloat16 take.
+    rows (or columns, if those are fewer) together, however long they are.
 
     Args:
         matrices: Each (rows, columns).

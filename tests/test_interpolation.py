@@ -54,5 +54,5 @@ def test_parallel_latents_are_joined_by_a_line(factor: float) -> None:
 
 @pytest.mark.parametrize("path", [linear, spherical])
 def test_a_path_of_one_point_is_refused(path) -> None:
-    with pytest.raises(ValueError, match="steps=1: a path has at least 2 points"):
+    with pytest.raises(ValueError, match="steps=1: it must be at least 2"):
         path(torch.ones(1, 2), torch.zeros(1, 2), 1)

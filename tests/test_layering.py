@@ -32,7 +32,7 @@ ROOMS = (
 FAMILIES = ("vae", "gan", "diffusion")
 # the files of a family that know Lightning: its models, and its own callbacks
 MODELS = {
-    "vae": ("__init__", "module", "iwae", "vq", "ladder"),
+    "vae": ("__init__", "module", "iwae", "vq", "ladder", "active_units"),
     "gan": ("__init__", "module", "health"),
     "diffusion": ("__init__", "module", "denoising_pictures"),
 }

@@ -1,6 +1,6 @@
 """Generative adversarial networks."""
 
-from lit_generative.gan.augment import AdaptiveAugment, Augmentation, DiffAugment, InstanceNoiseAugment
+from lit_generative.gan.augment import AdaptiveAugment, Augmentation, ComposedAugment, DiffAugment, InstanceNoiseAugment
 from lit_generative.gan.losses import (
     AdversarialLoss,
     HingeLoss,
@@ -20,6 +20,7 @@ __all__ = [
     "AdaptiveAugment",
     "AdversarialLoss",
     "Augmentation",
+    "ComposedAugment",
     "DiffAugment",
     "GradientPenalty",
     "HingeLoss",

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = ["AdaptiveAugment", "Augmentation", "ComposedAugment", "DiffAugment", "InstanceNoiseAugment"]
@@ -128,8 +129,7 @@ class DiffAugment(Augmentation):
         super().__init__()
         if not policy or not set(policy) <= set(self.transforms):
             raise ValueError(f"policy={policy!r}: it must be a list of some of {', '.join(self.transforms)}")
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability={probability}: a probability must be in [0, 1]; 1 augments every image")
+        check_range("probability", probability, at_least=0, at_most=1)
         self.policy = tuple(policy)
         self.probability = probability
 
@@ -164,20 +164,15 @@ class AdaptiveAugment(Augmentation):
         ValueError: If ``target`` is not in (0, 1) or ``horizon`` is below 1.
     """
 
-    raised: Tensor
-    mean_sign: Tensor
-
     def __init__(self, augmentation: Augmentation, target: float = 0.6, horizon: int = 500_000) -> None:
         super().__init__()
-        if not 0 < target < 1:
-            raise ValueError(f"target={target}: the mean sign that is aimed at must be in (0, 1), for instance 0.6")
-        if horizon < 1:
-            raise ValueError(f"horizon={horizon}: the images in which p rises to 1 must be at least 1")
+        check_range("target", target, above=0, below=1)
+        check_range("horizon", horizon, at_least=1)
         self.augmentation = augmentation
         self.target = target
         self.horizon = horizon
-        self.register_buffer("raised", torch.tensor(0))
-        self.register_buffer("mean_sign", torch.tensor(0.0))
+        self.raised = nn.Buffer(torch.tensor(0))
+        self.mean_sign = nn.Buffer(torch.tensor(0.0))
 
     @property
     def probability(self) -> Tensor:
@@ -208,17 +203,13 @@ class InstanceNoiseAugment(Augmentation):
         ValueError: If ``scale`` is not positive or ``until`` is below 1.
     """
 
-    seen: Tensor
-
     def __init__(self, scale: float = 0.1, until: int | None = None) -> None:
         super().__init__()
-        if not scale > 0:
-            raise ValueError(f"scale={scale}: a standard deviation must be positive; leave the noise out to have none")
-        if until is not None and until < 1:
-            raise ValueError(f"until={until}: the images until there is no noise must be at least 1, or null for ever")
+        check_range("scale", scale, above=0, hint="to have no noise, leave it out")
+        check_range("until", until, at_least=1, hint="null for ever")
         self.scale = scale
         self.until = until
-        self.register_buffer("seen", torch.tensor(0))  # real images
+        self.seen = nn.Buffer(torch.tensor(0))  # real images
 
     def forward(self, x: Tensor, probability: float | Tensor = 1.0) -> Tensor:
         """Add noise to (B, C, H, W)."""

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,15 +11,17 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from lit_generative.checks import check_range
 from lit_generative.core import Batch, GenerativeModule
 from lit_generative.gan.augment import Augmentation
 from lit_generative.gan.losses import AdversarialLoss
 from lit_generative.gan.penalties import Penalty
 from lit_generative.interpolation import spherical
 from lit_generative.manual_optimization import (
-    average_over_processes,
-    backward,
+    accumulate,
     check_trainer,
+    cut,
+    end_batch,
     frozen,
     optimizer_step,
     world_size,
@@ -44,8 +46,8 @@ INSTEAD = {
 class GAN(GenerativeModule):
     """The generative adversarial network of Goodfellow et al. 2014: a game of two networks, eq. 1.
 
-    Each batch is one round, and one ``global_step``: the discriminator takes a step on real and generated images, then
-    the generator one against the new discriminator, with the same images.
+    Each batch is one round, and one ``global_step``: the discriminator takes a step on real and generated images, and
+    then the generator takes one against the new discriminator, with the same images.
 
     To change it, override one hook: :meth:`sample_latent`, :meth:`discriminate`, :meth:`generator_loss` or
     :meth:`discriminator_loss`.
@@ -94,10 +96,10 @@ class GAN(GenerativeModule):
     ) -> None:
         super().__init__(num_classes)
         counts = {"latent_dim": latent_dim, "discriminator_steps": discriminator_steps, "micro_batches": micro_batches}
-        clips = {"generator_clip": generator_clip, "discriminator_clip": discriminator_clip}
-        for name, value in (counts | clips).items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}: must be positive")
+        for name, count in counts.items():
+            check_range(name, count, at_least=1)
+        for name, clip in {"generator_clip": generator_clip, "discriminator_clip": discriminator_clip}.items():
+            check_range(name, clip, above=0)
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
@@ -130,7 +132,7 @@ class GAN(GenerativeModule):
         return self.loss.discriminator(real_logits, fake_logits)
 
     def observe(self, real_logits: Tensor, fake_logits: Tensor) -> None:
-        """Let an augmentation adapt to logits (B,); an own :meth:`discriminator_loss` calls this if its is to."""
+        """Let the augmentation adapt to logits (B,); whoever overrides :meth:`discriminator_loss` calls it there."""
         if self.augment is not None and self.training:
             boundary = fake_logits if self.loss.boundary is None else self.loss.boundary
             self.augment.observe((real_logits - boundary).detach(), len(real_logits) * world_size())
@@ -139,6 +141,47 @@ class GAN(GenerativeModule):
         """Return what the generator minimises, (B,), for images (B, C, H, W) with the same labels."""
         fake_logits = self.discriminate(fake, y)
         return self.loss.generator(self.discriminate(real, y) if self.loss.sees_real else fake_logits, fake_logits)
+
+    # ---------------------------------------------------------------- a round
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Play one round on a batch; the images count towards ``images_seen``."""
+        x, y = self.unpack(batch)
+        is_logged = self.is_logged_step
+        generator_moves = (self.trainer.global_step + 1) % self.discriminator_steps == 0
+        parts = cut(self.micro_batches, x, y, self.sample_latent(len(x)))
+        with torch.set_grad_enabled(generator_moves and len(parts) == 1):  # the graphs of all parts would be too large
+            fakes = [self.generator(z, y) for _, y, z in parts]
+        self._move(DISCRIMINATOR, self._discriminator_losses(parts, fakes), len(x), ends_round=not generator_moves)
+        if generator_moves:
+            self._move(GENERATOR, self._generator_losses(parts, fakes), len(x), ends_round=True)
+        end_batch(self)
+        self.count_images(batch)
+        if is_logged:
+            self.log_training(self._latest)
+
+    def _discriminator_losses(self, parts: list[Part], fakes: list[Tensor]) -> Iterator[dict[str, Tensor]]:
+        due = [penalty for penalty in self.penalties if penalty.is_due(self.trainer.global_step)]
+        for (x, y, _), fake in zip(parts, map(Tensor.detach, fakes), strict=True):
+            loss = self.discriminator_loss(x, fake, y)
+            penalties = [penalty(self.discriminate, x, fake, y) for penalty in due]
+            yield {"discriminator_loss": loss} | ({"penalty": torch.stack(penalties).sum(0)} if due else {})
+
+    def _generator_losses(self, parts: list[Part], fakes: list[Tensor]) -> Iterator[dict[str, Tensor]]:
+        with frozen(self.discriminator):
+            for (x, y, z), fake in zip(parts, fakes, strict=True):
+                fake = fake if fake.requires_grad else self.generator(z, y)
+                yield {"generator_loss": self.generator_loss(x, fake, y)}
+
+    def _move(self, network: str, parts: Iterable[dict[str, Tensor]], n: int, *, ends_round: bool) -> None:
+        """Let a network take its step on ``n`` images, unless what it minimises is not finite."""
+        losses = accumulate(self, parts, n)
+        self._latest |= losses
+        if self.is_logged_step or self.device.type == "cpu":  # elsewhere a look at a value waits for the device
+            self.check_finite({f"{network}_loss": torch.stack([*losses.values()]).sum(0)})
+        optimizer_step(self, NETWORKS.index(network), counts=ends_round)
+
+    # ---------------------------------------------------------------- what it is used for
 
     def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Return both losses and, as ``loss``, their sum, (B,): who is ahead in the game, no measure of quality."""
@@ -189,72 +232,10 @@ class GAN(GenerativeModule):
                 "generator_gradient": gradient.float().flatten(1).norm(dim=1),
             }
 
-    # ---------------------------------------------------------------- a round
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
-        """Play one round on a batch; the images count towards ``images_seen``."""
-        x, y = self.unpack(batch)
-        is_logged = self.is_logged_step
-        generator_moves = (self.trainer.global_step + 1) % self.discriminator_steps == 0
-        parts = self._cut(x, y)
-        fakes = [self._generate(part, keep_graph=generator_moves and len(parts) == 1) for part in parts]
-        self._discriminator_step(parts, fakes, ends_round=not generator_moves)
-        if generator_moves:
-            self._generator_step(parts, fakes)
-        average_over_processes(self.trainer, self.buffers())
-        for scheduler in self.trainer.lr_scheduler_configs:
-            scheduler.scheduler.step()  # type: ignore[call-arg]
-        self.count_images(batch)
-        if is_logged:
-            self.log_training(self._latest)
-
-    def _cut(self, x: Tensor, y: Tensor | None) -> list[Part]:
-        """Cut a batch into micro-batches of images, labels and new latents."""
-        z = self.sample_latent(len(x)).chunk(self.micro_batches)
-        labels = [None] * len(z) if y is None else y.chunk(self.micro_batches)
-        return list(zip(x.chunk(self.micro_batches), labels, z, strict=True))
-
-    def _generate(self, part: Part, keep_graph: bool) -> Tensor:
-        _, y, z = part
-        with torch.set_grad_enabled(keep_graph):
-            return self.generator(z, y)
-
-    def _discriminator_step(self, parts: list[Part], fakes: list[Tensor], ends_round: bool) -> None:
-        step, n = self.trainer.global_step, sum(map(len, fakes))
-        due = [penalty for penalty in self.penalties if penalty.is_due(step)]
-        losses, penalties = [], []
-        for (x, y, _), fake in zip(parts, map(Tensor.detach, fakes), strict=True):
-            loss = self.discriminator_loss(x, fake, y)
-            penalty = sum((term(self.discriminate, x, fake, y) for term in due), torch.zeros_like(loss))
-            backward(self, (loss + penalty).sum() / n)
-            losses.append(loss.detach())
-            penalties.append(penalty.detach())
-        self._latest["discriminator_loss"] = torch.cat(losses)
-        if due:
-            self._latest["penalty"] = torch.cat(penalties)
-        self._move(DISCRIMINATOR, torch.cat(losses) + torch.cat(penalties), ends_round)
-
-    def _generator_step(self, parts: list[Part], fakes: list[Tensor]) -> None:
-        n, losses = sum(map(len, fakes)), []
-        with frozen(self.discriminator):
-            for part, fake in zip(parts, fakes, strict=True):
-                fake = fake if fake.requires_grad else self._generate(part, keep_graph=True)
-                loss = self.generator_loss(part[0], fake, part[1])
-                backward(self, loss.sum() / n)
-                losses.append(loss.detach())
-        self._latest["generator_loss"] = torch.cat(losses)
-        self._move(GENERATOR, self._latest["generator_loss"], ends_round=True)
-
-    def _move(self, network: str, loss: Tensor, ends_round: bool) -> None:
-        """Let a network take its step, unless what it minimises is not finite."""
-        if self.is_logged_step or loss.device.type == "cpu":  # elsewhere a look at a value waits for the device
-            self.check_finite({f"{network}_loss": loss})
-        optimizer_step(self, NETWORKS.index(network), counts=ends_round)
-
     # ---------------------------------------------------------------- optimisation
 
     def configure_callbacks(self) -> list[Any]:
-        """Check the trainer: this is the first that it asks of a model."""
+        """Check the trainer; this is the first hook that it calls."""
         check_trainer(self.trainer, INSTEAD)
         return []
 

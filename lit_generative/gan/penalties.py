@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = [
@@ -43,10 +44,8 @@ class Penalty(Described, ABC):
     """
 
     def __init__(self, weight: float, every: int = 1) -> None:
-        if not weight > 0:
-            raise ValueError(f"weight={weight}: a penalty's weight must be positive; to do without it, leave it out")
-        if every < 1:
-            raise ValueError(f"every={every}: the steps from one penalty to the next must be at least 1 (each step)")
+        check_range("weight", weight, above=0, hint="to do without the penalty, leave it out")
+        check_range("every", every, at_least=1, hint="which is each step")
         self.weight = weight
         self.every = every
 
@@ -62,7 +61,7 @@ class Penalty(Described, ABC):
         """
 
     def is_due(self, step: int) -> bool:
-        """Say whether the penalty belongs into step ``step``, counted from 0."""
+        """Whether the penalty is added in step ``step``, counted from 0."""
         return step % self.every == 0
 
 

@@ -17,7 +17,8 @@ from lit_generative.evaluation.linear_probe import fit_linear_probe
 from lit_generative.gan.module import GAN
 from lit_generative.latent_space.map import Latents, latent_map
 from lit_generative.pictures import are_points, picture
-from lit_generative.vae.latent import ActiveUnits, LatentModel
+from lit_generative.vae.active_units import ActiveUnits
+from lit_generative.vae.module import VAE
 
 __all__ = ["Request", "Space", "explore"]
 
@@ -114,7 +115,7 @@ def _(model: DenoisingModel, data: AnyData | None, request: Request) -> Space:
 
 
 @explore.register
-def _(model: LatentModel, data: AnyData | None, request: Request) -> Space:
+def _(model: VAE, data: AnyData | None, request: Request) -> Space:
     found = _encoded(model, data, request, request.split)
     order = found.z.var(0).argsort(descending=True).tolist()
     x_0, x_1, y = _pairs(model, data, request)
@@ -195,7 +196,7 @@ def _pairs(model: GenerativeModule, data: AnyData | None, request: Request) -> t
     return x_0, more[n:], y
 
 
-def _encoded(model: LatentModel, data: AnyData | None, request: Request, split: Split) -> Latents:
+def _encoded(model: VAE, data: AnyData | None, request: Request, split: Split) -> Latents:
     z, labels = [], []
     for batch in _images(data, split, request.max_images):
         z.append(model.posterior_means(*model.unpack(batch)).cpu())
@@ -203,7 +204,7 @@ def _encoded(model: LatentModel, data: AnyData | None, request: Request, split: 
     return Latents(torch.cat(z), torch.cat(labels) if labels else None, split)
 
 
-def _probed(model: LatentModel, data: AnyData | None, request: Request, found: Latents) -> dict[str, str]:
+def _probed(model: VAE, data: AnyData | None, request: Request, found: Latents) -> dict[str, str]:
     """Return the accuracy of a linear probe fitted to training images' latents, in words, if there are classes."""
     if found.labels is None:
         return {}

@@ -1,34 +1,33 @@
 """Networks, all injected into the models from outside. They take plain data and remember it (``Described``)."""
 
 from lit_generative.nn.code_prior import CodeTransformer
-from lit_generative.nn.conv import ConvDecoder, ConvEncoder
+from lit_generative.nn.conv import ConvDecoder, ConvEncoder, SpatialDecoder, SpatialEncoder
 from lit_generative.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from lit_generative.nn.diffusers_weights import from_diffusers, to_diffusers
 from lit_generative.nn.dit import DiT
-from lit_generative.nn.grid import GridDecoder, GridEncoder
-from lit_generative.nn.ladder import Ladder
+from lit_generative.nn.ladder import LadderNetwork
 from lit_generative.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lit_generative.nn.residual import ResidualDiscriminator, ResidualGenerator
-from lit_generative.nn.unet import Conventions, UNet
+from lit_generative.nn.unet import UNet, UNetConventions
 
 __all__ = [
     "CodeTransformer",
     "ConvDecoder",
     "ConvEncoder",
-    "Conventions",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DiT",
-    "GridDecoder",
-    "GridEncoder",
-    "Ladder",
+    "LadderNetwork",
     "MLPDecoder",
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
     "ResidualDiscriminator",
     "ResidualGenerator",
+    "SpatialDecoder",
+    "SpatialEncoder",
     "UNet",
+    "UNetConventions",
     "from_diffusers",
     "to_diffusers",
 ]

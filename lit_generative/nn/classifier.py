@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = ["Classifier"]
@@ -31,8 +32,7 @@ class Classifier(Described, nn.Module):
         channels, *size = image_shape
         if min(size) < 8:
             raise ValueError(f"image_shape {tuple(image_shape)} is too small; height and width must be at least 8")
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2")
+        check_range("num_classes", num_classes, at_least=2)
         self.image_shape = tuple(image_shape)
         self.num_features = num_features
         stages = [_convolution(channels, width)]

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import attend
-from lit_generative.nn.layers import ClassEmbedding
-from lit_generative.nn.time_embedding import sinusoids
+from lit_generative.nn.embeddings import ClassEmbedding, grid_sinusoids
+from lit_generative.nn.layers import draw_glorot
 
 __all__ = ["CodeTransformer"]
 
 
-class Memory:
+class AttentionMemory:
     """The keys and values of the positions so far, (B, heads, N, d) each, of one layer.
 
     Args:
@@ -53,10 +54,10 @@ class CausalBlock(nn.Module):
         self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: AttentionMemory | None = None) -> Tensor:
         """Map positions (B, N, dim) to the same shape; with a memory, the next one position, (B, 1, dim)."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        seen = _attend_backwards(q, k, v) if memory is None else attend(q, *memory.extended(k, v))
+        seen = attend(q, k, v, is_causal=True) if memory is None else attend(q, *memory.extended(k, v))
         x = x + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh")))
 
@@ -64,7 +65,7 @@ class CausalBlock(nn.Module):
 class CodeTransformer(Described, nn.Module):
     """p(c) = prod_i p(c_i | c_1, ..., c_{i-1}) over the codes of a grid, row by row (a decoder of Vaswani et al. 2017).
 
-    It takes grids of any size: positions are told by sinusoids of their row and column.
+    It takes grids of any size: a position is encoded by sinusoids of its row and column.
 
     Args:
         num_codes: K, how many codes there are.
@@ -89,12 +90,10 @@ class CodeTransformer(Described, nn.Module):
     ) -> None:
         super().__init__()
         for name, count in {"num_codes": num_codes, "depth": depth, "heads": heads}.items():
-            if count < 1:
-                raise ValueError(f"{name}={count}: it must be at least 1")
+            check_range(name, count, at_least=1)
         if dim < 4 or dim % 4 or dim % heads:
             raise ValueError(f"dim={dim}: take a multiple of 4 and of heads={heads}, for instance {32 * heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: a share must be in [0, 1), for instance 0.1")
+        check_range("dropout", dropout, at_least=0, below=1)
         self.num_codes, self.num_classes = num_codes, num_classes
         self.vectors = nn.Embedding(num_codes, dim)
         self.start = nn.Parameter(torch.zeros(dim))
@@ -108,9 +107,7 @@ class CodeTransformer(Described, nn.Module):
     def _initialise(self) -> None:
         """Draw weights as the diffusion transformer does, and start with equal probabilities of all codes."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+            draw_glorot(module)
         nn.init.normal_(self.vectors.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
 
@@ -133,7 +130,7 @@ class CodeTransformer(Described, nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, grid: tuple[int, int], y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw codes (n, h, w), one after the other, with all that was computed for those before kept.
+        """Draw codes (n, h, w), one after the other; what was computed for those before is kept.
 
         Args:
             n: How many grids.
@@ -142,7 +139,7 @@ class CodeTransformer(Described, nn.Module):
             temperature: What logits are divided by; below 1, likely codes become likelier.
         """
         places = self._places(grid, y, n)
-        memories = [Memory(prod(grid)) for _ in self.transformer]
+        memories = [AttentionMemory(prod(grid)) for _ in self.transformer]
         codes, last = [], self.start.expand(n, -1)
         for i in range(prod(grid)):
             x = (last + places[:, i])[:, None]
@@ -155,18 +152,5 @@ class CodeTransformer(Described, nn.Module):
 
     def _places(self, grid: tuple[int, ...], y: Tensor | None, n: int) -> Tensor:
         """Return features of row and column, and of the classes, (n, N, dim)."""
-        rows, columns = (torch.arange(size, device=self.start.device) for size in grid)
-        half = len(self.start) // 2
-        by_row = sinusoids(rows, half)[:, None].expand(-1, len(columns), -1)
-        by_column = sinusoids(columns, half).expand(len(rows), -1, -1)
-        places = self.position(torch.cat([by_row, by_column], dim=2).flatten(0, 1))  # (N, dim)
-        return self.classes(places[:, None].expand(-1, n, -1), y).transpose(0, 1)
-
-
-def _attend_backwards(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As :func:`attend`, but no position sees those after it."""
-    if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, N, N)
-    hidden = torch.full(scores.shape[-2:], float("-inf"), device=q.device).triu(1)
-    return (scores + hidden).softmax(-1).to(v.dtype) @ v  # the sum is float32
+        places = self.position(grid_sinusoids(grid, len(self.start), self.start.device))  # (N, dim)
+        return self.classes(places.T.expand(n, -1, -1), y).mT

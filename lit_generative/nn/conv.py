@@ -1,8 +1,4 @@
-"""Residual convolutional encoder and decoder for images of any size.
-
-Both fold 2x2 pixels into channels first (pixel unshuffle), which takes three quarters of the positions off the
-costliest layers, and keep their weights in channels_last, which bf16 convolutions on a CPU are several times faster in.
-"""
+"""Residual convolutional encoders and decoders for images of any size; latents are vectors, or grids of them."""
 
 from collections.abc import Sequence
 from math import prod
@@ -13,19 +9,13 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import (
-    ClassEmbedding,
-    ImageShape,
-    channels_out,
-    hidden_layers,
-    levels_down,
-    levels_up,
-    num_parameters,
-    posterior_of,
-)
-from lit_generative.nn.sizes import check_widths, halvings, padding_to
+from lit_generative.nn.embeddings import ClassEmbedding
+from lit_generative.nn.heads import PosteriorHead
+from lit_generative.nn.layers import hidden_layers
+from lit_generative.nn.levels import ChannelNorm, DownLevels, UpLevels
+from lit_generative.nn.sizes import ImageShape, check_widths, level_shapes
 
-__all__ = ["ConvDecoder", "ConvEncoder"]
+__all__ = ["ConvDecoder", "ConvEncoder", "SpatialDecoder", "SpatialEncoder"]
 
 
 class ConvEncoder(Described, nn.Module):
@@ -57,22 +47,15 @@ class ConvEncoder(Described, nn.Module):
         posterior: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        check_widths(widths)
-        self.padding = padding_to(height, width, 2 ** len(widths))
-        self.levels = levels_down(channels, widths, blocks)
-        sizes = [widths[-1] * prod(halvings(height, width, len(widths))[-1]), *hidden]
+        self.levels = DownLevels(image_shape, widths, blocks)
+        sizes = [prod(self.levels.shape), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
-        self.classes = ClassEmbedding(num_classes, sizes[-1])
-        self.head = nn.Linear(sizes[-1], num_parameters(posterior, latent_dim))
-        self.posterior = posterior
+        self.head = PosteriorHead(sizes[-1], latent_dim, num_classes, posterior)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
-        x = F.pad(x, self.padding, mode="replicate").to(memory_format=torch.channels_last)
-        features = self.hidden(F.silu(self.levels(x)).flatten(1))
-        return posterior_of(self.posterior, self.head(self.classes(features, y)))
+        return self.head(self.hidden(F.silu(self.levels(x)).flatten(1)), y)
 
 
 class ConvDecoder(Described, nn.Module):
@@ -83,8 +66,7 @@ class ConvDecoder(Described, nn.Module):
         latent_dim: The size of z.
         widths: Channels at each level, from the finest (half the image's size) to the coarsest.
         blocks: Residual blocks a level.
-        hidden: Widths of fully connected layers between the coarsest level and z, from the image's side. They let the
-            parts of an image depend on each other, so that samples from the prior hold together.
+        hidden: Widths of fully connected layers between z and the coarsest level, from the image's side.
         num_classes: For p(x|z, y): how many classes there are.
         output_channels: The channels of the likelihood's parameters, where they are more than the images' (its
             ``channels(C)``, for instance 2 C for ``GaussianPerPixelLikelihood``); None: C.
@@ -104,18 +86,92 @@ class ConvDecoder(Described, nn.Module):
         output_channels: int | None = None,
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        check_widths(widths)
-        self.padding = padding_to(height, width, 2 ** len(widths))
-        self.coarsest = (widths[-1], *halvings(height, width, len(widths))[-1])
+        self.coarsest = level_shapes(image_shape, widths)[-1]
         self.classes = ClassEmbedding(num_classes, latent_dim)
         sizes = [latent_dim, *reversed(hidden)]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.stem = nn.Linear(sizes[-1], prod(self.coarsest))
-        self.levels = levels_up(channels_out(output_channels, channels), widths, blocks)
+        self.levels = UpLevels(image_shape, widths, blocks, output_channels)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the likelihood's parameters (B, output_channels, H, W) for latents (B, latent_dim)."""
-        x = self.stem(self.hidden(self.classes(z, y))).unflatten(1, self.coarsest).to(memory_format=torch.channels_last)
-        return F.pad(self.levels(x), [-side for side in self.padding])
+        x = self.stem(self.hidden(self.classes(z, y))).unflatten(1, self.coarsest)
+        return self.levels(x.to(memory_format=torch.channels_last))
+
+
+class SpatialEncoder(Described, nn.Module):
+    """Features of an image at 1/2^k of its size, for k levels of residual blocks.
+
+    They are normalised at each place (zero mean, unit variance over channels): a commitment loss would otherwise be
+    lowered by ever smaller features.
+
+    Args:
+        image_shape: (C, H, W) of the images; sizes that do not halve evenly are padded.
+        code_dim: Channels of the features.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest.
+        blocks: Residual blocks a level.
+        num_classes: For features that depend on a class: how many classes there are.
+
+    Attributes:
+        grid: (h, w), rows and columns of features.
+
+    Raises:
+        ValueError: If ``widths`` is empty.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        code_dim: int = 32,
+        widths: Sequence[int] = (64, 128),
+        blocks: int = 1,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.levels = DownLevels(image_shape, widths, blocks)
+        self.grid = self.levels.shape[1:]
+        self.classes = ClassEmbedding(num_classes, widths[-1])
+        self.head = nn.Sequential(ChannelNorm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], code_dim, 1))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return features (B, code_dim, h, w), float32, of images (B, C, H, W) in [-1, 1]."""
+        features = self.head(self.classes(self.levels(x), y)).float().movedim(1, 3)
+        return F.layer_norm(features, features.shape[3:]).movedim(3, 1)
+
+
+class SpatialDecoder(Described, nn.Module):
+    """The parameters of p(x|z) from a grid z, the mirror image of :class:`SpatialEncoder`.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        code_dim: Channels of z.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest.
+        blocks: Residual blocks a level.
+        num_classes: For p(x|z, y): how many classes there are.
+        output_channels: As many as the likelihood needs for an image. None: those of the images.
+
+    Raises:
+        ValueError: If ``widths`` is empty or ``output_channels`` below 1.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        code_dim: int = 32,
+        widths: Sequence[int] = (64, 128),
+        blocks: int = 1,
+        num_classes: int | None = None,
+        output_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_widths(widths)
+        self.stem = nn.Conv2d(code_dim, widths[-1], 3, padding="same")
+        self.classes = ClassEmbedding(num_classes, widths[-1])
+        self.levels = UpLevels(image_shape, widths, blocks, output_channels)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the likelihood's parameters (B, output_channels, H, W) for ``z`` (B, code_dim, h, w)."""
+        return self.levels(self.classes(self.stem(z.contiguous(memory_format=torch.channels_last)), y))

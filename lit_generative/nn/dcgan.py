@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ClassEmbedding, ImageShape, ProjectionHead
-from lit_generative.nn.sizes import Crop, check_widths, default_widths, halvings
+from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
+from lit_generative.nn.sizes import Crop, ImageShape, level_shapes
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
 
@@ -40,30 +40,22 @@ class DCGANGenerator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        widths = default_widths(height, width) if widths is None else widths
-        check_widths(widths)
-        sizes = halvings(height, width, len(widths))
-        self.coarsest = (widths[-1], *sizes[-1])
-        features = [latent_dim, *hidden]
-        trunk = [
-            layer for i, o in pairwise(features) for layer in (_linear(i, o), nn.BatchNorm1d(o), nn.ReLU(inplace=True))
-        ]
-        self.stem = nn.Sequential(*trunk, _linear(features[-1], prod(self.coarsest)))
-        self.classes = ClassEmbedding(num_classes, prod(self.coarsest))
-        levels: list[nn.Module] = [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
-        for level in reversed(range(1, len(widths))):
-            doubling = nn.ConvTranspose2d(widths[level], widths[level - 1], 4, 2, padding=1, bias=False)
-            levels += [doubling, Crop(sizes[level]), nn.BatchNorm2d(widths[level - 1]), nn.ReLU(inplace=True)]
-        last = nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1)
-        nn.init.normal_(last.weight, std=(4 * widths[0]) ** -0.5)  # 2 x 2 of the kernel's values meet in a pixel
-        self.levels = nn.Sequential(*levels, last, Crop((height, width)))
+        _, *shapes = level_shapes(image_shape, widths)
+        features, stem = [latent_dim, *hidden], []
+        for i, o in pairwise(features):
+            stem += [_linear(i, o), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
+        self.stem = LatentStem([*stem, _linear(features[-1], prod(shapes[-1]))], shapes[-1], num_classes)
+        levels: list[nn.Module] = [nn.BatchNorm2d(shapes[-1][0]), nn.ReLU(inplace=True)]
+        for (coarse, *_), (fine, *size) in pairwise(reversed(shapes)):
+            doubling = nn.ConvTranspose2d(coarse, fine, 4, 2, padding=1, bias=False)
+            levels += [doubling, Crop(size), nn.BatchNorm2d(fine), nn.ReLU(inplace=True)]
+        self.levels = nn.Sequential(*levels)
+        self.head = ImageHead(shapes[0][0], image_shape)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] for latents (B, latent_dim)."""
-        x = self.classes(self.stem(z), y).unflatten(1, self.coarsest)
-        return torch.tanh(self.levels(x.contiguous(memory_format=torch.channels_last)).float())
+        return self.head(self.levels(self.stem(z, y)))
 
 
 class DCGANDiscriminator(Described, nn.Module):
@@ -95,25 +87,23 @@ class DCGANDiscriminator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        widths = default_widths(height, width, coarsest=4) if widths is None else widths
-        check_widths(widths)
-        if min(height, width) < 2 ** len(widths):
-            raise ValueError(f"widths={widths}: {height} x {width} pixels cannot be halved {len(widths)} times")
+        channels = [shape[0] for shape in level_shapes(image_shape, widths, coarsest=4)]
+        times, (height, width) = len(channels) - 1, image_shape[1:]
+        if min(height, width) < 2**times:
+            raise ValueError(f"widths={widths}: {height} x {width} pixels cannot be halved {times} times")
         if batch_norm and spectral_norm:
             raise ValueError(
                 "spectral_norm=True bounds what batch norm would scale up again: set batch_norm=False with it"
             )
         levels: list[nn.Module] = []
-        for level, (from_width, to_width) in enumerate(pairwise([channels, *widths])):
+        for level, (i, o) in enumerate(pairwise(channels)):
             has_norm = batch_norm and level > 0
-            levels += [nn.Conv2d(from_width, to_width, 4, 2, padding=1, bias=not has_norm)]
-            levels += [nn.BatchNorm2d(to_width)] if has_norm else []
+            levels += [nn.Conv2d(i, o, 4, 2, padding=1, bias=not has_norm)]
+            levels += [nn.BatchNorm2d(o)] if has_norm else []
             levels += [nn.LeakyReLU(0.2)]
         self.levels = nn.Sequential(*levels)
         # the kernel covers an odd size whole while rounding its half down
-        features = widths[-1] * (height >> len(widths)) * (width >> len(widths))
-        self.head = ProjectionHead(features, num_classes)
+        self.head = ProjectionHead(channels[-1] * (height >> times) * (width >> times), num_classes)
         for module in levels:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.2)

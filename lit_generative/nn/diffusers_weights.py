@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_generative.nn.unet import Conventions, UNet
+from lit_generative.nn.unet import UNet, UNetConventions
 
 __all__ = ["from_diffusers", "to_diffusers"]
 
@@ -136,7 +136,7 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
             f"config has in_channels={config['in_channels']}, out_channels={config['out_channels']} and "
             f"downsample_padding={config['downsample_padding']}; only multiples and 0 or 1 can be converted"
         )
-    conventions = Conventions(config["norm_eps"], config["freq_shift"], config["downsample_padding"] == 1)
+    conventions = UNetConventions(config["norm_eps"], config["freq_shift"], config["downsample_padding"] == 1)
     return {
         "image_shape": (config["in_channels"], *((size, size) if isinstance(size, int) else size)),
         "widths": list(config["block_out_channels"]),

@@ -2,15 +2,15 @@
 
 from math import ceil
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
-from lit_generative.nn.layers import ClassEmbedding, ImageShape
-from lit_generative.nn.sizes import padding_to
-from lit_generative.nn.time_embedding import TimeEmbedding, check_times, sinusoids
+from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, check_times, grid_sinusoids
+from lit_generative.nn.layers import draw_glorot
+from lit_generative.nn.sizes import ImageShape, fold, unfold
 
 __all__ = ["DiT"]
 
@@ -74,11 +74,9 @@ class DiT(Described, nn.Module):
         if dim < 4 or dim % 4:
             raise ValueError(f"dim={dim}: a sine and a cosine for each of two axes need a multiple of 4")
         for name, count in {"patch": patch, "depth": depth, "output_multiple": output_multiple}.items():
-            if count < 1:
-                raise ValueError(f"{name}={count}: it must be at least 1")
+            check_range(name, count, at_least=1)
         channels, height, width = image_shape
         self.size, self.patch = (height, width), patch
-        self.padding = padding_to(height, width, patch)
         self.grid = (ceil(height / patch), ceil(width / patch))
         self.stem = nn.Linear(channels * patch**2, dim)
         self.time = TimeEmbedding(256, dim)
@@ -86,16 +84,13 @@ class DiT(Described, nn.Module):
         self.transformer = nn.ModuleList(TransformerBlock(dim, heads) for _ in range(depth))
         self.modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, channels * patch**2 * output_multiple)
-        self.positions: Tensor
-        self.register_buffer("positions", _positions(*self.grid, dim), persistent=False)
+        self.positions = nn.Buffer(grid_sinusoids(self.grid, dim), persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
         """Start as the paper has it: Glorot & Bengio's uniform weights, embeddings of deviation 0.02, and zeros."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+            draw_glorot(module)
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
         for linear in (self.time.first, self.time.second):
@@ -120,22 +115,14 @@ class DiT(Described, nn.Module):
         if x.shape[2:] != self.size:
             raise ValueError(f"x is of {tuple(x.shape[2:])} pixels, but image_shape says {self.size}; resize it")
         c = F.silu(self.classes(self.time(t), y))
-        patches = F.pixel_unshuffle(F.pad(x, self.padding), self.patch).flatten(2).transpose(1, 2)
-        h = self.stem(patches) + self.positions  # (B, N, dim)
+        h = self.stem(fold(x, self.patch).flatten(2).transpose(1, 2)) + self.positions  # (B, N, dim)
         for block in self.transformer:
             h = block(h, c)
         beta, scale = self.modulation(c)[:, None].chunk(2, dim=2)
         patches = self.head(_modulated(h, beta, scale)).transpose(1, 2).unflatten(2, self.grid)
-        return F.pad(F.pixel_shuffle(patches, self.patch), [-side for side in self.padding]).float()
+        return unfold(patches, self.patch, self.size).float()
 
 
 def _modulated(x: Tensor, beta: Tensor, scale: Tensor) -> Tensor:
     """Return (1 + scale) norm(x) + beta, with layer normalisation of each position (B, N, dim)."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + beta
-
-
-def _positions(rows: int, columns: int, dim: int) -> Tensor:
-    """Return each position's sinusoids (rows * columns, dim), half of them of its row, half of its column."""
-    row = sinusoids(torch.arange(rows), dim // 2)[:, None].expand(-1, columns, -1)
-    column = sinusoids(torch.arange(columns), dim // 2).expand(rows, -1, -1)
-    return torch.cat([row, column], dim=2).flatten(0, 1)

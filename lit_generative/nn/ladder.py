@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.nn.ladder_blocks import BottomUp, Draw, Level, Stage, TopDown
-from lit_generative.nn.layers import ImageShape
-from lit_generative.nn.sizes import padding_to
+from lit_generative.nn.ladder_blocks import BottomUpEncoder, Draw, LadderStage, LatentLevel, TopDownDecoder
+from lit_generative.nn.layers import channels_out
+from lit_generative.nn.sizes import ImageShape, fold, unfold
 
-__all__ = ["Ladder", "blocks_by_resolution"]
+__all__ = ["LadderNetwork", "blocks_by_resolution"]
 
 
-class Ladder(Described, nn.Module):
+class LadderNetwork(Described, nn.Module):
     """q(z | x) and p(z) with z = (z_1, ..., z_L) from coarse to fine, and the parameters of p(x | z).
 
     The encoder halves the image step by step; the decoder starts from a learned map of the coarsest resolution, and
@@ -58,34 +59,30 @@ class Ladder(Described, nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
-        output_channels = channels if output_channels is None else output_channels
-        counts = {"hidden": hidden, "latent_channels": latent_channels, "output_channels": output_channels}
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name}={count}: it must be at least 1")
+        for name, count in {"hidden": hidden, "latent_channels": latent_channels}.items():
+            check_range(name, count, at_least=1)
         downward = blocks_by_resolution("blocks", blocks)
+        self.size = height, width
         self.patch = ceil(max(height, width) / max(downward))
-        self.padding = padding_to(height, width, self.patch)
         size = ceil(height / self.patch), ceil(width / self.patch)
         stages = _stages(size, downward, _upward(encoder_blocks or blocks, blocks), widths)
         self.level_sizes = [stage.size for stage in reversed(stages) for _ in range(stage.decoder_blocks)]
-        self.encoder = BottomUp(channels * self.patch**2, stages, hidden)
-        self.decoder = TopDown(stages, hidden, latent_channels, num_classes)
-        self.head = nn.Conv2d(widths[0], output_channels * self.patch**2, 3, padding=1)
+        self.encoder = BottomUpEncoder(channels * self.patch**2, stages, hidden)
+        self.decoder = TopDownDecoder(stages, hidden, latent_channels, num_classes)
+        self.head = nn.Conv2d(widths[0], channels_out(output_channels, channels) * self.patch**2, 3, padding=1)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, list[Level]]:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, list[LatentLevel]]:
         """Return what :meth:`descend` does, with one z of q(z | x, y) an image, for images (B, C, H, W) in [-1, 1]."""
         return self.descend(len(x), Independent.rsample, self.ascend(x), y)
 
     def ascend(self, x: Tensor) -> list[Tensor]:
         """Return the features of images ``x`` (B, C, H, W), a map for each resolution from fine to coarse."""
-        patches = F.pixel_unshuffle(F.pad(x, self.padding, mode="replicate"), self.patch)
-        return self.encoder(patches.contiguous(memory_format=torch.channels_last))
+        return self.encoder(fold(x, self.patch, "replicate").contiguous(memory_format=torch.channels_last))
 
     def descend(
         self, n: int, draw: Draw, features: list[Tensor] | None = None, y: Tensor | None = None
-    ) -> tuple[Tensor, list[Level]]:
+    ) -> tuple[Tensor, list[LatentLevel]]:
         """Draw latents level by level and decode them.
 
         Args:
@@ -98,8 +95,7 @@ class Ladder(Described, nn.Module):
             The likelihood's parameters (B, output_channels, H, W), float32, and the levels from coarse to fine.
         """
         x, levels = self.decoder(n, draw, features, y)
-        decoded = F.pixel_shuffle(self.head(F.silu(x)).float(), self.patch)
-        return F.pad(decoded, [-side for side in self.padding]), levels
+        return unfold(self.head(F.silu(x)).float(), self.patch, self.size), levels
 
 
 def blocks_by_resolution(name: str, blocks: str) -> dict[int, int]:
@@ -133,14 +129,14 @@ def _upward(encoder_blocks: str, blocks: str) -> dict[int, int]:
 
 def _stages(
     size: tuple[int, int], downward: dict[int, int], upward: dict[int, int], widths: Sequence[int]
-) -> list[Stage]:
+) -> list[LadderStage]:
     """Return the stages from fine, of the given size, to coarse."""
     if len(widths) != len(downward) or min(widths) < 1:
         raise ValueError(f"widths={list(widths)}: give a positive number for each of {len(downward)} resolutions")
-    stages: list[Stage] = []
+    stages: list[LadderStage] = []
     resolutions = list(downward)
     factors = [1, *(ceil(fine / coarse) for fine, coarse in pairwise(resolutions))]
     for resolution, factor, width in zip(resolutions, factors, widths, strict=True):
         size = ceil(size[0] / factor), ceil(size[1] / factor)
-        stages.append(Stage(size, factor, width, upward[resolution], downward[resolution]))
+        stages.append(LadderStage(size, factor, width, upward[resolution], downward[resolution]))
     return stages

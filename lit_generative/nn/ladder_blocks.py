@@ -7,20 +7,21 @@ from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, kl_divergence
 from torch.nn import functional as F
 
-from lit_generative.nn.layers import ClassEmbedding
+from lit_generative.nn.embeddings import ClassEmbedding
+from lit_generative.nn.heads import diagonal_normal
 from lit_generative.nn.sizes import Crop
 
-__all__ = ["Bottleneck", "BottomUp", "Draw", "Level", "Stage", "TopDown", "TopDownBlock", "diagonal_normal"]
+__all__ = ["BottleneckBlock", "BottomUpEncoder", "Draw", "LadderStage", "LatentLevel", "TopDownBlock", "TopDownDecoder"]
 
 Draw = Callable[[Independent], Tensor]
-MAX_LOG_SCALE = 10.0  # far beyond what trained models have; keeps KLs finite
+"""What to take of a posterior or a prior: a sample, or the mean."""
 
 
 @dataclass(frozen=True)
-class Level:
+class LatentLevel:
     """The latents of one block, (B, Z, H, W), and where they come from.
 
     Attributes:
@@ -49,7 +50,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Stage:
+class LadderStage:
     """The part of a ladder at one resolution.
 
     Attributes:
@@ -67,7 +68,7 @@ class Stage:
     decoder_blocks: int
 
 
-class Bottleneck(nn.Module):
+class BottleneckBlock(nn.Module):
     """Four convolutions of kernels 1, 3, 3 and 1, each of a SiLU (Child 2021, figure 3).
 
     Args:
@@ -93,7 +94,7 @@ class Bottleneck(nn.Module):
         return x
 
 
-class BottomUp(nn.Module):
+class BottomUpEncoder(nn.Module):
     """The encoder: residual blocks from fine to coarse, with means of neighbouring positions in between.
 
     Args:
@@ -102,7 +103,7 @@ class BottomUp(nn.Module):
         hidden: Channels inside the blocks.
     """
 
-    def __init__(self, from_channels: int, stages: Sequence[Stage], hidden: int) -> None:
+    def __init__(self, from_channels: int, stages: Sequence[LadderStage], hidden: int) -> None:
         super().__init__()
         scale = 1 / sqrt(sum(stage.encoder_blocks for stage in stages))
         self.stem = nn.Conv2d(from_channels, stages[0].width, 3, padding=1)
@@ -112,7 +113,8 @@ class BottomUp(nn.Module):
         )
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                Bottleneck(stage.width, stage.width, hidden, stage.size, scale) for _ in range(stage.encoder_blocks)
+                BottleneckBlock(stage.width, stage.width, hidden, stage.size, scale)
+                for _ in range(stage.encoder_blocks)
             )
             for stage in stages
         )
@@ -139,26 +141,30 @@ class TopDownBlock(nn.Module):
             not grow with depth (Child 2021, section 3.2).
     """
 
-    def __init__(self, stage: Stage, hidden: int, latent_channels: int, scale: float) -> None:
+    def __init__(self, stage: LadderStage, hidden: int, latent_channels: int, scale: float) -> None:
         super().__init__()
         width, self.sizes = stage.width, [2 * latent_channels, stage.width]
         # as p starts as N(0, I), so does h as 0
-        self.prior = Bottleneck(width, sum(self.sizes), hidden, stage.size, scale=0)
-        self.posterior = Bottleneck(2 * width, 2 * latent_channels, hidden, stage.size)
+        self.prior = BottleneckBlock(width, sum(self.sizes), hidden, stage.size, scale=0)
+        self.posterior = BottleneckBlock(2 * width, 2 * latent_channels, hidden, stage.size)
         self.project = _scaled(nn.Conv2d(latent_channels, width, 1), scale)
-        self.residual = Bottleneck(width, width, hidden, stage.size, scale)
+        self.residual = BottleneckBlock(width, width, hidden, stage.size, scale)
 
-    def forward(self, x: Tensor, features: Tensor | None, draw: Draw) -> tuple[Tensor, Level]:
+    def forward(self, x: Tensor, features: Tensor | None, draw: Draw) -> tuple[Tensor, LatentLevel]:
         """Return x (B, width, H, W) with the level's latents in it, and these."""
         parameters, h = self.prior(x).split(self.sizes, dim=1)
-        p = diagonal_normal(parameters)
-        q = None if features is None else diagonal_normal(self.posterior(torch.cat([x, features], dim=1)))
+        p = diagonal_normal(*parameters.chunk(2, dim=1))
+        q = (
+            None
+            if features is None
+            else diagonal_normal(*self.posterior(torch.cat([x, features], dim=1)).chunk(2, dim=1))
+        )
         z = draw(p if q is None else q)
         x = x + h + self.project(z)
-        return x + self.residual(x), Level(z, p, q)
+        return x + self.residual(x), LatentLevel(z, p, q)
 
 
-class TopDown(nn.Module):
+class TopDownDecoder(nn.Module):
     """The decoder: from a learned map through blocks of latents from coarse to fine, each position copied in between.
 
     A learned map, and a vector of the class, is added at each resolution.
@@ -171,7 +177,7 @@ class TopDown(nn.Module):
     """
 
     def __init__(
-        self, stages: Sequence[Stage], hidden: int, latent_channels: int, num_classes: int | None = None
+        self, stages: Sequence[LadderStage], hidden: int, latent_channels: int, num_classes: int | None = None
     ) -> None:
         super().__init__()
         downward = stages[::-1]
@@ -191,13 +197,13 @@ class TopDown(nn.Module):
 
     def forward(
         self, n: int, draw: Draw, features: Sequence[Tensor] | None = None, y: Tensor | None = None
-    ) -> tuple[Tensor, list[Level]]:
+    ) -> tuple[Tensor, list[LatentLevel]]:
         """Return the finest x, (B, width, H, W), and the levels from coarse to fine, for ``n`` images.
 
         Args:
             n: B.
             draw: What to take of q, or without features of p.
-            features: Those of :class:`BottomUp`.
+            features: Those of :class:`BottomUpEncoder`.
             y: Labels (B,).
         """
         x, levels = self._start(0, n, y), []
@@ -210,8 +216,8 @@ class TopDown(nn.Module):
 
     def _start(self, i: int, n: int, y: Tensor | None) -> Tensor:
         """Return the learned map of the i-th resolution, with the classes' vectors, (n, width, H, W)."""
-        vectors = self.classes[i](self.start[i].new_zeros(n, self.start[i].shape[1]), y)
-        return (self.start[i] + vectors[:, :, None, None]).contiguous(memory_format=torch.channels_last)
+        start = self.classes[i](self.start[i].expand(n, -1, -1, -1), y)
+        return start.contiguous(memory_format=torch.channels_last)
 
 
 def _scaled(convolution: nn.Conv2d, scale: float) -> nn.Conv2d:
@@ -220,10 +226,3 @@ def _scaled(convolution: nn.Conv2d, scale: float) -> nn.Conv2d:
         convolution.weight.mul_(scale)
         nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
     return convolution
-
-
-def diagonal_normal(parameters: Tensor) -> Independent:
-    """Split (B, 2 Z, H, W) into mean and log-scale: a normal of event shape (Z, H, W), in float32."""
-    mean, log_scale = parameters.float().chunk(2, dim=1)
-    scale = log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
-    return Independent(Normal(mean, scale, validate_args=False), 3)

@@ -8,15 +8,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import (
-    ClassEmbedding,
-    ImageShape,
-    ProjectionHead,
-    channels_out,
-    hidden_layers,
-    num_parameters,
-    posterior_of,
-)
+from lit_generative.nn.embeddings import ClassEmbedding
+from lit_generative.nn.heads import PosteriorHead, ProjectionHead
+from lit_generative.nn.layers import channels_out, hidden_layers
+from lit_generative.nn.sizes import ImageShape
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator"]
 
@@ -44,13 +39,11 @@ class MLPEncoder(Described, nn.Module):
         super().__init__()
         sizes = [prod(image_shape), *hidden]
         self.layers = hidden_layers(sizes)
-        self.classes = ClassEmbedding(num_classes, sizes[-1])
-        self.head = nn.Linear(sizes[-1], num_parameters(posterior, latent_dim))
-        self.posterior = posterior
+        self.head = PosteriorHead(sizes[-1], latent_dim, num_classes, posterior)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
-        return posterior_of(self.posterior, self.head(self.classes(self.layers(x.flatten(1)), y)))
+        return self.head(self.layers(x.flatten(1)), y)
 
 
 class MLPDecoder(Described, nn.Module):

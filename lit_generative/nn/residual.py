@@ -5,7 +5,7 @@ As nothing normalises the signal, every layer starts so that it keeps the signal
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import prod, sqrt
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_generative.description import Described
-from lit_generative.nn.layers import ClassEmbedding, ImageShape, ProjectionHead
-from lit_generative.nn.sizes import Crop, check_widths, default_widths, halvings
+from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
+from lit_generative.nn.sizes import Crop, ImageShape, level_shapes
 
 __all__ = ["ResidualDiscriminator", "ResidualGenerator"]
 
@@ -72,35 +72,24 @@ class ResidualGenerator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        widths = default_widths(height, width) if widths is None else widths
-        check_widths(widths)
-        sizes = halvings(height, width, len(widths))
-        self.coarsest = (widths[-1], *sizes[-1])
-        features = [latent_dim, *hidden]
-        trunk = [
-            layer
-            for i, o in pairwise(features)
-            for layer in (_keeping_scale(nn.Linear(i, o), slope=0.2), nn.LeakyReLU(0.2))
-        ]
-        self.stem = nn.Sequential(*trunk, _keeping_scale(nn.Linear(features[-1], prod(self.coarsest))))
-        self.classes = ClassEmbedding(num_classes, prod(self.coarsest))
-        levels: list[nn.Module] = []
-        for level in reversed(range(len(widths))):
-            levels += [FixupBlock(widths[level], blocks * len(widths)) for _ in range(blocks)]
-            if level:
-                doubling = nn.Upsample(scale_factor=2, mode="bilinear")
-                narrowing = _keeping_scale(nn.Conv2d(widths[level], widths[level - 1], 1))
-                levels += [narrowing, doubling, Crop(sizes[level])]
-        last = nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1)
-        self.levels = nn.Sequential(*levels, nn.LeakyReLU(0.2), last, Crop((height, width)))
-        nn.init.normal_(last.weight, std=sqrt(1 / (4 * widths[0])))  # four of the kernel's values meet in a pixel
+        _, *shapes = level_shapes(image_shape, widths)
+        features, stem = [latent_dim, *hidden], []
+        for i, o in pairwise(features):
+            stem += [_keeping_scale(nn.Linear(i, o), slope=0.2), nn.LeakyReLU(0.2)]
+        last = _keeping_scale(nn.Linear(features[-1], prod(shapes[-1])))
+        self.stem = LatentStem([*stem, last], shapes[-1], num_classes)
+        levels = _blocks(shapes[-1][0], blocks, len(shapes))
+        for (coarse, *_), (fine, *size) in pairwise(reversed(shapes)):
+            doubling = nn.Upsample(scale_factor=2, mode="bilinear")
+            levels += [_keeping_scale(nn.Conv2d(coarse, fine, 1)), doubling, Crop(size)]
+            levels += _blocks(fine, blocks, len(shapes))
+        self.levels = nn.Sequential(*levels, nn.LeakyReLU(0.2))
+        self.head = ImageHead(shapes[0][0], image_shape)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] for latents (B, latent_dim)."""
-        x = self.classes(self.stem(z), y).unflatten(1, self.coarsest)
-        return torch.tanh(self.levels(x.contiguous(memory_format=torch.channels_last)).float())
+        return self.head(self.levels(self.stem(z, y)))
 
 
 class ResidualDiscriminator(Described, nn.Module):
@@ -125,23 +114,25 @@ class ResidualDiscriminator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        _, *shapes = level_shapes(image_shape, widths, coarsest=4)
         channels, height, width = image_shape
-        widths = default_widths(height, width, coarsest=4) if widths is None else widths
-        check_widths(widths)
-        first = _keeping_scale(nn.Conv2d(channels, widths[0], 4, 2, padding=1))
+        first = _keeping_scale(nn.Conv2d(channels, shapes[0][0], 4, 2, padding=1))
         levels: list[nn.Module] = [nn.ZeroPad2d((0, width % 2, 0, height % 2)), first]
-        for level, channels_here in enumerate(widths):
-            if level:
-                mean = nn.AvgPool2d(2, ceil_mode=True)
-                levels += [mean, _keeping_scale(nn.Conv2d(widths[level - 1], channels_here, 1))]
-            levels += [FixupBlock(channels_here, blocks * len(widths)) for _ in range(blocks)]
+        levels += _blocks(shapes[0][0], blocks, len(shapes))
+        for (fine, *_), (coarse, *_) in pairwise(shapes):
+            levels += [nn.AvgPool2d(2, ceil_mode=True), _keeping_scale(nn.Conv2d(fine, coarse, 1))]
+            levels += _blocks(coarse, blocks, len(shapes))
         self.levels = nn.Sequential(*levels, nn.LeakyReLU(0.2))
-        self.head = ProjectionHead(widths[-1] * prod(halvings(height, width, len(widths))[-1]), num_classes)
+        self.head = ProjectionHead(prod(shapes[-1]), num_classes)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return logits (B,), float32, of images (B, C, H, W) in [-1, 1]."""
         return self.head(self.levels(x.contiguous(memory_format=torch.channels_last)).flatten(1), y)
+
+
+def _blocks(channels: int, blocks: int, levels: int) -> list[nn.Module]:
+    return [FixupBlock(channels, blocks * levels) for _ in range(blocks)]
 
 
 def _keeping_scale(layer: Layer, slope: float = 1.0) -> Layer:

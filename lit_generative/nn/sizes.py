@@ -1,12 +1,26 @@
-"""Arithmetic of images that are halved level by level."""
+"""Arithmetic of images that are halved level by level, or folded into patches."""
 
 from collections.abc import Sequence
 from math import ceil
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["Crop", "check_widths", "default_widths", "halvings", "padding_to"]
+__all__ = [
+    "Crop",
+    "ImageShape",
+    "check_widths",
+    "default_widths",
+    "fold",
+    "halvings",
+    "level_shapes",
+    "padding_to",
+    "unfold",
+]
+
+ImageShape = tuple[int, int, int]
+"""(C, H, W)."""
 
 
 class Crop(nn.Module):
@@ -16,9 +30,9 @@ class Crop(nn.Module):
     as long on the CPU.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: Sequence[int]) -> None:
         super().__init__()
-        self.size = size
+        self.size = tuple(size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W) of images at least as large."""
@@ -42,7 +56,31 @@ def halvings(height: int, width: int, levels: int) -> list[tuple[int, int]]:
     return [(ceil(height / 2**level), ceil(width / 2**level)) for level in range(levels + 1)]
 
 
+def level_shapes(image_shape: ImageShape, widths: Sequence[int] | None, coarsest: int = 8) -> list[ImageShape]:
+    """Return the shape of the image, and of features of ``widths`` channels at 1/2, 1/4, ... of its size.
+
+    For ``widths`` None there are as many levels as :func:`default_widths` has.
+    """
+    channels, height, width = image_shape
+    widths = default_widths(height, width, coarsest) if widths is None else widths
+    check_widths(widths)
+    sizes = halvings(height, width, len(widths))
+    return [(c, *size) for c, size in zip([channels, *widths], sizes, strict=True)]
+
+
 def padding_to(height: int, width: int, multiple: int) -> list[int]:
     """Return [left, right, top, bottom] that bring an image to multiples of ``multiple``."""
     rows, columns = -height % multiple, -width % multiple
     return [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2]
+
+
+def fold(x: Tensor, patch: int, mode: str = "constant") -> Tensor:
+    """Fold patches of pixels into channels: (B, C, H, W), padded as needed, to (B, C patch^2, H / patch, W / patch)."""
+    return F.pixel_unshuffle(F.pad(x, padding_to(x.shape[2], x.shape[3], patch), mode), patch)
+
+
+def unfold(x: Tensor, patch: int, size: Sequence[int]) -> Tensor:
+    """Undo :func:`fold`, for images of ``size`` (H, W)."""
+    height, width = size
+    padding = padding_to(height, width, patch)
+    return F.pad(F.pixel_shuffle(x, patch), [-side for side in padding])

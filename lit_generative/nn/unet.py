@@ -10,23 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
+from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, check_times
 from lit_generative.nn.group_norm import GroupNorm
-from lit_generative.nn.layers import ClassEmbedding, ImageShape
-from lit_generative.nn.sizes import check_widths, padding_to
-from lit_generative.nn.time_embedding import TimeEmbedding, check_times
+from lit_generative.nn.layers import draw_glorot
+from lit_generative.nn.sizes import ImageShape, check_widths, fold, unfold
 
-__all__ = ["Conventions", "UNet"]
+__all__ = ["UNet", "UNetConventions"]
 
 
 @dataclass(frozen=True)
-class Conventions:
+class UNetConventions:
     """Where implementations of this U-Net differ; by default as Ho et al. have it. Matters for weights from elsewhere.
 
     Args:
         norm_eps: What group normalisation adds to the variance.
-        frequency_shift: See :func:`~lit_generative.nn.time_embedding.sinusoids`.
+        frequency_shift: See :func:`~lit_generative.nn.embeddings.sinusoids`.
         centred_halving: Whether the convolutions that halve the size look one pixel to each side, rather than two to
             the right and down.
     """
@@ -79,7 +80,7 @@ class AttentionBlock(nn.Module):
         return x + self.attention(positions).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
-class Halve(nn.Conv2d):
+class HalvingConv(nn.Conv2d):
     """A convolution to half the size, rounded up."""
 
     def __init__(self, width: int, centred: bool) -> None:
@@ -92,7 +93,7 @@ class Halve(nn.Conv2d):
         return super().forward(x)
 
 
-class Double(nn.Conv2d):
+class DoublingConv(nn.Conv2d):
     """Nearest neighbours to twice the size, or a pixel less, and a convolution."""
 
     def __init__(self, width: int) -> None:
@@ -104,7 +105,7 @@ class Double(nn.Conv2d):
         return super().forward(x.contiguous(memory_format=torch.channels_last))
 
 
-class Level(nn.Module):
+class UNetLevel(nn.Module):
     """Residual blocks at one size, each with attention or the identity, and the way to the next size, if any."""
 
     def __init__(self, blocks: Iterable[nn.Module], attentions: Iterable[nn.Module], resize: nn.Module | None) -> None:
@@ -136,7 +137,7 @@ class UNet(Described, nn.Module):
         patch: Patches of so many pixels by as many are folded into channels at first. 2 makes the same widths about
             four times as fast.
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
-        conventions: See :class:`Conventions`. None: Ho et al.'s.
+        conventions: See :class:`UNetConventions`. None: Ho et al.'s.
 
     Raises:
         ValueError: If ``widths`` is empty or not of multiples of ``groups``, ``blocks``, ``patch`` or
@@ -156,14 +157,14 @@ class UNet(Described, nn.Module):
         num_classes: int | None = None,
         patch: int = 1,
         output_multiple: int = 1,
-        conventions: Conventions | None = None,
+        conventions: UNetConventions | None = None,
     ) -> None:
         super().__init__()
         _check(widths, groups, attention, blocks=blocks, patch=patch, output_multiple=output_multiple)
         self.image_shape, self.widths, self.blocks = tuple(image_shape), tuple(widths), blocks
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
         self.dropout, self.num_classes, self.patch, self.output_multiple = dropout, num_classes, patch, output_multiple
-        self.conventions = conventions or Conventions()
+        self.conventions = conventions or UNetConventions()
         features, eps = 4 * widths[0], self.conventions.norm_eps
         self.time = TimeEmbedding(widths[0], features, self.conventions.frequency_shift)
         self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, features)
@@ -183,17 +184,19 @@ class UNet(Described, nn.Module):
         down, up, skips, last = [], [], [self.widths[0]], len(self.widths) - 1
         for level, width in enumerate(self.widths):
             channels = [skips[-1], *[width] * self.blocks]
-            halve = Halve(width, self.conventions.centred_halving) if level < last else None
+            halve = HalvingConv(width, self.conventions.centred_halving) if level < last else None
             here = [block(i, o) for i, o in pairwise(channels)]
-            down.append(Level(here, attentions(level, self.blocks), halve))
+            down.append(UNetLevel(here, attentions(level, self.blocks), halve))
             skips += channels[1:] if halve is None else [*channels[1:], width]
         for level in reversed(range(len(self.widths))):
             channels = [self.widths[min(level + 1, last)], *[self.widths[level]] * (self.blocks + 1)]
             here = [block(i + skips.pop(), o) for i, o in pairwise(channels)]
-            up.append(Level(here, attentions(level, self.blocks + 1), Double(self.widths[level]) if level else None))
+            up.append(
+                UNetLevel(here, attentions(level, self.blocks + 1), DoublingConv(self.widths[level]) if level else None)
+            )
         width = self.widths[-1]
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.mid = Level([block(width, width), block(width, width)], [attention(width), nn.Identity()], None)
+        self.mid = UNetLevel([block(width, width), block(width, width)], [attention(width), nn.Identity()], None)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the prediction for noisy images.
@@ -208,30 +211,26 @@ class UNet(Described, nn.Module):
         """
         check_times(x, t)
         c = F.silu(self.classes(self.time(t), y))
-        padding = padding_to(x.shape[2], x.shape[3], self.patch)
-        x = F.pixel_unshuffle(F.pad(x, padding), self.patch)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        size = x.shape[2:]
+        x = self.stem(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
         skips = [x]
-        for level in cast(Iterable[Level], self.down):
+        for level in cast(Iterable[UNetLevel], self.down):
             for block, attention in level:
                 skips.append(x := attention(block(x, c)))
             if level.resize is not None:
                 skips.append(x := level.resize(x))
         for block, attention in self.mid:
             x = attention(block(x, c))
-        for level in cast(Iterable[Level], self.up):
+        for level in cast(Iterable[UNetLevel], self.up):
             for block, attention in level:
                 x = attention(block(torch.cat([x, skips.pop()], 1), c))
             if level.resize is not None:
                 x = level.resize(x, skips[-1].shape[2:])
-        x = F.pixel_shuffle(self.head(F.silu(self.norm(x))), self.patch)
-        return F.pad(x, [-side for side in padding]).float()
+        return unfold(self.head(F.silu(self.norm(x))), self.patch, size).float()
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    draw_glorot(module)
     if isinstance(module, TimedBlock):  # apply comes here after the block's own layers
         nn.init.zeros_(module.conv2.weight)
     if isinstance(module, SelfAttention):
@@ -246,5 +245,4 @@ def _check(widths: Sequence[int], groups: int, attention: Sequence[int], **count
     if any(not 0 <= level < len(widths) for level in attention):
         raise ValueError(f"attention={list(attention)}: the {len(widths)} levels are numbered from 0, the finest")
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count}: it must be at least 1")
+        check_range(name, count, at_least=1)

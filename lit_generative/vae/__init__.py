@@ -42,7 +42,7 @@ from lit_generative.vae.regularisers import (
     CapacityRegulariser,
     CyclicalRegulariser,
     FreeBitsRegulariser,
-    Latents,
+    LatentBatch,
     Regulariser,
     WarmUpRegulariser,
 )
@@ -75,7 +75,7 @@ __all__ = [
     "Kernel",
     "LadderVAE",
     "LaplaceLikelihood",
-    "Latents",
+    "LatentBatch",
     "Likelihood",
     "MMDRegulariser",
     "MixtureOfGaussiansPrior",

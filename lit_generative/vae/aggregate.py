@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.vae.regularisers import Latents, Regulariser, check_positive, is_diagonal
+from lit_generative.vae.regularisers import LatentBatch, Regulariser, is_diagonal
 
 __all__ = [
     "GaussianKernel",
@@ -37,16 +38,15 @@ class TotalCorrelationRegulariser(Regulariser):
         self, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, num_images: int | None = None
     ) -> None:
         super().__init__()
-        if num_images is not None:
-            check_positive(num_images=num_images)
+        check_range("num_images", num_images, at_least=1)
         self.alpha, self.beta, self.gamma, self.num_images = alpha, beta, gamma, num_images
 
-    def forward(self, latents: Latents) -> Tensor:
+    def forward(self, latents: LatentBatch) -> Tensor:
         """Return the weighted sum, (B,)."""
-        mutual_information, total_correlation, dimension_kl = self.parts(latents).values()
+        mutual_information, total_correlation, dimension_kl = self.terms(latents).values()
         return self.alpha * mutual_information + self.beta * total_correlation + self.gamma * dimension_kl
 
-    def parts(self, latents: Latents) -> dict[str, Tensor]:
+    def terms(self, latents: LatentBatch) -> dict[str, Tensor]:
         """Return the three terms at z, each (B,); their sum is log q(z|x) - log p(z), whose mean is the KL.
 
         Raises:
@@ -94,7 +94,7 @@ class GaussianKernel(Kernel):
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        check_positive(scale=scale)
+        check_range("scale", scale, above=0)
         self.scale = scale
 
     def __call__(self, squared_distance: Tensor, latent_dim: int) -> Tensor:
@@ -112,8 +112,9 @@ class InverseMultiquadricKernel(Kernel):
     """
 
     def __init__(self, scales: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)) -> None:
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales={tuple(scales)}: give at least one width, all positive")
+        if not scales:
+            raise ValueError("scales is empty: give at least one width")
+        check_range("scales", min(scales), above=0)
         self.scales = tuple(scales)
 
     def __call__(self, squared_distance: Tensor, latent_dim: int) -> Tensor:
@@ -137,16 +138,15 @@ class MMDRegulariser(Regulariser):
 
     def __init__(self, weight: float, kl_weight: float = 0.0, kernel: Kernel | None = None) -> None:
         super().__init__()
-        check_positive(weight=weight)
-        if kl_weight < 0:
-            raise ValueError(f"kl_weight={kl_weight}: the KL may be left out, but not be rewarded; use 0 or more")
+        check_range("weight", weight, above=0)
+        check_range("kl_weight", kl_weight, at_least=0)
         self.weight, self.kl_weight, self.kernel = weight, kl_weight, kernel or InverseMultiquadricKernel()
 
-    def forward(self, latents: Latents) -> Tensor:
+    def forward(self, latents: LatentBatch) -> Tensor:
         """Return the cost, (B,)."""
-        return self.kl_weight * latents.kl + self.weight * self.parts(latents)["mmd"]
+        return self.kl_weight * latents.kl + self.weight * self.terms(latents)["mmd"]
 
-    def parts(self, latents: Latents) -> dict[str, Tensor]:
+    def terms(self, latents: LatentBatch) -> dict[str, Tensor]:
         """Return ``mmd``, (B,), without unit: its mean is the unbiased estimate of MMD^2 (Gretton et al. 2012, eq. 3).
 
         It is drawn against as many latents of the prior as there are images, and may be negative.

@@ -7,6 +7,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from lit_generative.checks import check_range
+from lit_generative.vae.bounds import negative_bound
 from lit_generative.vae.likelihoods import Likelihood
 from lit_generative.vae.mixture import AggregatePrior
 from lit_generative.vae.module import VAE
@@ -59,8 +61,7 @@ class IWAE(VAE):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples}: the bound needs at least 1 latent per image, for instance 8")
+        check_range("num_samples", num_samples, at_least=1)
         super().__init__(
             encoder,
             decoder,
@@ -86,7 +87,8 @@ class IWAE(VAE):
         loss = log(self.num_samples) - log_w.logsumexp(0)
         if self.is_doubly_reparameterised and z.requires_grad:
             loss = loss.detach() + _vanishing(_doubly_reparameterised(q, z, log_likelihood + log_prior, log_w))
-        return {"loss": loss} | self.bound(x, -log_likelihood.mean(0), (log_q - log_prior).mean(0))
+        kl = (log_q - log_prior).mean(0)
+        return {"loss": loss} | negative_bound(self.likelihood, x, -log_likelihood.mean(0), {"kl": kl})
 
 
 def _doubly_reparameterised(q: Distribution, z: Tensor, log_joint: Tensor, log_w: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The ladder VAE: latents from coarse to fine, each level's prior and posterior given the levels above."""
 
 from functools import partial
-from math import inf, log, prod
+from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.optim import Optimizer
 
+from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
-from lit_generative.sampling import inference, sampling_mode
+from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.vae.bounds import Draw, estimate_likelihood, negative_bound
 from lit_generative.vae.likelihoods import Likelihood
 
 __all__ = ["LadderVAE"]
 
-VALUES = 2**19  # of images that are decoded at once for an importance-weighted estimate: it bounds the memory
 PATIENCE = 100  # skipped updates in a row that end a run
 
 
@@ -35,7 +36,7 @@ class LadderVAE(GenerativeModule):
     To change it, override one hook: :meth:`decode` or :meth:`objective`.
 
     Args:
-        network: A :class:`~lit_generative.nn.Ladder`, or what has its ``ascend`` and ``descend``.
+        network: A :class:`~lit_generative.nn.LadderNetwork`, or what has its ``ascend`` and ``descend``.
         likelihood: Maps what the network puts out to a distribution over images.
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
         kl_warm_up: Training images over which the KL's weight in the loss grows from 0 to 1.
@@ -49,7 +50,7 @@ class LadderVAE(GenerativeModule):
         ValueError: If ``kl_warm_up`` or ``temperature`` is negative, or ``skip_above`` is not positive.
     """
 
-    skipped_updates: Tensor
+    network: Any  # of which more is asked than a call: to ascend and to descend
     sampler_name: ClassVar[str] = "top-down prior, mean of the likelihood"
     loss_units = dict.fromkeys(("loss", "nelbo", "nll", "kl"), "nats") | {"bits_per_dim": "bits/dim"}
 
@@ -65,17 +66,15 @@ class LadderVAE(GenerativeModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
-        for name, value in {"kl_warm_up": kl_warm_up, "temperature": temperature}.items():
-            if not value >= 0:
-                raise ValueError(f"{name}={value}: it must be at least 0")
-        if skip_above is not None and not skip_above > 0:
-            raise ValueError(f"skip_above={skip_above}: it must be positive, or null to skip what is not finite only")
+        check_range("kl_warm_up", kl_warm_up, at_least=0)
+        check_range("skip_above", skip_above, above=0, hint="null skips only what is not finite")
+        check_range("temperature", temperature, at_least=0)
         self.network = network
         self.likelihood = likelihood
         self.kl_warm_up = kl_warm_up
         self.skip_above = skip_above
         self.temperature = temperature
-        self.register_buffer("skipped_updates", torch.zeros((), dtype=torch.long))
+        self.skipped_updates = nn.Buffer(torch.zeros((), dtype=torch.long))
         self._skipped_in_a_row = 0
 
     # ---------------------------------------------------------------- learning
@@ -103,11 +102,7 @@ class LadderVAE(GenerativeModule):
         decoded, levels = self.network(x, y)
         nll = -self.decode(decoded).log_prob(x)
         kl = torch.stack([level.kl() for level in levels]).sum(0)
-        nelbo = nll + kl
-        losses = {"loss": self.objective(nll, kl), "nelbo": nelbo, "nll": nll, "kl": kl}
-        if self.likelihood.is_discrete:
-            losses["bits_per_dim"] = nelbo / (log(2) * prod(x.shape[1:]))
-        return losses
+        return {"loss": self.objective(nll, kl)} | negative_bound(self.likelihood, x, nll, {"kl": kl})
 
     def kl_per_level(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return KL(q(z_l | x, z_<l) || p(z_l | z_<l)), (B, L), in nats, from coarse to fine, at one z an image."""
@@ -145,7 +140,7 @@ class LadderVAE(GenerativeModule):
             self._skipped_in_a_row = 0
         else:
             optimizer.zero_grad(set_to_none=True)
-            self.skipped_updates += 1
+            self.skipped_updates.add_(1)
             self._skipped_in_a_row += 1
         if self.is_logged_step:
             self.log("skipped_updates", self.skipped_updates.float())
@@ -174,53 +169,48 @@ class LadderVAE(GenerativeModule):
             y: Labels (n,) of a conditional model.
             generator: The source of all randomness; None: torch's global one.
         """
-        decoded, _ = self.network.descend(n, partial(tempered, temperature=self.temperature), y=y)  # type: ignore[operator]
+        decoded, _ = self.network.descend(n, partial(tempered, temperature=self.temperature), y=y)
         return self.decode(decoded).mean
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the means of p(x|z) at each posterior's mean, (B, C, H, W) in [-1, 1], for images ``x``."""
-        decoded, _ = self.network.descend(len(x), lambda q: q.mean, self.network.ascend(x), y)  # type: ignore[operator]
-        return self.decode(decoded).mean.clamp(-1, 1)
+        y = check_labels(self, len(x), y)
+        with inference(self):
+            decoded, _ = self.network.descend(len(x), lambda q: q.mean, self.network.ascend(x.to(self.device)), y)
+            return self.decode(decoded).mean.float().clamp(-1, 1)
 
-    @torch.no_grad()
     def likelihoods(
         self, x: Tensor, y: Tensor | None = None, *, evaluations: int = 100, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
 
-        ``bound`` is the mean of the negative bound over K z's, ``importance_weighted`` is
-        -log 1/K sum_k p(x, z_k) / q(z_k | x), below it on average (Burda et al. 2016, eq. 8). Likelihoods of binary
-        images define none.
+        See :func:`~lit_generative.vae.bounds.estimate_likelihood`. Likelihoods of binary images define none.
 
         Args:
             x: The images.
             y: Labels (B,) of a conditional model.
-            evaluations: K.
+            evaluations: The number of latents an image that are decoded.
             generator: The source of all randomness; None: torch's global one.
         """
         if not self.likelihood.has_mass:
             return {}
+        y = check_labels(self, len(x), y)
         with inference(self, generator):
-            features = self.network.ascend(x)  # type: ignore[operator]
-            bound, log_sum = x.new_zeros(len(x)), x.new_full((len(x),), -inf)
-            chunk = max(1, VALUES // x.numel())
-            for first in range(0, evaluations, chunk):
-                elbo, log_weight = self._log_weights(x, y, features, min(chunk, evaluations - first))
-                bound -= elbo.sum(0) / evaluations
-                log_sum = torch.logaddexp(log_sum, log_weight.logsumexp(0))
-        return {"bound": bound, "importance_weighted": log(evaluations) - log_sum}
+            return estimate_likelihood(self._begin_draws, x, y, evaluations)
 
-    def _log_weights(self, x: Tensor, y: Tensor | None, features: list[Tensor], samples: int) -> tuple[Tensor, Tensor]:
-        """Return the bound and log p(x, z) / q(z | x), both (samples, B) in nats, for as many z's an image."""
-        rows = samples * len(x)
-        repeated = [f.repeat(samples, 1, 1, 1).contiguous(memory_format=torch.channels_last) for f in features]
-        labels = None if y is None else y.repeat(samples)
-        decoded, levels = self.network.descend(rows, Independent.rsample, repeated, labels)  # type: ignore[operator]
-        log_p = self.likelihood.log_mass(self.decode(decoded), x.repeat(samples, 1, 1, 1))
-        elbo = log_p - torch.stack([level.kl() for level in levels]).sum(0)
-        log_weight = log_p + torch.stack([level.log_ratio() for level in levels]).sum(0)
-        return elbo.view(samples, -1), log_weight.view(samples, -1)
+    def _begin_draws(self, x: Tensor, y: Tensor | None) -> Draw:
+        features = self.network.ascend(x)
+
+        def draw(n: int) -> tuple[Tensor, Tensor]:
+            repeated = [f.repeat(n, 1, 1, 1).contiguous(memory_format=torch.channels_last) for f in features]
+            labels = None if y is None else y.repeat(n)
+            decoded, levels = self.network.descend(n * len(x), Independent.rsample, repeated, labels)
+            log_p = self.likelihood.log_mass(self.decode(decoded), x.repeat(n, 1, 1, 1))
+            bound = log_p - torch.stack([level.kl() for level in levels]).sum(0)
+            log_w = log_p + torch.stack([level.log_ratio() for level in levels]).sum(0)
+            return bound.view(n, -1), log_w.view(n, -1)
+
+        return draw
 
 
 def tempered(p: Independent, temperature: float) -> Tensor:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = ["AggregatePrior", "Components", "GaussianMixture", "component_log_probs", "fit_components"]
@@ -53,12 +54,11 @@ class AggregatePrior(Described):
         shrinkage: float = 10.0,
         seed: int = 0,
     ) -> None:
-        bounds = {"components": (components, 1), "num_images": (num_images, 2), "iterations": (iterations, 1)}
-        for name, (value, least) in (bounds | {"seed": (seed, 0)}).items():
-            if value < least:
-                raise ValueError(f"AggregatePrior: {name}={value} is too small; it is at least {least}")
-        if shrinkage <= 0:
-            raise ValueError(f"AggregatePrior: shrinkage={shrinkage} leaves singular covariances; it must be positive")
+        check_range("components", components, at_least=1)
+        check_range("num_images", num_images, at_least=2)
+        check_range("iterations", iterations, at_least=1)
+        check_range("shrinkage", shrinkage, above=0, hint="without it covariances would be singular")
+        check_range("seed", seed, at_least=0)
         self.components, self.num_images, self.iterations = components, num_images, iterations
         self.shrinkage, self.seed = shrinkage, seed
 
@@ -78,20 +78,16 @@ class GaussianMixture(nn.Module):
         latent_dim: d.
 
     Attributes:
+        log_weights, means, factors: Those of :class:`Components`, of each class.
         fitted_at: Training images seen when it was fitted; -1: it is not.
     """
 
-    log_weights: Tensor  # (classes, K)
-    means: Tensor  # (classes, K, d)
-    factors: Tensor  # (classes, K, d, d)
-    fitted_at: Tensor
-
     def __init__(self, num_classes: int, components: int, latent_dim: int) -> None:
         super().__init__()
-        self.register_buffer("log_weights", torch.full((num_classes, components), -math.log(components)))
-        self.register_buffer("means", torch.zeros(num_classes, components, latent_dim))
-        self.register_buffer("factors", torch.eye(latent_dim).repeat(num_classes, components, 1, 1))
-        self.register_buffer("fitted_at", torch.tensor(-1))
+        self.log_weights = nn.Buffer(torch.full((num_classes, components), -math.log(components)))
+        self.means = nn.Buffer(torch.zeros(num_classes, components, latent_dim))
+        self.factors = nn.Buffer(torch.eye(latent_dim).repeat(num_classes, components, 1, 1))
+        self.fitted_at = nn.Buffer(torch.tensor(-1))
 
     @property
     def is_fitted(self) -> bool:

@@ -1,33 +1,35 @@
 """The variational autoencoder."""
 
-from collections.abc import Iterable
-from math import log, prod
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Normal, kl_divergence
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lit_generative.core import Batch
-from lit_generative.sampling import check_labels, inference
-from lit_generative.vae.latent import ActiveUnits, LatentModel
+from lit_generative.checks import check_range
+from lit_generative.core import Batch, GenerativeModule
+from lit_generative.description import describe
+from lit_generative.interpolation import linear, spherical
+from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.vae.active_units import ActiveUnits
+from lit_generative.vae.bounds import Draw, estimate_likelihood, in_parts, negative_bound
 from lit_generative.vae.likelihoods import Likelihood
 from lit_generative.vae.mixture import AggregatePrior, GaussianMixture
-from lit_generative.vae.priors import Prior, standard_normal
-from lit_generative.vae.regularisers import Latents, Regulariser
+from lit_generative.vae.priors import Prior, StandardNormalPrior
+from lit_generative.vae.regularisers import BetaRegulariser, LatentBatch, Regulariser
 
 __all__ = ["VAE"]
 
-VALUES_AT_ONCE = 2**19  # pixels times channels that are decoded together: 668 images of 28x28, some 200 MB of features
-
+IMAGES_AT_ONCE = 500  # that are decoded together
 IMAGES_TO_LEARN = 20_000  # training images in which the latents should have become of use
 
 
-class VAE(LatentModel):
+class VAE(GenerativeModule):
     """The variational autoencoder of Kingma & Welling 2014, trained on the evidence lower bound, eq. 3.
 
     log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z)), estimated with one z per image.
@@ -71,8 +73,8 @@ class VAE(LatentModel):
         self.decoder = decoder
         self.likelihood = likelihood
         self.latent_dim = latent_dim
-        self.prior_model = prior_model
-        self.regulariser = regulariser
+        self.prior_model = prior_model or StandardNormalPrior(latent_dim)
+        self.regulariser = regulariser or BetaRegulariser(1.0)
         self.aggregate_prior = aggregate_prior
         components = None if aggregate_prior is None else aggregate_prior.components
         self.mixture = None if components is None else GaussianMixture(num_classes or 1, components, latent_dim)
@@ -82,10 +84,8 @@ class VAE(LatentModel):
     # ---------------------------------------------------------------- the hooks
 
     def prior(self) -> Distribution:
-        """Return p(z), event shape (latent_dim,): N(0, I) unless there is a ``prior_model``."""
-        if self.prior_model is not None:
-            return self.prior_model(self.encode)
-        return standard_normal(torch.zeros(self.latent_dim, device=self.device))
+        """Return p(z), event shape (latent_dim,)."""
+        return self.prior_model(self.encode)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """Return q(z|x, y), batch shape (B,), event shape (latent_dim,)."""
@@ -95,16 +95,15 @@ class VAE(LatentModel):
         """Return p(x|z, y), batch shape (B,), event shape (C, H, W)."""
         return self.likelihood(self.decoder(z, y))
 
-    def kl(self, q: Distribution, z: Tensor) -> Tensor:
-        """Return KL(q || p(z)), (B,), in nats.
+    def kl(self, q: Distribution, p: Distribution, z: Tensor) -> Tensor:
+        """Return KL(q || p), (B,), in nats, of posterior and prior.
 
         Where torch has no closed form it is estimated by log q(z|x) - log p(z) at ``z`` (B, latent_dim), drawn from q.
         """
-        prior = self.prior()
         try:
-            return kl_divergence(q, prior)
+            return kl_divergence(q, p)
         except NotImplementedError:
-            return q.log_prob(z) - prior.log_prob(z)
+            return q.log_prob(z) - p.log_prob(z)
 
     def objective(self, nll: Tensor, kl: Tensor) -> Tensor:
         """Return what is minimised, (B,): the negative bound. A beta-VAE (Higgins et al. 2017) has ``nll + beta * kl``.
@@ -120,31 +119,51 @@ class VAE(LatentModel):
     def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Return loss, nll, kl and negative bound (nelbo), (B,), in nats; bits_per_dim for a discrete likelihood.
 
-        Without gradients, as in validation, the regulariser's parts are there, too.
+        Without gradients, as in validation, the regulariser's terms are there, too.
         """
-        q = self.encode(x, y)
+        q, p = self.encode(x, y), self.prior()
         z = q.rsample()
-        nll = -self.decode(z, y).log_prob(x)
-        kl = self.kl(q, z)
-        if self.regulariser is None:
-            return {"loss": self.objective(nll, kl)} | self.bound(x, nll, kl)
-        latents = Latents(q, z, self.prior(), kl, self.images_seen, self._num_training_images)
-        losses = {"loss": self.objective(nll, self.regulariser(latents))} | self.bound(x, nll, kl)
-        return losses if torch.is_grad_enabled() else losses | self.regulariser.parts(latents)
-
-    def bound(self, x: Tensor, nll: Tensor, kl: Tensor) -> dict[str, Tensor]:
-        """Return what is logged of the evidence lower bound on images ``x``, from -log p(x|z) and KL, both (B,)."""
-        nelbo = nll + kl
-        bound = {"nelbo": nelbo, "nll": nll, "kl": kl}
-        if self.likelihood.is_discrete:
-            bound["bits_per_dim"] = nelbo / (log(2) * prod(x.shape[1:]))
-        return bound
+        nll, kl = -self.decode(z, y).log_prob(x), self.kl(q, p, z)
+        latents = LatentBatch(q, z, p, kl, self.images_seen, self._num_training_images)
+        losses = {"loss": self.objective(nll, self.regulariser(latents))}
+        terms = {} if torch.is_grad_enabled() else self.regulariser.terms(latents)
+        return losses | negative_bound(self.likelihood, x, nll, {"kl": kl}) | terms
 
     @property
     def _num_training_images(self) -> int | None:
         data = getattr(self._trainer, "datamodule", None)
         count = getattr(data, "num_images", None)
         return None if count is None else count("train")
+
+    # ---------------------------------------------------------------- sampling
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Where the latents come from, for the protocol stamp of a number."""
+        if self.fitted_mixture is None:
+            return super().sampling
+        fitted = {"aggregate_prior": describe(self.aggregate_prior), "fitted_at": int(self.fitted_mixture.fitted_at)}
+        return super().sampling | {"sampler": "aggregate posterior, mean of the likelihood"} | fitted
+
+    @sampling_mode
+    def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw z and return the means of p(x|z), (n, C, H, W) in [-1, 1].
+
+        z is drawn from the prior; with ``aggregate_prior``, once it is fitted, from the mixture.
+
+        Args:
+            n: How many.
+            y: Labels (n,) of a conditional model.
+            generator: The source of all randomness; None: torch's global one.
+        """
+        mixture = self.fitted_mixture
+        z = self.prior().sample(torch.Size([n])) if mixture is None else mixture.sample(n, y)
+        return self.decode(z, y).mean
+
+    @property
+    def fitted_mixture(self) -> GaussianMixture | None:
+        """What latents of samples are drawn from, if it is not the prior."""
+        return self.mixture if self.mixture is not None and self.mixture.is_fitted else None
 
     # ---------------------------------------------------------------- likelihoods
 
@@ -153,30 +172,24 @@ class VAE(LatentModel):
     ) -> dict[str, Tensor]:
         """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
 
-        With w_k = P(x|z_k) p(z_k) / q(z_k|x), z_k from q, k = 1, ..., K, ``bound`` is the mean of -log w_k and
-        ``importance_weighted`` is -log of the mean of w_k, which is nearer to -log P(x) and still above it on average
-        (Burda et al. 2016, eq. 8). P(x|z) is the probability of the pixels' levels, whatever the likelihood, and p(z)
-        is what :meth:`sample` draws from. A likelihood without such probabilities, and points of the plane, have none.
+        See :func:`~lit_generative.vae.bounds.estimate_likelihood`. P(x|z) is the probability of the pixels' levels,
+        whatever the likelihood, and p(z) is what :meth:`sample` draws from. A likelihood without such probabilities,
+        and points of the plane, have none.
 
         Args:
             x: The images.
             y: Labels (B,) of a conditional model.
-            evaluations: K, the number of latents an image that are decoded; memory does not grow with it.
+            evaluations: The number of latents an image that are decoded; memory does not grow with it.
             generator: The source of all randomness; None: torch's global one.
 
         Raises:
             ValueError: If ``evaluations`` is below 1.
         """
-        if evaluations < 1:
-            raise ValueError(f"evaluations={evaluations}: at least one latent per image must be decoded")
         if not self.likelihood.has_mass or x.shape[2:] == (1, 1):
             return {}
         y = check_labels(self, len(x), y)
-        size = max(1, VALUES_AT_ONCE // x[0].numel())
-        labels = [None] * len(x) if y is None else list(y.split(size))
         with inference(self, generator):
-            parts = [self._estimate(*batch, evaluations) for batch in zip(x.split(size), labels, strict=False)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            return estimate_likelihood(self._begin_draws, x, y, evaluations)
 
     def log_likelihood(self, x: Tensor, z: Tensor, y: Tensor | None = None, *, is_mass: bool = False) -> Tensor:
         """Return log p(x|z, y) of images ``x`` (B, C, H, W) at several ``z`` (n, B, latent_dim) each, (n, B), in nats.
@@ -193,24 +206,120 @@ class VAE(LatentModel):
         log_p = self.likelihood.log_mass(p, images) if is_mass else p.log_prob(images)
         return log_p.unflatten(0, (n, -1))
 
-    def _estimate(self, x: Tensor, y: Tensor | None, evaluations: int) -> dict[str, Tensor]:
-        """Return the estimates for images that can be decoded at once, by sums over chunks of the latents."""
+    def _begin_draws(self, x: Tensor, y: Tensor | None) -> Draw:
         q, prior = self.encode(x, y), self.prior()
-        chunk = max(1, VALUES_AT_ONCE // x.numel())
-        total, log_sum = torch.zeros(len(x), device=x.device), torch.full((len(x),), -torch.inf, device=x.device)
-        for begin in range(0, evaluations, chunk):
-            z = q.sample(torch.Size([min(chunk, evaluations - begin)]))  # (n, B, latent_dim)
+
+        def draw(n: int) -> tuple[Tensor, Tensor]:
+            z = q.sample(torch.Size([n]))  # (n, B, latent_dim)
             log_w = self.log_likelihood(x, z, y, is_mass=True) + self._log_source(prior, z, y) - q.log_prob(z)
-            total += log_w.sum(0)
-            log_sum = torch.logaddexp(log_sum, log_w.logsumexp(0))
-        return {"bound": -total / evaluations, "importance_weighted": log(evaluations) - log_sum}
+            return log_w, log_w
+
+        return draw
 
     def _log_source(self, prior: Distribution, z: Tensor, y: Tensor | None) -> Tensor:
         """Return the log-density, (n, B), of latents (n, B, latent_dim) under what :meth:`sample` draws from."""
-        flat = z.flatten(0, 1)
-        if self.fitted_mixture is None:
-            return prior.log_prob(flat).unflatten(0, (len(z), -1))
-        return self.fitted_mixture.log_prob(flat, None if y is None else y.repeat(len(z))).unflatten(0, (len(z), -1))
+        flat, mixture = z.flatten(0, 1), self.fitted_mixture
+        labels = None if y is None else y.repeat(len(z))
+        log_p = prior.log_prob(flat) if mixture is None else mixture.log_prob(flat, labels)
+        return log_p.unflatten(0, (len(z), -1))
+
+    # ---------------------------------------------------------------- the latent space
+
+    def posterior_means(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the means of q(z|x, y), (B, latent_dim), for images ``x`` (B, C, H, W) and labels (B,)."""
+        y = check_labels(self, len(x), y)
+        with inference(self):
+            return self.encode(x.to(self.device), y).mean.float()
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the means of p(x|z) at the posterior's mean z, (B, C, H, W) in [-1, 1], for images ``x``."""
+        return self._images(self.posterior_means(x, y), y)
+
+    def interpolate(
+        self, x_0: Tensor, x_1: Tensor, steps: int = 8, y: Tensor | None = None, *, is_spherical: bool = False
+    ) -> Tensor:
+        """Return images on the way from ``x_0`` to ``x_1``, (steps, B, C, H, W) in [-1, 1], reconstructions included.
+
+        Args:
+            x_0: Images (B, C, H, W) to begin with.
+            x_1: As many to end with.
+            steps: Images of each path.
+            y: Labels (B,) of a conditional model, those of both ends.
+            is_spherical: Whether latents go along a great arc (:func:`~lit_generative.interpolation.spherical`),
+                which is as far from the origin as its ends; a straight line by default.
+
+        Raises:
+            ValueError: If the ends are not as many, or ``steps`` is below 2.
+        """
+        if x_0.shape != x_1.shape:
+            raise ValueError(f"x_1 has shape {tuple(x_1.shape)}; it must be that of x_0, {tuple(x_0.shape)}")
+        path = spherical if is_spherical else linear
+        return self._images(path(self.posterior_means(x_0, y), self.posterior_means(x_1, y), steps), y)
+
+    def traverse(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        dimensions: Sequence[int] | None = None,
+        extent: float = 3.0,
+        steps: int = 8,
+    ) -> Tensor:
+        """Return images (D, steps, C, H, W) in [-1, 1], row d with one latent dimension of ``x`` moved, the rest kept.
+
+        Args:
+            x: One image, (1, C, H, W).
+            y: Its label (1,), of a conditional model.
+            dimensions: Which D dimensions; None: all.
+            extent: The dimension goes from -extent to extent, in standard deviations of N(0, I).
+            steps: Images of a row.
+
+        Raises:
+            ValueError: If there is not one image, or there is no such dimension.
+        """
+        if len(x) != 1:
+            raise ValueError(f"x has {len(x)} images: traverse moves the latents of one, for instance x[:1]")
+        chosen = self._check_dimensions(range(self.latent_dim) if dimensions is None else dimensions)
+        z = self.posterior_means(x, y).repeat(len(chosen), steps, 1)  # (D, steps, latent_dim)
+        for row, dimension in zip(z, chosen, strict=True):
+            row[:, dimension] = torch.linspace(-extent, extent, steps)
+        return self._images(z, y)
+
+    def latent_grid(
+        self, columns: int = 16, y: Tensor | None = None, *, dimensions: tuple[int, int] = (0, 1)
+    ) -> Tensor:
+        """Return the images of a plane of the latent space, (columns, columns, C, H, W) in [-1, 1].
+
+        The latents are N(0, I)'s quantiles at (i + 1/2) / columns, so that each image stands for as much probability
+        (Kingma & Welling 2014, figure 4); all other dimensions are 0.
+
+        Args:
+            columns: Columns, and rows.
+            y: The label (1,) of all, of a conditional model.
+            dimensions: The latent dimensions that grow to the right and downwards.
+
+        Raises:
+            ValueError: If ``columns`` is below 1, or there are no such two dimensions.
+        """
+        check_range("columns", columns, at_least=1)
+        across, down = self._check_dimensions(dimensions)
+        quantiles = Normal(0.0, 1.0).icdf((torch.arange(columns) + 0.5) / columns).to(self.device)
+        z = torch.zeros(columns, columns, self.latent_dim, device=self.device)
+        z[..., across], z[..., down] = quantiles, quantiles[:, None]
+        return self._images(z, y)
+
+    def _images(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Return the means of p(x|z) for latents (..., latent_dim); labels (B,) are those of the last batch axis."""
+        flat = z.flatten(0, -2)
+        y = check_labels(self, len(flat), None if y is None else y.repeat(len(flat) // len(y)))
+        with inference(self):
+            means = torch.cat([self.decode(*part).mean for part in in_parts(flat, y, IMAGES_AT_ONCE)])
+        return means.float().clamp(-1, 1).unflatten(0, z.shape[:-1])
+
+    def _check_dimensions(self, dimensions: Sequence[int]) -> list[int]:
+        if not all(0 <= dimension < self.latent_dim for dimension in dimensions):
+            raise ValueError(f"dimensions={list(dimensions)}: those of the latents are 0 to {self.latent_dim - 1}")
+        return list(dimensions)
 
     # ---------------------------------------------------------------- during training
 

@@ -4,22 +4,19 @@ An encoder takes one as ``posterior`` and asks it how many outputs it needs.
 """
 
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import (
-    Distribution,
-    Independent,
-    MultivariateNormal,
-    Normal,
-    Transform,
-    TransformedDistribution,
-    register_kl,
-)
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, register_kl
+from zuko.distributions import NormalizingFlow
+from zuko.flows import MaskedAutoregressiveTransform
+from zuko.transforms import ComposedTransform
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.vae.flows import AffineStep, AutoregressiveNetwork
+from lit_generative.nn.heads import LOG_SCALES, diagonal_normal
+from lit_generative.vae.flows import AFFINE, FlowDistribution, identity_at_first
 
 __all__ = [
     "DiagonalNormalPosterior",
@@ -28,9 +25,6 @@ __all__ = [
     "InverseAutoregressivePosterior",
     "Posterior",
 ]
-
-LOG_SCALES = (-10.0, 10.0)
-"""Bounds that no trained posterior meets; they keep KLs finite."""
 
 
 class Posterior(Described, nn.Module, ABC):
@@ -55,8 +49,7 @@ class DiagonalNormalPosterior(Posterior):
     def forward(self, parameters: Tensor) -> Independent:
         """Return q(z|x) for means and log-variances (B, 2 d)."""
         mean, log_variance = parameters.float().chunk(2, dim=1)
-        log_scale = (0.5 * log_variance).clamp(*LOG_SCALES)
-        return Independent(Normal(mean, torch.exp(log_scale), validate_args=False), 1)
+        return diagonal_normal(mean, 0.5 * log_variance)
 
 
 class FullCovarianceNormal(MultivariateNormal):
@@ -96,23 +89,37 @@ def _kl_to_diagonal(q: FullCovarianceNormal, p: Independent) -> Tensor:
     return 0.5 * ((ratio - 1 + variance.log()).sum(-1) - log_determinant)
 
 
-class FlowPosterior(TransformedDistribution):
-    """The distribution of a chain of steps of a diagonal normal."""
+class FlowPosterior(FlowDistribution):
+    """A flow's distribution that keeps the density of its last draw, so that asking for it costs nothing more."""
+
+    _drawn: tuple[Tensor | None, Tensor | None] = None, None  # latents and their log-density
 
     @property
     def mean(self) -> Tensor:
-        """Where the chain takes the normal's mean, (B, latent_dim): a point in the middle; E[z] has no closed form."""
-        z: Tensor = self.base_dist.mean
-        for step in self.transforms:
-            z = step(z)
+        """Where the flow takes the normal's mean, (B, latent_dim): a point in the middle; E[z] has no closed form."""
+        with self.full_precision():
+            return self.flow.transform.inv(self.flow.base.mean)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw, differentiably."""
+        with self.full_precision():
+            self._drawn = z, _ = self.flow.rsample_and_log_prob(torch.Size(sample_shape))
         return z
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log q, in nats."""
+        z, log_prob = self._drawn
+        if value is z and log_prob is not None and (log_prob.requires_grad or not torch.is_grad_enabled()):
+            return log_prob
+        return super().log_prob(value)
 
 
 class InverseAutoregressivePosterior(Posterior):
-    """A diagonal normal, then inverse autoregressive steps that see the image (IAF, Kingma et al. 2016, algorithm 1).
+    """A diagonal normal, then inverse autoregressive steps that see the image (IAF, Kingma et al. 2016, eq. 9 and 10).
 
-    Sampling takes one pass a step, and the density of a sample is known with it; of any other z the steps are inverted
-    exactly, in latent_dim passes each.
+    A step is z <- sigma z + mu, where sigma and mu of a dimension come from those before it and from the image; it
+    starts as the identity. Sampling takes one pass a step, and the density of a sample is known with it; of any other z
+    the steps are inverted exactly, in latent_dim passes each.
 
     Args:
         latent_dim: The size of z.
@@ -123,11 +130,16 @@ class InverseAutoregressivePosterior(Posterior):
     def __init__(self, latent_dim: int, layers: int = 2, hidden: int = 128) -> None:
         super().__init__()
         for name, count in {"latent_dim": latent_dim, "layers": layers, "hidden": hidden}.items():
-            if count < 1:
-                raise ValueError(f"{name}={count}: it must be at least 1")
+            check_range(name, count, at_least=1)
         self.latent_dim, self.hidden = latent_dim, hidden
         self.normal = DiagonalNormalPosterior()
-        self.steps = nn.ModuleList(AutoregressiveNetwork(latent_dim, hidden, i % 2 == 1) for i in range(layers))
+        orders = [torch.arange(latent_dim), torch.arange(latent_dim).flip(0)]
+        self.steps = identity_at_first(
+            MaskedAutoregressiveTransform(
+                latent_dim, hidden, order=orders[i % 2], hidden_features=(hidden, hidden), **AFFINE
+            )
+            for i in range(layers)
+        )
 
     def num_parameters(self, latent_dim: int) -> int:
         """Return 2 d + hidden: means, log-variances, and features of the image.
@@ -142,8 +154,5 @@ class InverseAutoregressivePosterior(Posterior):
     def forward(self, parameters: Tensor) -> FlowPosterior:
         """Return q(z|x) for parameters (B, 2 d + hidden)."""
         normal, features = parameters.float().split([2 * self.latent_dim, self.hidden], dim=1)
-        steps: list[Transform] = [self._step(cast(AutoregressiveNetwork, network), features) for network in self.steps]
-        return FlowPosterior(self.normal(normal), steps, validate_args=False)
-
-    def _step(self, network: AutoregressiveNetwork, features: Tensor) -> AffineStep:
-        return AffineStep(lambda x: network(x, features), rounds=self.latent_dim)
+        steps = ComposedTransform(*(step(features) for step in self.steps))
+        return FlowPosterior(NormalizingFlow(steps.inv, self.normal(normal)))

@@ -5,24 +5,18 @@ A prior is given what encodes images, since some are made of posteriors, and ret
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import (
-    Categorical,
-    Distribution,
-    Independent,
-    MixtureSameFamily,
-    Normal,
-    Transform,
-    TransformedDistribution,
-)
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 from torch.nn import functional as F
+from zuko.distributions import NormalizingFlow
+from zuko.flows import NSF, GeneralCouplingTransform
+from zuko.transforms import ComposedTransform
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.vae.flows import AffineStep, CouplingNetwork
+from lit_generative.vae.flows import AFFINE, FlowDistribution, identity_at_first
 
 __all__ = [
     "Encode",
@@ -57,12 +51,10 @@ class StandardNormalPrior(Prior):
         latent_dim: The size of z.
     """
 
-    zeros: Tensor
-
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        _check(latent_dim=latent_dim)
-        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+        _check_counts(latent_dim=latent_dim)
+        self.zeros = nn.Buffer(torch.zeros(latent_dim), persistent=False)
 
     def forward(self, encode: Encode) -> Distribution:
         """Return N(0, I)."""
@@ -79,7 +71,7 @@ class MixtureOfGaussiansPrior(Prior):
 
     def __init__(self, latent_dim: int, components: int = 50) -> None:
         super().__init__()
-        _check(latent_dim=latent_dim, components=components)
+        _check_counts(latent_dim=latent_dim, components=components)
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, latent_dim))
         self.log_scales = nn.Parameter(torch.zeros(components, latent_dim))
@@ -106,9 +98,9 @@ class VampPrior(Prior):
         self, image_shape: tuple[int, int, int], components: int = 500, start: float = 0.0, spread: float = 0.1
     ) -> None:
         super().__init__()
-        _check(components=components)
-        if not -1 < start < 1 or spread <= 0:
-            raise ValueError(f"start={start} and spread={spread}: start must be between -1 and 1 and spread above 0")
+        _check_counts(components=components)
+        check_range("start", start, above=-1, below=1, hint="hardtanh passes no gradient at black and white")
+        check_range("spread", spread, above=0)
         self.pseudo_inputs = nn.Parameter(start + spread * torch.randn(components, *image_shape))
 
     @torch.no_grad()
@@ -134,83 +126,53 @@ class VampPrior(Prior):
 
 
 class RealNVPPrior(Prior):
-    """The density of f(e), e from N(0, I), where f is a chain of affine couplings (Dinh et al. 2017). f starts as 1.
+    """The density of f(e), e from N(0, I), where f is a chain of affine couplings (Dinh et al. 2017).
+
+    f starts as the identity.
 
     Args:
         latent_dim: The size of z.
         layers: How many couplings; two in a row exchange the given and the changed half of the dimensions.
-        hidden: The width of their networks.
+        hidden: The width of the two hidden layers of their networks.
     """
-
-    zeros: Tensor
 
     def __init__(self, latent_dim: int, layers: int = 8, hidden: int = 128) -> None:
         super().__init__()
-        _check(latent_dim=latent_dim, layers=layers, hidden=hidden)
-        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+        _check_counts(latent_dim=latent_dim, layers=layers, hidden=hidden)
+        self.zeros = nn.Buffer(torch.zeros(latent_dim), persistent=False)
         halves = [_half(latent_dim, layer) for layer in range(layers)]
-        self.couplings = nn.ModuleList(CouplingNetwork(is_given, hidden) for is_given in halves)
+        self.couplings = identity_at_first(
+            GeneralCouplingTransform(latent_dim, mask=is_given, hidden_features=(hidden, hidden), **AFFINE)
+            for is_given in halves
+        )
 
     def forward(self, encode: Encode) -> Distribution:
         """Return the flow's distribution."""
-        steps: list[Transform] = [AffineStep(coupling, rounds=1) for coupling in self.couplings]
-        return TransformedDistribution(standard_normal(self.zeros), steps, validate_args=False)
+        to_normal = ComposedTransform(*(coupling() for coupling in self.couplings))
+        return FlowDistribution(NormalizingFlow(to_normal, standard_normal(self.zeros)))
 
 
 class NeuralSplinePrior(Prior):
-    """The density of f(e), e from N(0, I), f autoregressive rational-quadratic splines (Durkan et al. 2019), by zuko.
+    """The density of f(e), e from N(0, I), where f is made of autoregressive rational-quadratic splines.
 
-    Needs the extra ``flows``. More flexible than :class:`RealNVPPrior`; sampling takes latent_dim passes a transform.
+    These are the neural spline flows of Durkan et al. 2019, more flexible than :class:`RealNVPPrior`; sampling takes
+    latent_dim passes a transform.
 
     Args:
         latent_dim: The size of z.
         transforms: How many autoregressive transforms; the order of the dimensions is reversed between them.
         hidden: The width of the two hidden layers of each transform's network.
         bins: Pieces of a spline, which covers [-5, 5]; beyond it is the identity.
-
-    Raises:
-        ModuleNotFoundError: If zuko is not installed.
     """
 
     def __init__(self, latent_dim: int, transforms: int = 3, hidden: int = 128, bins: int = 8) -> None:
         super().__init__()
-        _check(latent_dim=latent_dim, transforms=transforms, hidden=hidden, bins=bins)
-        try:
-            flows = import_module("zuko.flows")  # here, so that all else does without the extra
-        except ModuleNotFoundError as error:
-            message = "NeuralSplinePrior needs the package zuko; install it by pip install 'lit-generative[flows]'"
-            raise ModuleNotFoundError(message) from error
-        self.flow = flows.NSF(latent_dim, transforms=transforms, bins=bins, hidden_features=(hidden, hidden))
+        _check_counts(latent_dim=latent_dim, transforms=transforms, hidden=hidden, bins=bins)
+        self.flow = NSF(latent_dim, transforms=transforms, bins=bins, hidden_features=(hidden, hidden))
 
     def forward(self, encode: Encode) -> Distribution:
         """Return the flow's distribution."""
-        return FullPrecision(self.flow(), next(self.flow.parameters()).device.type)
-
-
-class FullPrecision(Distribution):
-    """A distribution whose density and samples are computed in float32, under autocast too.
-
-    Args:
-        distribution: What is to be computed.
-        device_type: Where it is, for instance "cuda".
-    """
-
-    arg_constraints = {}  # noqa: RUF012
-    has_rsample = True
-
-    def __init__(self, distribution: Distribution, device_type: str) -> None:
-        self.distribution, self.device_type = distribution, device_type
-        super().__init__(distribution.batch_shape, distribution.event_shape, validate_args=False)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p, in nats."""
-        with torch.autocast(self.device_type, enabled=False):
-            return self.distribution.log_prob(value)
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, differentiably."""
-        with torch.autocast(self.device_type, enabled=False):
-            return self.distribution.rsample(torch.Size(sample_shape))
+        return FlowDistribution(self.flow())
 
 
 def standard_normal(zeros: Tensor) -> Independent:
@@ -228,7 +190,6 @@ def _half(dim: int, layer: int) -> Tensor:
     return ((torch.arange(dim) >> (layer // 2 % digits)) + layer) % 2 == 1
 
 
-def _check(**counts: int) -> None:
+def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count}: it must be at least 1")
+        check_range(name, count, at_least=1)

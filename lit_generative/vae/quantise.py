@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = ["Codebook", "GradientEstimator", "Quantised", "RotationTrick", "StraightThrough", "perplexity"]
@@ -86,10 +87,6 @@ class Codebook(Described, nn.Module):
         ValueError: If an argument is out of its range.
     """
 
-    codes: Tensor
-    counts: Tensor
-    sums: Tensor
-
     def __init__(
         self,
         num_codes: int = 256,
@@ -99,19 +96,17 @@ class Codebook(Described, nn.Module):
         estimator: GradientEstimator | None = None,
     ) -> None:
         super().__init__()
-        for name, number in {"num_codes": num_codes, "code_dim": code_dim}.items():
-            if number < 1:
-                raise ValueError(f"{name}={number}: a codebook needs at least 1")
+        for name, count in {"num_codes": num_codes, "code_dim": code_dim}.items():
+            check_range(name, count, at_least=1)
         for name, share in {"decay": decay, "restart_below": restart_below}.items():
-            if not 0 <= share < 1:
-                raise ValueError(f"{name}={share}: it must be in [0, 1); the defaults are 0.99 and 0.03")
+            check_range(name, share, at_least=0, below=1)
         self.num_codes, self.code_dim = num_codes, code_dim
         self.decay = decay
         self.restart_below = restart_below
         self.estimator = estimator or RotationTrick()
-        self.register_buffer("codes", torch.randn(num_codes, code_dim))
-        self.register_buffer("counts", torch.zeros(num_codes))
-        self.register_buffer("sums", torch.zeros(num_codes, code_dim))
+        self.codes = nn.Buffer(torch.randn(num_codes, code_dim))
+        self.counts = nn.Buffer(torch.zeros(num_codes))
+        self.sums = nn.Buffer(torch.zeros(num_codes, code_dim))
 
     def forward(self, e: Tensor) -> Quantised:
         """Replace features ``e`` (B, D, h, w) by the nearest codes; in training, move the codes afterwards.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = [
@@ -17,14 +18,14 @@ __all__ = [
     "CapacityRegulariser",
     "CyclicalRegulariser",
     "FreeBitsRegulariser",
-    "Latents",
+    "LatentBatch",
     "Regulariser",
     "WarmUpRegulariser",
 ]
 
 
 @dataclass
-class Latents:
+class LatentBatch:
     """What a regulariser may know of a batch.
 
     Attributes:
@@ -48,15 +49,27 @@ class Regulariser(Described, nn.Module, ABC):
     """A cost of the latents; the model minimises ``objective(nll, cost)`` and still reports the true bound."""
 
     @abstractmethod
-    def forward(self, latents: Latents) -> Tensor:
+    def forward(self, latents: LatentBatch) -> Tensor:
         """Return the cost of each image's latents, (B,), in nats."""
 
-    def parts(self, latents: Latents) -> dict[str, Tensor]:
-        """Return what is worth logging beside the KL, by name, each (B,); nothing here."""
+    def terms(self, latents: LatentBatch) -> dict[str, Tensor]:
+        """Return what is worth logging beside the KL, by name, each (B,); nothing by default."""
         return {}
 
 
-class BetaRegulariser(Regulariser):
+class WeightedKLRegulariser(Regulariser):
+    """A multiple of the KL that may go by the training images seen."""
+
+    @abstractmethod
+    def weight(self, images_seen: int) -> float:
+        """Return the multiple after ``images_seen`` training images."""
+
+    def forward(self, latents: LatentBatch) -> Tensor:
+        """Return the weighted KL, (B,)."""
+        return self.weight(latents.images_seen) * latents.kl
+
+
+class BetaRegulariser(WeightedKLRegulariser):
     """beta KL (beta-VAE, Higgins et al. 2017, eq. 4).
 
     Args:
@@ -65,15 +78,15 @@ class BetaRegulariser(Regulariser):
 
     def __init__(self, beta: float) -> None:
         super().__init__()
-        check_positive(beta=beta)
+        check_range("beta", beta, above=0)
         self.beta = beta
 
-    def forward(self, latents: Latents) -> Tensor:
-        """Return beta KL, (B,)."""
-        return self.beta * latents.kl
+    def weight(self, images_seen: int) -> float:
+        """Return beta, from the first image on."""
+        return self.beta
 
 
-class WarmUpRegulariser(Regulariser):
+class WarmUpRegulariser(WeightedKLRegulariser):
     """KL weighted from 0 up to ``beta``, linearly (KL annealing, Bowman et al. 2016, section 3.1).
 
     The decoder learns to use the latents before they cost anything, which prevents posterior collapse.
@@ -85,19 +98,16 @@ class WarmUpRegulariser(Regulariser):
 
     def __init__(self, images: int, beta: float = 1.0) -> None:
         super().__init__()
-        check_positive(images=images, beta=beta)
+        check_range("images", images, above=0)
+        check_range("beta", beta, above=0)
         self.images, self.beta = images, beta
 
     def weight(self, images_seen: int) -> float:
-        """Return the weight of the KL after ``images_seen`` training images."""
+        """Return beta min(1, images_seen / images)."""
         return self.beta * min(1.0, images_seen / self.images)
 
-    def forward(self, latents: Latents) -> Tensor:
-        """Return the weighted KL, (B,)."""
-        return self.weight(latents.images_seen) * latents.kl
 
-
-class CyclicalRegulariser(Regulariser):
+class CyclicalRegulariser(WeightedKLRegulariser):
     """KL whose weight rises from 0 to 1 several times (Fu et al. 2019, eq. 6 and 7), and then stays 1.
 
     Each cycle starts from latents that were already useful at the end of the one before.
@@ -110,21 +120,17 @@ class CyclicalRegulariser(Regulariser):
 
     def __init__(self, images: int, cycles: int = 4, ramp: float = 0.5) -> None:
         super().__init__()
-        check_positive(images=images, cycles=cycles)
-        if not 0 < ramp <= 1:
-            raise ValueError(f"ramp={ramp}: the share of a cycle must be in (0, 1], for instance 0.5")
+        check_range("images", images, above=0)
+        check_range("cycles", cycles, at_least=1)
+        check_range("ramp", ramp, above=0, at_most=1)
         self.images, self.cycles, self.ramp = images, cycles, ramp
 
     def weight(self, images_seen: int) -> float:
-        """Return the weight of the KL after ``images_seen`` training images."""
+        """Return min(1, tau / ramp), tau in [0, 1) being the place in the cycle; after the last one 1."""
         if images_seen >= self.images:
             return 1.0
-        tau = images_seen * self.cycles / self.images % 1  # the place in the cycle, in [0, 1)
+        tau = images_seen * self.cycles / self.images % 1
         return min(1.0, tau / self.ramp)
-
-    def forward(self, latents: Latents) -> Tensor:
-        """Return the weighted KL, (B,)."""
-        return self.weight(latents.images_seen) * latents.kl
 
 
 class FreeBitsRegulariser(Regulariser):
@@ -139,10 +145,10 @@ class FreeBitsRegulariser(Regulariser):
 
     def __init__(self, nats: float) -> None:
         super().__init__()
-        check_positive(nats=nats)
+        check_range("nats", nats, above=0)
         self.nats = nats
 
-    def forward(self, latents: Latents) -> Tensor:
+    def forward(self, latents: LatentBatch) -> Tensor:
         """Return the cost, (B,).
 
         Raises:
@@ -172,14 +178,15 @@ class CapacityRegulariser(Regulariser):
 
     def __init__(self, gamma: float, nats: float, images: int) -> None:
         super().__init__()
-        check_positive(gamma=gamma, nats=nats, images=images)
+        for name, value in {"gamma": gamma, "nats": nats, "images": images}.items():
+            check_range(name, value, above=0)
         self.gamma, self.nats, self.images = gamma, nats, images
 
     def capacity(self, images_seen: int) -> float:
         """Return C after ``images_seen`` training images, in nats."""
         return self.nats * min(1.0, images_seen / self.images)
 
-    def forward(self, latents: Latents) -> Tensor:
+    def forward(self, latents: LatentBatch) -> Tensor:
         """Return gamma |KL - C|, (B,)."""
         return self.gamma * (latents.kl - self.capacity(latents.images_seen)).abs()
 
@@ -187,10 +194,3 @@ class CapacityRegulariser(Regulariser):
 def is_diagonal(distribution: Distribution) -> bool:
     """Whether ``distribution`` is of independent normals."""
     return isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
-
-
-def check_positive(**arguments: float) -> None:
-    """Raise for an argument, given by name, that is not above 0."""
-    for name, value in arguments.items():
-        if value <= 0:
-            raise ValueError(f"{name}={value} is too small; it must be positive")

@@ -1,6 +1,6 @@
 """The vector-quantised variational autoencoder."""
 
-from math import log, prod
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.vae.bounds import negative_bound
 from lit_generative.vae.likelihoods import Likelihood
 from lit_generative.vae.quantise import Codebook, perplexity
 
@@ -67,10 +69,8 @@ class VQVAE(GenerativeModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
-        if beta < 0:
-            raise ValueError(f"beta={beta}: the weight of the commitment cannot be negative; 0.25 is usual")
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature}: it must be positive; 1 draws from the model as it is")
+        check_range("beta", beta, at_least=0, hint="0.25 is usual")
+        check_range("temperature", temperature, above=0, hint="1 draws from the model as it is")
         for name, expected in {"num_codes": codebook.num_codes, "num_classes": num_classes}.items():
             found = getattr(code_prior, name, expected)
             if found != expected:
@@ -119,11 +119,8 @@ class VQVAE(GenerativeModule):
         q, codes, commitment = self.codebook(self.encode(x, y))
         nll = -self.decode(q, y).log_prob(x)
         prior_nll = self.prior_nll(codes, y)
-        nelbo = nll + prior_nll
-        loss = self.objective(nll, commitment, prior_nll)
-        losses = {"loss": loss, "nelbo": nelbo, "nll": nll, "prior_nll": prior_nll, "commitment": commitment}
-        if self.likelihood.is_discrete:
-            losses["bits_per_dim"] = nelbo / (log(2) * prod(x.shape[1:]))
+        losses = {"loss": self.objective(nll, commitment, prior_nll), "commitment": commitment}
+        losses |= negative_bound(self.likelihood, x, nll, {"prior_nll": prior_nll})
         return losses | {"perplexity": perplexity(codes, self.codebook.num_codes).expand(len(x))}
 
     # ---------------------------------------------------------------- sampling
@@ -135,7 +132,7 @@ class VQVAE(GenerativeModule):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """As for every model, and the temperature."""
+        """How :meth:`sample` works; the temperature counts."""
         return super().sampling | {"temperature": self.temperature}
 
     @sampling_mode
@@ -169,8 +166,8 @@ class VQVAE(GenerativeModule):
     ) -> dict[str, Tensor]:
         """Return ``bound``, -log P(x, c) >= -log P(x) of 8-bit images ``x`` and their codes c, (B,), in nats.
 
-        There is nothing to be drawn, so that ``evaluations`` and ``generator`` make no difference. {} for a likelihood
-        that gives them no probability.
+        Nothing is drawn: ``evaluations`` and ``generator`` make no difference. A likelihood that gives images no
+        probability has none.
 
         Args:
             x: Images (B, C, H, W) in [-1, 1], of 256 levels.

@@ -212,5 +212,5 @@ def test_classifier_takes_any_size_from_eight_pixels_on():
         assert json.loads(json.dumps(describe(network)))["init_args"]["num_classes"] == 4
     with pytest.raises(ValueError, match=r"image_shape .* is too small"):
         Classifier((1, 7, 7), num_classes=4)
-    with pytest.raises(ValueError, match="num_classes is 1"):
+    with pytest.raises(ValueError, match="num_classes=1: it must be at least 2"):
         Classifier((1, 8, 8), num_classes=1)

@@ -9,12 +9,14 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from signatures import meets
 from torch import Tensor
 from torch.nn import functional as F
 from users_gans import ClippedWGAN, LSGANWithNoise
 
 from lit_generative import GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA
+from lit_generative.contracts import Diagnosable, InterpolatesSamples
 from lit_generative.gan import (
     GAN,
     R1,
@@ -137,6 +139,12 @@ def test_a_checkpoint_gives_back_model_and_average(
     assert loaded.make_optimizers[1](loaded.generator.parameters()).defaults["lr"] == 1e-2
 
 
+@pytest.mark.parametrize("protocol", [InterpolatesSamples, Diagnosable])
+def test_others_may_ask_for_paths_and_a_diagnosis(make_gan: MakeGAN, protocol: type) -> None:
+    assert isinstance(make_gan(), protocol)
+    assert meets(GAN, protocol)
+
+
 # ---------------------------------------------------------------- diagnosis
 
 
@@ -169,7 +177,7 @@ def test_a_diagnosis_is_what_the_generator_learns_from(
 ) -> None:
     model, x = make_gan(loss=loss).eval(), batch["image"]
     z = torch.randn(6, 8, generator=source())
-    monkeypatch.setattr(model, "latent", lambda n: z)
+    monkeypatch.setattr(model, "sample_latent", lambda n: z)
     found, fake = model.diagnose(x), model.generator(z).detach().requires_grad_()
     real_logits, fake_logits = model.discriminator(x), model.discriminator(fake)
     margin = fake_logits - real_logits if loss.sees_real else fake_logits

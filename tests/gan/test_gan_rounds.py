@@ -133,7 +133,7 @@ def test_the_generator_is_averaged_once_a_round(
     "name", ["latent_dim", "discriminator_steps", "micro_batches", "generator_clip", "discriminator_clip"]
 )
 def test_numbers_must_be_positive(make_gan: MakeGAN, name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}={value}: must be positive"):
+    with pytest.raises(ValueError, match=f"{name}={value}: it must be (at least 1|positive)"):
         make_gan(**{name: value})
 
 
@@ -212,6 +212,8 @@ def test_what_is_not_finite_ends_the_run_and_is_not_saved(
 def test_a_penalty_that_is_not_finite_ends_the_run(
     make_gan: MakeGAN, make_trainer: MakeTrainer, data: ImageDataModule
 ) -> None:
-    model = make_gan(penalties=[R1(float("inf"))])
+    penalty = R1(1.0)
+    penalty.weight = math.inf
+    model = make_gan(penalties=[penalty])
     with pytest.raises(FloatingPointError, match=r"the discriminator loss is not finite at step 0 .*A lower learning"):
         make_trainer(max_steps=1).fit(model, datamodule=data)

@@ -56,12 +56,9 @@ def test_the_fused_kernel_sees_as_far(monkeypatch: pytest.MonkeyPatch) -> None:
     prior, codes = build(), grids()
     expected = prior(codes)
 
-    def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    monkeypatch.setattr("lit_generative.nn.code_prior._attend_backwards", fused)
+    monkeypatch.setattr("lit_generative.nn.code_prior.attend", F.scaled_dot_product_attention)
     torch.testing.assert_close(prior(codes), expected)
-    monkeypatch.setattr("lit_generative.nn.code_prior._attend_backwards", attend)
+    monkeypatch.setattr("lit_generative.nn.code_prior.attend", lambda q, k, v, is_causal: attend(q, k, v))
     assert (prior(codes) - expected).abs().max() > 1e-2
 
 
@@ -168,7 +165,7 @@ def test_it_is_rebuilt_from_its_description() -> None:
         ({"heads": 0}, "heads=0: it must be at least 1"),
         ({"dim": 18}, "dim=18: take a multiple of 4 and of heads=2, for instance 64"),
         ({"dim": 16, "heads": 3}, "dim=16: take a multiple of 4 and of heads=3, for instance 96"),
-        ({"dropout": 1.0}, r"dropout=1\.0: a share must be in \[0, 1\)"),
+        ({"dropout": 1.0}, r"dropout=1\.0: it must be in \[0, 1\)"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from lit_generative.nn import (
     ResidualDiscriminator,
     ResidualGenerator,
 )
-from lit_generative.nn.layers import ProjectionHead
+from lit_generative.nn.heads import ProjectionHead
 from lit_generative.nn.residual import FixupBlock
 
 Network = tuple[Any, dict[str, Any]]

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from lit_generative import ImageDataModule
 from lit_generative.description import describe, rebuild
-from lit_generative.nn import Ladder
+from lit_generative.nn import LadderNetwork
+from lit_generative.nn.heads import diagonal_normal
 from lit_generative.nn.ladder import blocks_by_resolution
-from lit_generative.nn.ladder_blocks import Bottleneck, Level, diagonal_normal
+from lit_generative.nn.ladder_blocks import BottleneckBlock, LatentLevel
 
 SMALL: dict[str, Any] = {"blocks": "14x1,7x2,1x1", "widths": (8, 12, 16), "hidden": 4, "latent_channels": 3}
 
@@ -22,10 +23,10 @@ def clothes() -> Tensor:
     return next(iter(ImageDataModule().loader("test", batch_size=4)))["image"]
 
 
-def build(shape: tuple[int, int, int] = (1, 28, 28), **options: Any) -> Ladder:
+def build(shape: tuple[int, int, int] = (1, 28, 28), **options: Any) -> LadderNetwork:
     """A small ladder whose weights are all away from where they start, some of which is zero."""
     torch.manual_seed(0)
-    ladder = Ladder(shape, **(SMALL | options))
+    ladder = LadderNetwork(shape, **(SMALL | options))
     with torch.no_grad():
         for parameter in ladder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -67,7 +68,7 @@ def test_what_is_no_such_string_is_refused(text: str) -> None:
     with pytest.raises(
         ValueError, match=r"^blocks='.*': '.*' is no RESOLUTIONxBLOCKS; write for instance '14x3,7x4,1x2'$"
     ):
-        Ladder((1, 28, 28), blocks=text, widths=[8])
+        LadderNetwork((1, 28, 28), blocks=text, widths=[8])
 
 
 @pytest.mark.parametrize("text", ["7x1,14x1", "14x1,14x2", "14x1,1x1,7x1", "14x1,7x1,14x1"])
@@ -91,7 +92,7 @@ def test_resolutions_fall(text: str) -> None:
 )
 def test_arguments_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Ladder((1, 28, 28), **(SMALL | options))
+        LadderNetwork((1, 28, 28), **(SMALL | options))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_the_prior_knows_no_image_and_the_posterior_does(clothes: Tensor) -> Non
 
 def test_the_prior_starts_as_a_standard_normal_and_skip_paths_as_the_identity(clothes: Tensor) -> None:
     torch.manual_seed(0)
-    _, levels = Ladder((1, 28, 28), **SMALL)(clothes)
+    _, levels = LadderNetwork((1, 28, 28), **SMALL)(clothes)
     for level in levels:
         assert torch.equal(level.p.mean, torch.zeros_like(level.p.mean))
         assert torch.equal(level.p.stddev, torch.ones_like(level.p.stddev))
@@ -171,7 +172,7 @@ def test_the_last_layers_start_scaled_by_depth() -> None:
     growth = []
     for blocks in (1, 16):
         torch.manual_seed(0)
-        ladder = Ladder((1, 28, 28), blocks=f"14x{blocks}", widths=[16], hidden=8, latent_channels=4)
+        ladder = LadderNetwork((1, 28, 28), blocks=f"14x{blocks}", widths=[16], hidden=8, latent_channels=4)
         x, _ = ladder.decoder(64, Independent.rsample)
         growth.append(x.std().item())
     assert growth[1] < 2 * growth[0]
@@ -181,25 +182,25 @@ def test_kl_and_log_ratio_are_those_of_torch() -> None:
     torch.manual_seed(0)
     q, p = (Independent(Normal(torch.randn(2, 3, 4, 5), torch.rand(2, 3, 4, 5) + 0.1), 3) for _ in range(2))
     z = q.sample()
-    level = Level(z, p, q)
+    level = LatentLevel(z, p, q)
     by_hand = (p.stddev / q.stddev).log() + (q.variance + (q.mean - p.mean).square()) / (2 * p.variance) - 0.5
     torch.testing.assert_close(level.kl(), by_hand.flatten(1).sum(1))
     torch.testing.assert_close(level.kl(), kl_divergence(q, p))
     torch.testing.assert_close(level.log_ratio(), p.log_prob(z) - q.log_prob(z))
-    torch.testing.assert_close(Level(z, p, p).kl(), torch.zeros(2))
+    torch.testing.assert_close(LatentLevel(z, p, p).kl(), torch.zeros(2))
 
 
 @pytest.mark.parametrize("log_scale", [-1e4, 1e4])
 def test_a_wild_scale_keeps_the_kl_finite(log_scale: float) -> None:
-    parameters = torch.cat([torch.zeros(2, 3, 4, 5), torch.full((2, 3, 4, 5), log_scale)], 1)
-    wild, standard = diagonal_normal(parameters), diagonal_normal(torch.zeros(2, 6, 4, 5))
+    zeros = torch.zeros(2, 3, 4, 5)
+    wild, standard = diagonal_normal(zeros, zeros + log_scale), diagonal_normal(zeros, zeros)
     assert torch.isfinite(kl_divergence(wild, standard)).all()
     assert torch.isfinite(kl_divergence(standard, wild)).all()
 
 
 def test_a_bottleneck_of_single_positions_has_no_weights_that_meet_padding() -> None:
     def kernels(size: tuple[int, int]) -> list[Any]:
-        return [convolution.kernel_size for convolution in Bottleneck(4, 4, 2, size).children()]
+        return [convolution.kernel_size for convolution in BottleneckBlock(4, 4, 2, size).children()]
 
     assert kernels((2, 1)) == [(1, 1), (1, 1), (1, 1), (1, 1)]
     assert kernels((1, 3)) == [(1, 1), (3, 3), (3, 3), (1, 1)]
@@ -207,7 +208,7 @@ def test_a_bottleneck_of_single_positions_has_no_weights_that_meet_padding() -> 
 
 def test_labels_change_nothing_at_first_and_something_later(clothes: Tensor) -> None:
     torch.manual_seed(0)
-    ladder = Ladder((1, 28, 28), **SMALL, num_classes=3)
+    ladder = LadderNetwork((1, 28, 28), **SMALL, num_classes=3)
 
     def out(label: int) -> Tensor:
         return ladder.descend(4, mean, ladder.ascend(clothes), torch.full((4,), label))[0]
@@ -221,7 +222,7 @@ def test_labels_change_nothing_at_first_and_something_later(clothes: Tensor) -> 
 
 
 def test_encoder_and_decoder_may_have_other_depths() -> None:
-    ladder = Ladder((1, 28, 28), **SMALL, encoder_blocks="14x2,7x1,1x3")
+    ladder = LadderNetwork((1, 28, 28), **SMALL, encoder_blocks="14x2,7x1,1x3")
     assert [len(blocks) for blocks in ladder.encoder.blocks] == [2, 1, 3]  # type: ignore[arg-type]
     assert [len(blocks) for blocks in ladder.decoder.blocks] == [1, 2, 1]  # type: ignore[arg-type]
 

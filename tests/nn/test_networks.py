@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from lit_generative import ImageDataModule
 from lit_generative.description import describe, rebuild
 from lit_generative.nn import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
-from lit_generative.nn.layers import ChannelNorm, ResidualBlock, diagonal_normal
+from lit_generative.nn.heads import PosteriorHead
+from lit_generative.nn.levels import ChannelNorm, ResidualBlock
 
 ENCODERS: list[tuple[Any, dict[str, Any]]] = [(MLPEncoder, {"hidden": (16,)}), (ConvEncoder, {"widths": (8, 12)})]
 DECODERS: list[tuple[Any, dict[str, Any]]] = [(MLPDecoder, {"hidden": (16,)}), (ConvDecoder, {"widths": (8, 12)})]
@@ -54,7 +55,8 @@ def test_labels_change_nothing_at_first_and_something_later(
         return found if isinstance(found, torch.Tensor) else found.mean
 
     assert torch.equal(out(0), out(1))
-    nn.init.normal_(model.classes.embedding.weight)
+    classes = model.head.classes if "Encoder" in network.__name__ else model.classes
+    nn.init.normal_(classes.embedding.weight)
     assert not torch.equal(out(0), out(1))
     with pytest.raises(ValueError, match=r"y=None: a class-conditional network .* needs a label per image"):
         model(given)
@@ -94,16 +96,24 @@ def test_channels_are_normalised_position_by_position() -> None:
     assert norm(x.bfloat16()).dtype == torch.bfloat16
 
 
-def test_a_diagonal_normal_has_the_given_mean_and_log_variance() -> None:
+def posterior_of(parameters: torch.Tensor) -> Any:
+    """Return what an encoder makes of the numbers of its last layer."""
+    head = PosteriorHead(parameters.shape[1], parameters.shape[1] // 2, None, None)
+    nn.init.eye_(head.linear.weight)
+    nn.init.zeros_(head.linear.bias)
+    return head(parameters, None)
+
+
+def test_by_default_encoders_put_out_mean_and_log_variance() -> None:
     mean, log_variance = torch.randn(3, 4), torch.randn(3, 4)
-    q = diagonal_normal(torch.cat([mean, log_variance], dim=1))
+    q = posterior_of(torch.cat([mean, log_variance], dim=1))
     torch.testing.assert_close(q.mean, mean)
     torch.testing.assert_close(q.variance.log(), log_variance)
 
 
 @pytest.mark.parametrize("log_variance", [-1e4, 1e4])
 def test_an_extreme_variance_stays_finite(log_variance: float) -> None:
-    q = diagonal_normal(torch.full((1, 2), log_variance))
+    q = posterior_of(torch.full((1, 2), log_variance))
     assert torch.isfinite(q.stddev).all()
     assert (q.stddev > 0).all()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_generative.description import describe, rebuild
-from lit_generative.nn import Conventions, UNet
+from lit_generative.nn import UNet, UNetConventions
 
 SMALL: dict[str, Any] = {"widths": (8, 16), "blocks": 1, "groups": 4, "attention": (1,)}
 
@@ -137,7 +137,7 @@ def test_dropout_is_for_training() -> None:
 
 
 def test_it_is_rebuilt_from_its_description() -> None:
-    options = {"num_classes": 3, "patch": 2, "conventions": Conventions(norm_eps=1e-5, centred_halving=True)}
+    options = {"num_classes": 3, "patch": 2, "conventions": UNetConventions(norm_eps=1e-5, centred_halving=True)}
     unet = build((1, 12, 10), **options)
     again = rebuild(describe(unet)).eval()
     again.load_state_dict(unet.state_dict())

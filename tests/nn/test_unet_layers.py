@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_generative.nn.attention import attend
+from lit_generative.nn.embeddings import TimeEmbedding, sinusoids
 from lit_generative.nn.group_norm import GroupNorm
-from lit_generative.nn.time_embedding import TimeEmbedding, sinusoids
-from lit_generative.nn.unet import Double, Halve
+from lit_generative.nn.unet import DoublingConv, HalvingConv
 
 # -------------------------------------------------------------------- time
 
@@ -118,6 +118,6 @@ def test_attention_is_torch_s() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 8), (8, 6)], ids=str)
 def test_halving_rounds_up_and_doubling_undoes_it(size: tuple[int, int], centred: bool) -> None:
     x = torch.randn(2, 4, *size)
-    half = Halve(4, centred)(x)
+    half = HalvingConv(4, centred)(x)
     assert half.shape[2:] == tuple(math.ceil(side / 2) for side in size)
-    assert Double(4)(half, size).shape == x.shape
+    assert DoublingConv(4)(half, size).shape == x.shape

@@ -50,9 +50,9 @@ def build(parameters: tuple[Tensor, Tensor, Tensor, float], wider: float = 1.0, 
     encoder, decoder = MLPEncoder(SHAPE, LATENT_DIM, hidden=()), MLPDecoder(SHAPE, LATENT_DIM, hidden=())
     to_z = w.T / variances[:, None]
     with torch.no_grad():
-        encoder.head.weight.copy_(torch.cat([to_z, torch.zeros_like(to_z)]))
+        encoder.head.linear.weight.copy_(torch.cat([to_z, torch.zeros_like(to_z)]))
         log_variance = (sigma**2 / variances).log() + 2 * math.log(wider)
-        encoder.head.bias.copy_(torch.cat([-to_z @ mean, log_variance]))
+        encoder.head.linear.bias.copy_(torch.cat([-to_z @ mean, log_variance]))
         decoder.head.weight.copy_(w)
         decoder.head.bias.copy_(mean)
     if num_samples:
@@ -123,7 +123,7 @@ def test_likelihoods_do_not_depend_on_how_much_is_decoded_at_once(
     decode = VAE.decode
     monkeypatch.setattr(VAE, "decode", lambda self, z, y=None: (decoded.append(len(z)), decode(self, z, y))[1])
     for images_at_once in (3, 20):
-        monkeypatch.setattr("lit_generative.vae.module.VALUES_AT_ONCE", images_at_once * DIMS)
+        monkeypatch.setattr("lit_generative.vae.bounds.VALUES_AT_ONCE", images_at_once * DIMS)
         decoded.clear()
         parts = model.likelihoods(images[:7], evaluations=10)
         assert max(decoded) <= images_at_once
@@ -166,5 +166,5 @@ def test_what_has_no_probability_of_levels_has_no_likelihood(images: Tensor, par
 
 
 def test_an_estimate_needs_an_evaluation(images: Tensor, parameters: Parameters) -> None:
-    with pytest.raises(ValueError, match="evaluations=0: at least one latent per image"):
+    with pytest.raises(ValueError, match="evaluations=0: it must be at least 1"):
         build(parameters).likelihoods(images[:2], evaluations=0)

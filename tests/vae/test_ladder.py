@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional as F
+from vae_contract import assert_draws_images, assert_gradients_reach_every_parameter, draw, on_levels, rebuilt
 
 from lit_generative import ImageDataModule
-from lit_generative.checkpoints import pack, unpack
-from lit_generative.nn import Ladder
+from lit_generative.nn import LadderNetwork
 from lit_generative.vae import BernoulliLikelihood, DiscretizedLogisticLikelihood, LadderVAE
 from lit_generative.vae import ladder as module
+from lit_generative.vae.bounds import Draw
 
 SHAPES = [(1, 28, 28), (3, 20, 13)]
 CASES = [(shape, num_classes) for shape in SHAPES for num_classes in (None, 10)]
@@ -33,7 +34,7 @@ def build(
 ) -> LadderVAE:
     """A small ladder VAE whose weights are all away from where they start, some of which is zero."""
     torch.manual_seed(0)
-    network = Ladder(shape, blocks, widths, hidden=4, latent_channels=2, num_classes=num_classes)
+    network = LadderNetwork(shape, blocks, widths, hidden=4, latent_channels=2, num_classes=num_classes)
     model = LadderVAE(network, DiscretizedLogisticLikelihood(), num_classes=num_classes, **options)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -45,9 +46,7 @@ def build(
 def case(request: pytest.FixtureRequest, clothes: dict[str, Tensor]) -> tuple[LadderVAE, Tensor, Tensor | None]:
     """A model, six real images of its shape (tinted if in colour) on the 256 levels, and labels if it takes them."""
     shape, num_classes = request.param
-    tint = torch.tensor([1.0, 0.8, 0.6])[: shape[0], None, None]
-    x = F.interpolate(clothes["image"], shape[1:], mode="bilinear", antialias=True).clamp(-1, 1)
-    x = ((x + 1) * tint * 127.5).round() / 127.5 - 1
+    x = on_levels(clothes["image"], shape)
     return build(shape, num_classes), x, clothes["label"] if num_classes else None
 
 
@@ -152,14 +151,14 @@ def test_importance_weighting_is_the_same_in_chunks(
     """Adding up the weights of 7 samples 2 by 2 gives the mean of all."""
     model, x = build(), clothes["image"]
     drawn: list[tuple[Tensor, Tensor]] = []
-    log_weights = model._log_weights
+    begin = model._begin_draws
 
-    def record(*arguments: Any) -> tuple[Tensor, Tensor]:
-        drawn.append(log_weights(*arguments))
-        return drawn[-1]
+    def record(*part: Any) -> Draw:
+        draw = begin(*part)
+        return lambda n: (drawn.append(draw(n)), drawn[-1])[1]
 
-    monkeypatch.setattr(model, "_log_weights", record)
-    monkeypatch.setattr(module, "VALUES", 13 * 28 * 28)
+    monkeypatch.setattr(model, "_begin_draws", record)
+    monkeypatch.setattr("lit_generative.vae.bounds.VALUES_AT_ONCE", 13 * 28 * 28)
     found = model.likelihoods(x, evaluations=7)
     assert [len(elbo) for elbo, _ in drawn] == [2, 2, 2, 1]
     elbo, weights = (torch.cat([part[i] for part in drawn]).double() for i in (0, 1))
@@ -178,7 +177,7 @@ def test_a_generator_decides_the_estimates(clothes: dict[str, Tensor]) -> None:
 
 def test_gray_images_under_bernoulli_have_no_probability(clothes: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
-    model = LadderVAE(Ladder((1, 28, 28), "7x1", [8], hidden=4), BernoulliLikelihood())
+    model = LadderVAE(LadderNetwork((1, 28, 28), "7x1", [8], hidden=4), BernoulliLikelihood())
     assert model.likelihoods(clothes["image"], evaluations=2) == {}
     assert "bits_per_dim" not in model.losses(clothes["image"])
 
@@ -199,27 +198,11 @@ def test_the_kl_warms_up_in_training_alone(clothes: dict[str, Tensor]) -> None:
 
 def test_gradients_reach_every_parameter(case: tuple[LadderVAE, Tensor, Tensor | None]) -> None:
     model, x, y = case
-    model.losses(x, y)["loss"].mean().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.any(), name
+    assert_gradients_reach_every_parameter(model, model.losses(x, y)["loss"])
 
 
 def test_samples_are_images_and_the_generator_decides_them(case: tuple[LadderVAE, Tensor, Tensor | None]) -> None:
-    model, x, y = case
-    model.train()
-    before = torch.get_rng_state()
-    first, again, other = (model.sample(6, y, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(part.training for part in model.modules())
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    for images in (first, model.reconstruct(x, y)):
-        assert images.shape == x.shape
-        assert images.dtype == torch.float32
-        assert not images.requires_grad
-        assert -1 <= images.min() <= images.max() <= 1
+    assert_draws_images(*case)
 
 
 def test_temperature_scales_the_priors(clothes: dict[str, Tensor]) -> None:
@@ -243,8 +226,7 @@ def test_labels_are_given_if_and_only_if_they_are_wanted() -> None:
 
 def test_a_conditional_model_draws_what_the_labels_say() -> None:
     model = build(num_classes=10)
-    draws = [model.sample(1, torch.tensor([k]), generator=torch.Generator().manual_seed(0)) for k in (0, 1)]
-    assert not torch.equal(*draws)
+    assert not torch.equal(*(draw(model, 1, torch.tensor([k])) for k in (0, 1)))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +234,7 @@ def test_a_conditional_model_draws_what_the_labels_say() -> None:
     [
         ({"kl_warm_up": -1}, "kl_warm_up=-1: it must be at least 0"),
         ({"temperature": -0.5}, r"temperature=-0.5: it must be at least 0"),
-        ({"skip_above": 0.0}, r"skip_above=0.0: it must be positive, or null to skip what is not finite only"),
+        ({"skip_above": 0.0}, "skip_above=0.0: it must be positive; null skips only what is not finite"),
     ],
 )
 def test_arguments_without_a_meaning_are_refused(options: dict[str, Any], message: str) -> None:
@@ -263,10 +245,6 @@ def test_arguments_without_a_meaning_are_refused(options: dict[str, Any], messag
 def test_a_rebuilt_model_draws_the_same_images(case: tuple[LadderVAE, Tensor, Tensor | None]) -> None:
     model, _, y = case
     model.skipped_updates += 3
-    checkpoint: dict[str, Any] = {}
-    pack(checkpoint, model)
-    rebuilt = unpack(checkpoint, LadderVAE, {}, "the test's checkpoint")
-    rebuilt.load_state_dict(model.state_dict())
-    draws = [m.sample(6, y, generator=torch.Generator().manual_seed(3)) for m in (model, rebuilt)]
-    assert torch.equal(*draws)
-    assert rebuilt.skipped_updates == 3
+    again = rebuilt(model)
+    assert torch.equal(draw(model, 6, y), draw(again, 6, y))
+    assert again.skipped_updates == 3

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from lit_generative import GenerativeModule, ImageDataModule
-from lit_generative.nn import Ladder
+from lit_generative.nn import LadderNetwork
 from lit_generative.vae import DiscretizedLogisticLikelihood, LadderVAE
 from lit_generative.vae import ladder as module
 
@@ -55,7 +55,7 @@ def train(
     torch.manual_seed(0)
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)
     model = cls(
-        Ladder((1, 28, 28), "7x1,1x1", [8, 8], hidden=4, latent_channels=2),
+        LadderNetwork((1, 28, 28), "7x1,1x1", [8, 8], hidden=4, latent_channels=2),
         DiscretizedLogisticLikelihood(),
         optimizer=optimizer,
         skip_above=options.pop("skip_above", None),
@@ -91,7 +91,7 @@ def test_an_update_that_is_skipped_leaves_the_weights_alone(
 
 
 def test_scaled_gradients_are_refused(make_trainer: Callable[..., L.Trainer], data: ImageDataModule) -> None:
-    network = Ladder((1, 28, 28), "7x1", [8], hidden=4)
+    network = LadderNetwork((1, 28, 28), "7x1", [8], hidden=4)
     optimizer = functools.partial(torch.optim.AdamW, fused=True)
     model = LadderVAE(network, DiscretizedLogisticLikelihood(), optimizer=optimizer)
     trainer = make_trainer(max_steps=1, plugins=[MixedPrecision("16-mixed", "cpu")])
@@ -140,7 +140,7 @@ def test_a_checkpoint_gives_the_model_back(
 def test_a_ladder_learns_real_images(data: ImageDataModule) -> None:
     torch.manual_seed(0)
     model = LadderVAE(
-        Ladder((1, 28, 28), "7x1,1x1", [16, 16], hidden=8, latent_channels=4), DiscretizedLogisticLikelihood()
+        LadderNetwork((1, 28, 28), "7x1,1x1", [16, 16], hidden=8, latent_channels=4), DiscretizedLogisticLikelihood()
     )
     x = next(iter(data.loader("test", batch_size=6)))["image"]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -211,11 +211,11 @@ def test_each_class_needs_two_images() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"components": 0}, "components=0 is too small; it is at least 1"),
-        ({"num_images": 1}, "num_images=1 is too small; it is at least 2"),
-        ({"iterations": 0}, "iterations=0 is too small; it is at least 1"),
-        ({"seed": -1}, "seed=-1 is too small; it is at least 0"),
-        ({"shrinkage": 0.0}, "shrinkage=0.0 leaves singular covariances"),
+        ({"components": 0}, "components=0: it must be at least 1"),
+        ({"num_images": 1}, "num_images=1: it must be at least 2"),
+        ({"iterations": 0}, "iterations=0: it must be at least 1"),
+        ({"seed": -1}, "seed=-1: it must be at least 0"),
+        ({"shrinkage": 0.0}, "shrinkage=0.0: it must be positive; without it covariances"),
     ],
 )
 def test_numbers_without_meaning_are_no_options(options: dict[str, Any], message: str) -> None:

@@ -206,8 +206,8 @@ def test_a_codebook_is_rebuilt_from_its_description() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_codes": 0}, "num_codes=0: a codebook needs at least 1"),
-        ({"code_dim": 0}, "code_dim=0: a codebook needs at least 1"),
+        ({"num_codes": 0}, "num_codes=0: it must be at least 1"),
+        ({"code_dim": 0}, "code_dim=0: it must be at least 1"),
         ({"decay": 1.0}, r"decay=1\.0: it must be in \[0, 1\)"),
         ({"restart_below": -0.1}, r"restart_below=-0\.1: it must be in \[0, 1\)"),
     ],

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from signatures import meets
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from lit_generative import VAE, ImageDataModule
+from lit_generative.contracts import HasLatentSpace, Interpolates, Reconstructs
 from lit_generative.nn import MLPDecoder, MLPEncoder
-from lit_generative.vae import GaussianLikelihood, Prior
-from lit_generative.vae.latent import ActiveUnits
+from lit_generative.vae import IWAE, VQVAE, GaussianLikelihood, LadderVAE, Prior
+from lit_generative.vae.active_units import ActiveUnits
 
 MakeVAE = Callable[..., VAE]
 
@@ -85,7 +87,7 @@ def test_looks_neither_train_nor_depend_on_how_much_is_decoded_at_once(
     model, x, y = case
     model.train()
     path = model.interpolate(x, x.flip(0), 4, y)
-    monkeypatch.setattr("lit_generative.vae.latent.IMAGES_AT_ONCE", 5)
+    monkeypatch.setattr("lit_generative.vae.module.IMAGES_AT_ONCE", 5)
     torch.testing.assert_close(model.interpolate(x, x.flip(0), 4, y), path)
     assert all(module.training for module in model.modules())
     assert path.min() >= -1
@@ -96,7 +98,7 @@ def test_what_cannot_be_shown_is_refused(make_vae: MakeVAE, clothes: dict[str, T
     model, x = make_vae(), clothes["image"]
     with pytest.raises(ValueError, match=r"x_1 has shape \(2, 1, 28, 28\); it must be that of x_0"):
         model.interpolate(x, x[:2])
-    with pytest.raises(ValueError, match="steps=1: a path has at least its 2 ends"):
+    with pytest.raises(ValueError, match="steps=1: it must be at least 2"):
         model.interpolate(x, x, 1)
     with pytest.raises(ValueError, match="x has 6 images: traverse moves the latents of one"):
         model.traverse(x)
@@ -104,7 +106,7 @@ def test_what_cannot_be_shown_is_refused(make_vae: MakeVAE, clothes: dict[str, T
         model.traverse(x[:1], dimensions=[8])
     with pytest.raises(ValueError, match=r"dimensions=\[0, -1\]: those of the latents are 0 to 7"):
         model.latent_grid(dimensions=(0, -1))
-    with pytest.raises(ValueError, match="columns=0: the grid must have at least 1"):
+    with pytest.raises(ValueError, match="columns=0: it must be at least 1"):
         model.latent_grid(0)
     with pytest.raises(ValueError, match=r"y has shape None: a model of classes needs labels \(6,\)"):
         make_vae(num_classes=10).posterior_means(x)
@@ -132,7 +134,7 @@ def test_collapse_is_told_once_and_not_too_early(
 ) -> None:
     model = make_vae()
     model.encoder.head.requires_grad_(False)
-    model.encoder.head.weight.zero_()
+    model.encoder.head.linear.weight.zero_()
     trainer = make_trainer(max_epochs=1, limit_train_batches=1)
     with warnings.catch_warnings(record=True) as early:
         trainer.fit(model, datamodule=data)
@@ -144,6 +146,21 @@ def test_collapse_is_told_once_and_not_too_early(
     (message,) = (str(w.message) for w in caught if "posterior collapse" in str(w.message))
     assert message.startswith("posterior collapse: after 20,050 images no latent dimension")
     assert "WarmUpRegulariser or FreeBitsRegulariser" in message
+
+
+@pytest.mark.parametrize("cls", [VAE, IWAE])
+@pytest.mark.parametrize("protocol", [Reconstructs, Interpolates, HasLatentSpace])
+def test_others_may_ask_for_reconstructions_paths_and_the_latent_space(
+    make_vae: MakeVAE, cls: type, protocol: type
+) -> None:
+    assert isinstance(make_vae(cls), protocol)
+    assert meets(cls, protocol)
+
+
+@pytest.mark.parametrize("cls", [VQVAE, LadderVAE])
+def test_without_a_latent_vector_there_are_reconstructions_alone(cls: type) -> None:
+    assert meets(cls, Reconstructs)
+    assert not any(hasattr(cls, name) for name in ("interpolate", "posterior_means"))
 
 
 class Twins(Prior):
@@ -167,8 +184,8 @@ def test_a_prior_model_takes_the_normals_place(clothes: dict[str, Tensor]) -> No
     x = clothes["image"]
     q = model.encode(x)
     z = q.rsample()
-    torch.testing.assert_close(model.kl(q, z), q.log_prob(z) - model.prior().log_prob(z))
-    torch.testing.assert_close(plain.kl(q, z), kl_divergence(q, plain.prior()))
+    torch.testing.assert_close(model.kl(q, model.prior(), z), q.log_prob(z) - model.prior().log_prob(z))
+    torch.testing.assert_close(plain.kl(q, plain.prior(), z), kl_divergence(q, plain.prior()))
     assert prior.asked[0] == model.encode
     model.losses(x)["loss"].mean().backward()
     drawn: list[Tensor] = []

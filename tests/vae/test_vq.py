@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from vae_contract import assert_draws_images, assert_gradients_reach_every_parameter, draw, on_levels, rebuilt
 from vq_models import build
 
 from lit_generative import ImageDataModule
-from lit_generative.checkpoints import pack, unpack
-from lit_generative.nn import CodeTransformer, GridDecoder, GridEncoder
+from lit_generative.nn import CodeTransformer, SpatialDecoder, SpatialEncoder
 from lit_generative.vae import VQVAE, Codebook, DiscretizedLogisticLikelihood, GaussianLikelihood
 
 SHAPES = [(1, 28, 28), (3, 20, 13)]
@@ -28,8 +28,7 @@ def clothes() -> dict[str, Tensor]:
 def case(request: pytest.FixtureRequest, clothes: dict[str, Tensor]) -> tuple[VQVAE, Tensor, Tensor | None]:
     """A model, six real images of its shape on the 256 levels, and labels if it takes them."""
     num_classes, shape = request.param
-    x = F.interpolate(clothes["image"], shape[1:], mode="bilinear", antialias=True).clamp(-1, 1)
-    x = ((x.expand(-1, shape[0], -1, -1) + 1) * 127.5).round() / 127.5 - 1
+    x = on_levels(clothes["image"], shape)
     return build(num_classes, shape), x, clothes["label"] if num_classes else None
 
 
@@ -65,41 +64,22 @@ def test_gradients_reach_every_parameter_and_those_of_the_prior_no_other(
     names, parameters = zip(*model.named_parameters(), strict=True)
     by_prior = torch.autograd.grad(losses["prior_nll"].sum(), parameters, retain_graph=True, allow_unused=True)
     assert {name.partition(".")[0] for name, g in zip(names, by_prior, strict=True) if g is not None} == {"code_prior"}
-    losses["loss"].mean().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    assert_gradients_reach_every_parameter(model, losses["loss"])
 
 
 def test_samples_are_images_and_the_generator_decides_them(case: tuple[VQVAE, Tensor, Tensor | None]) -> None:
-    model, x, y = case
-    book = model.codebook.codes.clone()
-    before = torch.get_rng_state()
-    first, again, other = (model.sample(6, y, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert model.training
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    for images in (first, model.reconstruct(x, y)):
-        assert (images.shape, images.dtype) == (x.shape, torch.float32)
-        assert -1 <= images.min() < images.max() <= 1
-        assert not images.requires_grad
-    assert torch.equal(model.codebook.codes, book)
+    book = case[0].codebook.codes.clone()
+    assert_draws_images(*case)
+    assert torch.equal(case[0].codebook.codes, book)
 
 
 def test_a_rebuilt_model_is_the_same(case: tuple[VQVAE, Tensor, Tensor | None]) -> None:
     model, x, y = case
     model.losses(x, y)  # the codebook is not as it started
-    checkpoint: dict[str, Any] = {}
-    pack(checkpoint, model)
-    rebuilt = unpack(checkpoint, VQVAE, {}, "the test's checkpoint")
-    rebuilt.load_state_dict(model.state_dict())
-    draws = [m.sample(6, y, generator=torch.Generator().manual_seed(3)) for m in (model, rebuilt)]
-    assert torch.equal(*draws)
-    assert torch.equal(model.codebook.counts, rebuilt.codebook.counts)
-    losses = [m.losses(x, y)["loss"] for m in (model.eval(), rebuilt.eval())]
-    assert torch.equal(*losses)
+    again = rebuilt(model)
+    assert torch.equal(draw(model, 6, y), draw(again, 6, y))
+    assert torch.equal(model.codebook.counts, again.codebook.counts)
+    assert torch.equal(model.eval().losses(x, y)["loss"], again.eval().losses(x, y)["loss"])
 
 
 def test_every_evaluation_of_the_prior_is_counted(case: tuple[VQVAE, Tensor, Tensor | None]) -> None:
@@ -174,7 +154,7 @@ def test_temperature_makes_samples_likelier() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": -1.0}, r"beta=-1\.0: the weight of the commitment cannot be negative"),
+        ({"beta": -1.0}, r"beta=-1\.0: it must be at least 0; 0.25 is usual"),
         ({"temperature": 0.0}, r"temperature=0\.0: it must be positive"),
         ({"code_prior": CodeTransformer(8, 16)}, "code_prior has num_codes=8, but the model has 16: make them equal"),
         ({"num_classes": 3}, "code_prior has num_classes=None, but the model has 3: make them equal"),
@@ -183,4 +163,4 @@ def test_temperature_makes_samples_likelier() -> None:
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
     parts: dict[str, Any] = {"code_prior": CodeTransformer(16, 16), "codebook": Codebook(16, 4)} | options
     with pytest.raises(ValueError, match=message):
-        VQVAE(GridEncoder((1, 8, 8), 4), GridDecoder((1, 8, 8), 4), GaussianLikelihood(), **parts)
+        VQVAE(SpatialEncoder((1, 8, 8), 4), SpatialDecoder((1, 8, 8), 4), GaussianLikelihood(), **parts)

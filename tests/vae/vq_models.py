@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from lit_generative.nn import CodeTransformer, GridDecoder, GridEncoder
+from lit_generative.nn import CodeTransformer, SpatialDecoder, SpatialEncoder
 from lit_generative.vae import VQVAE, Codebook, DiscretizedLogisticLikelihood
 
 
@@ -19,8 +19,8 @@ def build(
     classes: dict[str, Any] = {"num_classes": num_classes}
     book = {"decay": 0.9} | options.pop("codebook", {})
     model = cls(
-        GridEncoder(shape, 4, widths=(8, 12), **classes),
-        GridDecoder(shape, 4, widths=(8, 12), **classes),
+        SpatialEncoder(shape, 4, widths=(8, 12), **classes),
+        SpatialDecoder(shape, 4, widths=(8, 12), **classes),
         options.pop("likelihood", None) or DiscretizedLogisticLikelihood(),
         Codebook(16, 4, **book),
         CodeTransformer(16, 16, 1, 2, **classes),

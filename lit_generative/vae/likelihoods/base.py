@@ -9,10 +9,7 @@ from torch.distributions import Distribution, Independent
 
 from lit_generative.description import Described
 
-__all__ = ["HALF_BIN", "ImageDistribution", "Likelihood", "double"]
-
-HALF_BIN = 1 / 255
-"""Half the distance of two of the 256 levels -1, -1 + 2/255, ..., 1."""
+__all__ = ["ImageDistribution", "Likelihood", "check_images", "wrong_channels"]
 
 
 class Likelihood(Described, nn.Module, ABC):
@@ -89,8 +86,3 @@ def wrong_channels(likelihood: Likelihood, found: int) -> ValueError:
         f"decoded has {found} channels, which are no parameters of {name}; set the decoder's output_channels to "
         f"{needed} for images of {found} channels"
     )
-
-
-def double(value: Tensor) -> Tensor:
-    """Return ``value`` in float64, or in float32 on a device without."""
-    return value.float() if value.device.type == "mps" else value.double()

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.nn import functional as F
 
-from lit_generative.vae.likelihoods.base import HALF_BIN, ImageDistribution, Likelihood, double
+from lit_generative.eight_bit import HALF_BIN
+from lit_generative.numerics import in_double
+from lit_generative.vae.likelihoods.base import ImageDistribution, Likelihood
 
 __all__ = ["BernoulliImages", "BernoulliLikelihood", "ContinuousBernoulliImages", "ContinuousBernoulliLikelihood"]
 
@@ -58,12 +60,12 @@ class ContinuousBernoulliLikelihood(Likelihood):
     def log_mass(self, p: Distribution, x: Tensor) -> Tensor:
         """Return log P(x), (B,), in nats, of 8-bit images; black and white have half bins, since p ends at -1 and 1."""
         logits: Tensor = p.base_dist.logits  # type: ignore[attr-defined]
-        pixels = ContinuousBernoulliImages(double(logits)).log_mass(double(x))
-        return pixels.flatten(-3).sum(-1).to(x.dtype)
+        pixels = ContinuousBernoulliImages(in_double(logits)).log_mass(in_double(x))
+        return pixels.flatten(-3).sum(-1).to(x)
 
 
-class BernoulliImages(Distribution):
-    """Independent pixels, 1 with probability sigmoid(logits), else -1."""
+class LogitImages(Distribution):
+    """Independent pixels, each with one logit."""
 
     arg_constraints = {"logits": constraints.real}  # noqa: RUF012
     has_rsample = False
@@ -71,6 +73,10 @@ class BernoulliImages(Distribution):
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
         super().__init__(logits.shape, validate_args=False)
+
+
+class BernoulliImages(LogitImages):
+    """Independent pixels, 1 with probability sigmoid(logits), else -1."""
 
     @property
     def mean(self) -> Tensor:
@@ -88,19 +94,12 @@ class BernoulliImages(Distribution):
         return -F.binary_cross_entropy_with_logits(logits, unit, reduction="none")
 
 
-class ContinuousBernoulliImages(Distribution):
+class ContinuousBernoulliImages(LogitImages):
     """Independent pixels of density t exp(t x) / (2 sinh t) on [-1, 1], where t = logits / 2.
 
     That is the continuous Bernoulli's density of u, halved because u = (x + 1) / 2, in a form without poles: its
     normaliser is sinh(t) / t, which is 1 where the usual one is 0/0 (lambda = 1/2).
     """
-
-    arg_constraints = {"logits": constraints.real}  # noqa: RUF012
-    has_rsample = False
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-        super().__init__(logits.shape, validate_args=False)
 
     @property
     def mean(self) -> Tensor:

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, distributions, nn
 from torch.distributions import Distribution, Normal
 
-from lit_generative.vae.likelihoods.base import HALF_BIN, ImageDistribution, Likelihood, double, wrong_channels
+from lit_generative.checks import check_range
+from lit_generative.eight_bit import HALF_BIN
+from lit_generative.numerics import in_double
+from lit_generative.vae.likelihoods.base import ImageDistribution, Likelihood, wrong_channels
 
 __all__ = [
     "GaussianLikelihood",
@@ -49,14 +52,15 @@ class LocationScale(Likelihood):
         f is symmetric, so a bin at the right of loc has the mass of its mirror image at the left, where F, the CDF,
         is small and its logarithm accurate: log(F(b) - F(a)) = log F(b) + log(1 - exp(log F(a) - log F(b))).
         """
-        loc, scale = double(p.base_dist.loc), double(p.base_dist.scale)  # type: ignore[attr-defined]
-        centred, is_black, is_white = double(x) - loc, x < -1 + HALF_BIN, x > 1 - HALF_BIN
+        pixels = p.base_dist  # type: ignore[attr-defined]
+        value, loc, scale = in_double(x), in_double(pixels.loc), in_double(pixels.scale)
+        centred, is_outermost = value - loc, value.abs() > 1 - HALF_BIN
         left = -centred.abs()
         upper, lower = self.log_cdf((left + HALF_BIN) / scale), self.log_cdf((left - HALF_BIN) / scale)
         inner = upper + torch.log(-torch.expm1(lower - upper))
         # black (x = -1) has the tail to the left, white that to the right
-        tail = self.log_cdf((HALF_BIN - x.sign() * centred) / scale)
-        return tail.where(is_black | is_white, inner).flatten(-3).sum(-1).to(x.dtype)
+        tail = self.log_cdf((HALF_BIN - value.sign() * centred) / scale)
+        return tail.where(is_outermost, inner).flatten(-3).sum(-1).to(x)
 
 
 class GaussianLikelihood(LocationScale):
@@ -67,11 +71,9 @@ class GaussianLikelihood(LocationScale):
             2021), which sets the balance of reconstruction and KL by itself.
     """
 
-    log_scale: Tensor
-
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
-        _hold_scale(self, scale)
+        self.log_scale = _log_scale(scale)
 
     def parameters_of(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means ``decoded`` (B, C, H, W) and the one scale."""
@@ -87,11 +89,9 @@ class LaplaceLikelihood(LocationScale):
 
     family = distributions.Laplace
 
-    log_scale: Tensor
-
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
-        _hold_scale(self, scale)
+        self.log_scale = _log_scale(scale)
 
     def parameters_of(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return the medians ``decoded`` (B, C, H, W) and the one scale."""
@@ -115,7 +115,8 @@ class GaussianPerPixelLikelihood(LocationScale):
 
     def __init__(self, lowest: float = 0.01, highest: float = 1.0) -> None:
         super().__init__()
-        self.lowest, self.highest = _check_bounds(lowest, highest)
+        check_range("lowest", lowest, above=0, below=highest)
+        self.lowest, self.highest = lowest, highest
 
     def channels(self, channels: int) -> int:
         """Return 2 C: means, then scales."""
@@ -141,7 +142,8 @@ class GaussianPerImageLikelihood(LocationScale):
 
     def __init__(self, lowest: float = 0.01, highest: float = 1.0) -> None:
         super().__init__()
-        self.lowest, self.highest = _check_bounds(lowest, highest)
+        check_range("lowest", lowest, above=0, below=highest)
+        self.lowest, self.highest = lowest, highest
 
     def channels(self, channels: int) -> int:
         """Return C + 1: means, then what is averaged into the scale."""
@@ -155,25 +157,11 @@ class GaussianPerImageLikelihood(LocationScale):
         return mean, _between(last.mean((-1, -2), keepdim=True), self.lowest, self.highest)
 
 
-def _hold_scale(likelihood: GaussianLikelihood | LaplaceLikelihood, scale: float | None) -> None:
-    """Give ``likelihood`` a ``log_scale``: a parameter if ``scale`` is None, else a buffer.
-
-    Raises:
-        ValueError: If ``scale`` is not positive.
-    """
-    if scale is not None and scale <= 0:
-        raise ValueError(f"scale={scale}: a scale must be positive, or null for a learned one")
+def _log_scale(scale: float | None) -> Tensor:
+    """Return the logarithm of a scale: a parameter if ``scale`` is None, else a buffer."""
+    check_range("scale", scale, above=0, hint="null makes it a learned one")
     log_scale = torch.tensor(math.log(scale or 0.3))
-    if scale is None:
-        likelihood.log_scale = nn.Parameter(log_scale)
-    else:
-        likelihood.register_buffer("log_scale", log_scale)
-
-
-def _check_bounds(lowest: float, highest: float) -> tuple[float, float]:
-    if not 0 < lowest < highest:
-        raise ValueError(f"lowest={lowest} and highest={highest} bound no scales; give 0 < lowest < highest")
-    return lowest, highest
+    return nn.Parameter(log_scale) if scale is None else nn.Buffer(log_scale)
 
 
 def _between(x: Tensor, lowest: float, highest: float) -> Tensor:

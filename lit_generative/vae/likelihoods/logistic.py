@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, constraints
 from torch.nn import functional as F
 
-from lit_generative.vae.likelihoods.base import HALF_BIN, ImageDistribution, Likelihood, check_images, wrong_channels
+from lit_generative.checks import check_range
+from lit_generative.eight_bit import BIN, HALF_BIN
+from lit_generative.vae.likelihoods.base import ImageDistribution, Likelihood, check_images, wrong_channels
 
 __all__ = [
     "DiscretizedLogisticImages",
@@ -54,8 +56,7 @@ class DiscretizedLogisticMixtureLikelihood(Likelihood):
 
     def __init__(self, components: int = 10) -> None:
         super().__init__()
-        if components < 1:
-            raise ValueError(f"components={components}: a mixture needs at least 1")
+        check_range("components", components, at_least=1)
         self.components = components
 
     def channels(self, channels: int) -> int:
@@ -90,7 +91,6 @@ class DiscretizedLogisticImages(Distribution):
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
     has_rsample = False
-    half_bin = HALF_BIN
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
@@ -106,7 +106,7 @@ class DiscretizedLogisticImages(Distribution):
         """Draw levels in [-1, 1] by inverting the CDF."""
         u = torch.rand(self._extended_shape(torch.Size(sample_shape)), device=self.loc.device).clamp_(1e-7, 1 - 1e-7)
         x = self.loc + self.scale * torch.logit(u)
-        return torch.round((x.clamp(-1, 1) + 1) / (2 * self.half_bin)) * (2 * self.half_bin) - 1
+        return torch.round((x.clamp(-1, 1) + 1) / BIN) * BIN - 1
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p of each pixel of ``value`` (levels in [-1, 1]), in nats.
@@ -115,11 +115,11 @@ class DiscretizedLogisticImages(Distribution):
         which neither underflows nor needs an approximation by the density.
         """
         centred = value - self.loc
-        above, below = (centred + self.half_bin) / self.scale, (centred - self.half_bin) / self.scale
-        log_below_upper_edge = F.logsigmoid(above).where(value < 1 - self.half_bin, 0)
-        log_above_lower_edge = F.logsigmoid(-below).where(value > -1 + self.half_bin, 0)
-        is_inner = (value < 1 - self.half_bin) & (value > -1 + self.half_bin)
-        log_width = torch.log(-torch.expm1(-2 * self.half_bin / self.scale)).where(is_inner, 0)
+        above, below = (centred + HALF_BIN) / self.scale, (centred - HALF_BIN) / self.scale
+        log_below_upper_edge = F.logsigmoid(above).where(value < 1 - HALF_BIN, 0)
+        log_above_lower_edge = F.logsigmoid(-below).where(value > -1 + HALF_BIN, 0)
+        is_inner = (value < 1 - HALF_BIN) & (value > -1 + HALF_BIN)
+        log_width = torch.log(-torch.expm1(-BIN / self.scale)).where(is_inner, 0)
         return log_below_upper_edge + log_above_lower_edge + log_width
 
 

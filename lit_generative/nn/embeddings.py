@@ -1,4 +1,4 @@
-"""Time as features, for networks of diffusion models."""
+"""Times, places and classes as features."""
 
 from math import log
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["TimeEmbedding", "check_times", "sinusoids"]
+__all__ = ["ClassEmbedding", "TimeEmbedding", "check_times", "grid_sinusoids", "require_labels", "sinusoids"]
 
 
 def sinusoids(position: Tensor, dim: int, shift: float = 0.0) -> Tensor:
@@ -25,6 +25,12 @@ def sinusoids(position: Tensor, dim: int, shift: float = 0.0) -> Tensor:
     k = torch.arange(dim // 2, device=position.device, dtype=torch.float32)
     angles = position.float()[..., None] * torch.exp(-log(10000) / max(dim // 2 - shift, 1) * k)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def grid_sinusoids(grid: tuple[int, ...], dim: int, device: torch.device | None = None) -> Tensor:
+    """Return (rows * columns, dim), the sinusoids of each place of a grid, half of its row and half of its column."""
+    rows, columns = (sinusoids(torch.arange(size, device=device), dim // 2) for size in grid)
+    return torch.cat([rows[:, None].expand(-1, grid[1], -1), columns.expand(grid[0], -1, -1)], dim=2).flatten(0, 1)
 
 
 def check_times(x: Tensor, t: Tensor) -> None:
@@ -65,3 +71,32 @@ class TimeEmbedding(nn.Module):
         with torch.autocast(t.device.type, enabled=False):
             waves = sinusoids(1000 * t.float() - 1, self.frequencies, self.shift)
             return self.second(F.silu(self.first(waves.to(self.first.weight.dtype))))
+
+
+class ClassEmbedding(nn.Module):
+    """A learned vector per class, added to features; zero at first, and for good without classes.
+
+    Args:
+        num_classes: How many classes there are; None makes it the constant 0.
+        dim: The size of a vector.
+    """
+
+    def __init__(self, num_classes: int | None, dim: int) -> None:
+        super().__init__()
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, dim)
+        if self.embedding is not None:
+            nn.init.zeros_(self.embedding.weight)
+
+    def forward(self, features: Tensor, y: Tensor | None) -> Tensor:
+        """Add the vectors of the classes ``y`` (B,) to ``features`` (B, dim, ...), everywhere the same."""
+        if self.embedding is None:
+            return features
+        vectors = self.embedding(require_labels(y))
+        return features + vectors.view(*vectors.shape, *[1] * (features.ndim - 2))
+
+
+def require_labels(y: Tensor | None) -> Tensor:
+    """Return the labels that a class-conditional network needs."""
+    if y is None:
+        raise ValueError("y=None: a class-conditional network (num_classes is set) needs a label per image")
+    return y
