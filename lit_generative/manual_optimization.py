@@ -5,12 +5,11 @@ from contextlib import contextmanager, nullcontext
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ParallelStrategy, XLAStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["average_over_processes", "backward", "check_trainer", "frozen", "optimizer_step", "world_size"]
+__all__ = ["average_over_processes", "backward", "check_trainer", "frozen", "optimizer_step"]
 
 
 def check_trainer(trainer: L.Trainer, instead: dict[str, str]) -> None:
@@ -89,8 +88,3 @@ def average_over_processes(trainer: L.Trainer, tensors: Iterable[Tensor]) -> Non
     joined = trainer.strategy.reduce(joined, reduce_op="mean")
     for tensor, mean in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(mean.view_as(tensor))
-
-
-def world_size() -> int:
-    """Return the number of processes that train together, 1 outside a trainer too."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

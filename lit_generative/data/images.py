@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder, ImageReadError, attempt
-from lit_generative.data.samplers import Picks, rank_and_world
+from lit_generative.data.samplers import Picks
 from lit_generative.data.splits import Part
+from lit_generative.processes import rank_and_world
 
 __all__ = ["DecodedImages", "EncodedImages", "to_batch"]
 

@@ -4,29 +4,27 @@ import functools
 import os
 from typing import Any, Literal, cast
 
-import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from lit_generative.checks import check_range
+from lit_generative.contracts import Split
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.catalog import Catalog
 from lit_generative.data.decode import check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
-from lit_generative.data.loaders import ResumableLoader
+from lit_generative.data.loaders import ResumableLoader, SplitLoaders
 from lit_generative.data.opening import choose_decoder, open_parts
 from lit_generative.data.samplers import SequentialBatches, ShuffledBatches
 from lit_generative.data.sources import open_source
 from lit_generative.data.splits import spread
 from lit_generative.data.streams import StreamedImages, StreamedPart
-from lit_generative.description import Described
 
-__all__ = ["ImageDataModule", "Split"]
-
-Split = Literal["train", "val", "test"]
+__all__ = ["ImageDataModule"]
 
 
-class ImageDataModule(Described, L.LightningDataModule):
+class ImageDataModule(SplitLoaders):
     """Images from an embedded set, the Hugging Face hub, a folder or files.
 
     A batch is a dict with ``image`` (B, C, H, W), float32 in [-1, 1], and, if the set is labelled, ``label`` (B,),
@@ -105,16 +103,14 @@ class ImageDataModule(Described, L.LightningDataModule):
     def _check_arguments(self, on_error: str) -> None:
         at_least = {"image_size": 1, "batch_size": 1, "subset": 1, "num_workers": 0, "seed": 0, "memory_budget": 0}
         for name, least in at_least.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name}={value} is too small; it is at least {least}")
+            check_range(name, getattr(self, name), at_least=least)
+        check_range("val_fraction", self.val_fraction, above=0, below=0.5)
         choices = {"channels": ("auto", 1, 3), "in_memory": ("auto", True, False)}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(str, allowed))}")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error={on_error!r} is neither raise nor skip")
-        if not 0 < self.val_fraction < 0.5:
-            raise ValueError(f"val_fraction={self.val_fraction} is not between 0 and 0.5")
         if self.streaming and (self.subset is not None or self.in_memory is True):
             raise ValueError("streaming goes with neither subset nor in_memory=True, which need the whole set at once")
         if not self.dataset:
@@ -178,28 +174,14 @@ class ImageDataModule(Described, L.LightningDataModule):
         """Download what has to be downloaded (Lightning calls this in one process of each machine)."""
         _ = self._catalog
 
-    def train_dataloader(self) -> DataLoader:
+    def training_loader(self) -> DataLoader:
         """Shuffled training images; the loader can resume in the middle of an epoch."""
-        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            return self.loader("train")
         if self.streaming:
             stream = self._stream("train", self.batch_size, shuffle_seed=self.seed, mirror=self.random_flip)
             return ResumableLoader(stream, **self._options(stream))
         images = self._catalog.images("train")
         sampler = ShuffledBatches(len(images), self.batch_size, seed=self.seed, mirror=self.random_flip)
         return ResumableLoader(images, sampler=sampler, **self._options(images))
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation images in order."""
-        return self.loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        """Test images in order."""
-        return self.loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        """Test images in order; ``predict`` draws a sample for each."""
-        return self.loader("test")
 
     def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> DataLoader:
         """Images for evaluation: in a fixed order, not mirrored, and of several processes each gets its own share.

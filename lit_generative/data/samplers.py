@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import distributed as dist
 from torch.utils.data import DistributedSampler, SequentialSampler
 
-__all__ = ["Picks", "SequentialBatches", "ShuffledBatches", "global_batches", "rank_and_world"]
+from lit_generative.processes import rank_and_world
+
+__all__ = ["Picks", "SequentialBatches", "ShuffledBatches", "global_batches"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,6 @@ class Picks:
     index: np.ndarray
     mirrored: np.ndarray | None = None
     key: tuple[int, ...] | None = None
-
-
-def rank_and_world() -> tuple[int, int]:
-    """This process's number and the number of processes: 0 and 1 unless torch.distributed is running."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def global_batches(n: int, batch_size: int, world: int, drop_last: bool) -> list[slice]:

@@ -16,8 +16,8 @@ from lit_generative.data.binarise import Binarisation
 from lit_generative.data.columns import Classes
 from lit_generative.data.decode import Decoder, ImageReadError, attempt
 from lit_generative.data.images import to_batch
-from lit_generative.data.samplers import rank_and_world
 from lit_generative.data.splits import EMPTY, Share, place_by_content
+from lit_generative.processes import rank_and_world
 
 if TYPE_CHECKING:
     import datasets

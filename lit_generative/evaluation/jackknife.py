@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lit_generative.evaluation.features import Extractor
+from lit_generative.checks import check_range
+from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.metrics import ClassHistogram, sample_quality
 
 __all__ = ["jackknife_errors", "quality_errors"]
@@ -45,8 +46,7 @@ def jackknife_errors(
     Raises:
         ValueError: If ``halves`` is below 2, or there are fewer than two rows.
     """
-    if halves < 2:
-        raise ValueError(f"halves={halves}: a spread needs at least 2; 10 are usual")
+    check_range("halves", halves, at_least=2, hint="10 are usual")
     if len(rows) < 2:
         raise ValueError(f"rows has {len(rows)} rows; at least 2 are needed to take halves")
     generator = torch.Generator().manual_seed(seed)

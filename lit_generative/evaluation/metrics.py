@@ -4,7 +4,7 @@ The maths is in :mod:`lit_generative.evaluation.distances`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_generative.evaluation.cache import gather
 from lit_generative.evaluation.distances import (
     check_sizes,
     density_coverage,
@@ -20,9 +19,8 @@ from lit_generative.evaluation.distances import (
     kernel_distance,
     precision_recall,
 )
-
-if TYPE_CHECKING:
-    from lit_generative.evaluation.features import Extractor
+from lit_generative.evaluation.extractors import Extractor
+from lit_generative.processes import gather
 
 __all__ = ["ClassHistogram", "FrechetDistance", "SampleQuality", "class_report", "sample_quality"]
 
@@ -181,7 +179,7 @@ class ClassHistogram(Metric):
         }
 
 
-def class_report(extractor: "Extractor", quality: SampleQuality) -> dict[str, Any]:
+def class_report(extractor: Extractor, quality: SampleQuality) -> dict[str, Any]:
     """Return :class:`ClassHistogram` of the features that were collected; {} if they have no classes."""
     if extractor.class_names is None:
         return {}

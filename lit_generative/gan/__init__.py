@@ -1,6 +1,7 @@
 """Generative adversarial networks."""
 
 from lit_generative.gan.augment import AdaptiveAugment, Augmentation, DiffAugment, InstanceNoiseAugment
+from lit_generative.gan.health import GANHealth
 from lit_generative.gan.losses import (
     AdversarialLoss,
     HingeLoss,
@@ -21,6 +22,7 @@ __all__ = [
     "AdversarialLoss",
     "Augmentation",
     "DiffAugment",
+    "GANHealth",
     "GradientPenalty",
     "HingeLoss",
     "InstanceNoiseAugment",

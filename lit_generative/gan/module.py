@@ -16,14 +16,8 @@ from lit_generative.gan.augment import Augmentation
 from lit_generative.gan.losses import AdversarialLoss
 from lit_generative.gan.penalties import Penalty
 from lit_generative.interpolation import spherical
-from lit_generative.manual_optimization import (
-    average_over_processes,
-    backward,
-    check_trainer,
-    frozen,
-    optimizer_step,
-    world_size,
-)
+from lit_generative.manual_optimization import average_over_processes, backward, check_trainer, frozen, optimizer_step
+from lit_generative.processes import world_size
 from lit_generative.sampling import check_labels, inference, sampling_mode
 
 __all__ = ["GAN"]
