@@ -16,12 +16,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lit_generative.description import describe
 from lit_generative.evaluation import features as features_module
-from lit_generative.evaluation.features import (
-    FASHION_WEIGHTS,
-    InceptionExtractor,
-    default_extractor,
-    load_extractor,
-)
+from lit_generative.evaluation.extractors import InceptionExtractor
+from lit_generative.evaluation.features import FASHION_WEIGHTS, default_extractor, load_extractor
 from lit_generative.evaluation.metrics import SampleQuality
 from lit_generative.nn.classifier import Classifier
 
