@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lit_generative.evaluation import Evaluation
 
@@ -30,9 +30,7 @@ def print_table(
         units: Those of losses by the last part of their names, for instance "nelbo".
     """
     floor = {} if evaluation is None else evaluation.protocol.get("floor", {})
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("", "value", "floor", "unit"):
-        table.add_column(column, justify="right" if column in ("value", "floor") else "left")
+    table = _numbers(title, "floor")
     for name, value in losses.items():
         table.add_row(name, f"{value:.4g}", "", (units or {}).get(name.rpartition("/")[2], ""))
     for name, value in ({} if evaluation is None else evaluation.metrics).items():
@@ -70,9 +68,7 @@ def print_likelihoods(title: str, metrics: dict[str, float], protocol: dict[str,
         metrics: Those of :func:`~lit_generative.evaluation.likelihood.mean_likelihoods`.
         protocol: How the estimates were made.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("", "value", "stderr", "unit"):
-        table.add_column(column, justify="right" if column in ("value", "stderr") else "left")
+    table = _numbers(title, "stderr")
     for name, value in metrics.items():
         if (error := metrics.get(f"{name}_stderr")) is not None:
             unit = "nats" if name.endswith("nats") else "bits/dim"
@@ -84,3 +80,10 @@ def print_likelihoods(title: str, metrics: dict[str, float], protocol: dict[str,
         f"weights {protocol['weights']}, precision {protocol['precision']}; stderr is the means' standard error.",
         highlight=False,
     )
+
+
+def _numbers(title: str, beside: str) -> Table:
+    """Return an empty table of names, values, what is beside them, and units."""
+    table = Table("", Column("value", justify="right"), Column(beside, justify="right"), "unit", title=title)
+    table.title_justify, table.title_style = "left", "bold"
+    return table

@@ -95,14 +95,6 @@ class Extractor(nn.Module):
         """
         return {}
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W) in [-1, 1].
-
-        Raises:
-            TypeError: If the extractor is no classifier (its ``class_names`` are None).
-        """
-        return self.classify(self(images))
-
 
 class ClassifierExtractor(Extractor):
     """The features of a :class:`~lit_generative.nn.classifier.Classifier`, which tells the classes of images as well.

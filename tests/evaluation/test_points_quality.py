@@ -74,7 +74,8 @@ def test_real_points_cover_all_modes_with_the_quality_of_a_gaussian(make, modes)
 def test_classes_are_the_modes():
     data = GaussianGrid()
     batch = next(iter(data.loader("test", batch_size=500)))
-    assert torch.equal(default_extractor(data).logits(batch["image"]).argmax(1), batch["label"])
+    extractor = default_extractor(data)
+    assert torch.equal(extractor.classify(extractor(batch["image"])).argmax(1), batch["label"])
 
 
 @pytest.mark.parametrize("data", [GaussianRing(), GaussianGrid()], ids=["ring", "grid"])
