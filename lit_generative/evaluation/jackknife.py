@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lit_generative.checks import check_range
 from lit_generative.evaluation.extractors import Extractor
-from lit_generative.evaluation.metrics import ClassHistogram, sample_quality
+from lit_generative.evaluation.metrics import class_report, count_classes, sample_quality
 
 __all__ = ["jackknife_errors", "quality_errors"]
 
@@ -70,17 +70,11 @@ def quality_errors(real: Tensor, fake: Tensor, extractor: Extractor, halves: int
 
     def statistic(half: Tensor) -> dict[str, Tensor]:
         found = sample_quality(real, half, extractor.metrics)
-        return found if counts is None else found | {"missing_classes": _missing(extractor, counts, half)}
+        if extractor.class_names is not None:
+            missing = class_report(extractor.class_names, counts, count_classes(extractor, half))["missing"]
+            found["missing_classes"] = torch.tensor(float(len(missing)))
+        return found
 
-    counts = None if extractor.class_names is None else _count(extractor, real)
+    counts = count_classes(extractor, real) if extractor.class_names is not None else torch.empty(0)
     errors = jackknife_errors(statistic, fake, halves)
     return {extractor.metric_names.get(name, name): error for name, error in errors.items()}
-
-
-def _count(extractor: Extractor, features: Tensor) -> Tensor:
-    return extractor.classify(features).argmax(dim=1).bincount(minlength=len(extractor.class_names or ()))
-
-
-def _missing(extractor: Extractor, real_counts: Tensor, fake: Tensor) -> Tensor:
-    histogram = ClassHistogram(extractor.class_names or ())
-    return torch.tensor(float(len(histogram.report(real_counts, _count(extractor, fake))["missing"])))

@@ -17,7 +17,7 @@ from lit_generative.evaluation.cache import TensorCache
 from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.features import default_extractor, load_extractor
 from lit_generative.evaluation.jackknife import quality_errors
-from lit_generative.evaluation.metrics import SampleQuality, class_report
+from lit_generative.evaluation.metrics import SampleQuality, class_report, count_classes
 from lit_generative.evaluation.progress import counter
 from lit_generative.evaluation.reference import Reference
 from lit_generative.evaluation.stamp import make_stamp, make_warnings
@@ -157,35 +157,53 @@ class Evaluator:
         extractor = self._load_extractor(data).to(device)
         with isolate_rng():
             real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
-            quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
-            quality.update(real.features, real=True)
-            broken = as_asked = 0
-            seconds = 0.0
-            for images, labels, duration in self._samples(model, data, real.label_counts, progress):
-                seconds += duration
-                broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
-                images = images.to(device).nan_to_num(0).clamp(-1, 1)
-                if on_samples is not None:
-                    on_samples(images)
-                features = torch.cat([extractor(part) for part in images.split(extractor.max_batch)])
-                quality.update(features, real=False)
-                if labels is not None and extractor.class_names is not None:
-                    as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
+            quality, broken, as_asked, seconds = self._compare(model, data, extractor, real, progress, on_samples)
         metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
-        classes = class_report(extractor, quality)
-        if classes:
+        collected, classes = quality.collected(), {}
+        if extractor.class_names is not None:
+            classes = class_report(extractor.class_names, *(count_classes(extractor, rows) for rows in collected))
             metrics["missing_classes"] = float(len(classes["missing"]))
-        broken, as_asked = gather(torch.tensor([[broken, as_asked]], device=device)).sum(dim=0).tolist()
-        if classes and len(extractor.class_names or ()) == model.num_classes:
-            metrics["class_accuracy"] = as_asked / self.num_samples
-        slowest = float(gather(torch.tensor([seconds], dtype=torch.double, device=device)).max())
+            if len(extractor.class_names) == model.num_classes:
+                metrics["class_accuracy"] = as_asked / self.num_samples
+        errors = quality_errors(*collected, extractor, halves) if halves else {}
+        if halves and (accuracy := metrics.get("class_accuracy")) is not None:
+            errors["class_accuracy"] = (accuracy * (1 - accuracy) / self.num_samples) ** 0.5  # a mean needs no halves
         settings = {"split": self.split, "num_fake": self.num_samples, "batch_size": self.batch_size, "seed": self.seed}
         stamp = make_stamp(settings, model, data, extractor, real)
         warnings = make_warnings(self.num_samples, broken, extractor, real)
-        errors = quality_errors(*quality.collected(), extractor, halves) if halves else {}
-        if halves and (accuracy := metrics.get("class_accuracy")) is not None:
-            errors["class_accuracy"] = (accuracy * (1 - accuracy) / self.num_samples) ** 0.5  # a mean needs no halves
-        return Evaluation(metrics, classes, stamp, warnings, self.num_samples / slowest, errors)
+        return Evaluation(metrics, classes, stamp, warnings, self.num_samples / seconds, errors)
+
+    def _compare(
+        self,
+        model: GenerativeModule,
+        data: ImageData,
+        extractor: Extractor,
+        real: Reference,
+        progress: bool,
+        on_samples: Callable[[Tensor], None] | None,
+    ) -> tuple[SampleQuality, int, int, float]:
+        """Draw the samples, of all processes.
+
+        Returns:
+            What is known of real images and samples, how many samples are not finite, how many the extractor puts into
+            the class that they were asked to be of, and the seconds that the slowest process took.
+        """
+        device = extractor.device
+        quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
+        quality.update(real.features, real=True)
+        broken, as_asked, seconds = 0, 0, 0.0
+        for images, labels, duration in self._samples(model, data, real.label_counts, progress):
+            seconds += duration
+            broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
+            images = images.to(device).nan_to_num(0).clamp(-1, 1)
+            if on_samples is not None:
+                on_samples(images)
+            features = torch.cat([extractor(part) for part in images.split(extractor.max_batch)])
+            quality.update(features, real=False)
+            if labels is not None and extractor.class_names is not None:
+                as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
+        found = gather(torch.tensor([[broken, as_asked, seconds]], dtype=torch.double, device=device))
+        return quality, int(found[:, 0].sum()), int(found[:, 1].sum()), float(found[:, 2].max())
 
     def _samples(
         self, model: GenerativeModule, data: ImageData, label_counts: Tensor | None, progress: bool
