@@ -24,6 +24,7 @@ __all__ = [
     "InterpolatesSamples",
     "Inverts",
     "MeasuresNoiseLevels",
+    "NamesClasses",
     "Reconstructs",
     "SamplesInSteps",
     "Split",
@@ -68,6 +69,14 @@ class DeclaresClasses(Protocol):
 
     num_classes: int | None
     """None: there are no labels."""
+
+
+@runtime_checkable
+class NamesClasses(Protocol):
+    """Data that say what their classes are called."""
+
+    class_names: list[str] | None
+    """In the order of the labels."""
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
-from lit_generative.contracts import Batch, ImageData, Split, as_batch
+from lit_generative.contracts import Batch, DeclaresClasses, DeclaresShape, ImageData, NamesClasses, Split, as_batch
 from lit_generative.description import describe
 from lit_generative.processes import rank_and_world
 
@@ -43,11 +43,10 @@ def declared_shape(data: L.LightningDataModule) -> tuple[int, int, int]:
     Raises:
         ValueError: If the data module does not declare them.
     """
-    shape = getattr(data, "image_shape", None)
-    if shape is None:
+    if not isinstance(data, DeclaresShape):
         name = type(data).__name__
         raise ValueError(f"{name} has no image_shape: give it (channels, height, width), which networks depend on")
-    return shape
+    return data.image_shape
 
 
 class _LoadedImages:
@@ -55,8 +54,8 @@ class _LoadedImages:
 
     def __init__(self, data: L.LightningDataModule) -> None:
         self.data = data
-        under_way = None if data.trainer is None else data.trainer.state.fn
-        self._stages = {under_way.value} if under_way else set()  # that are set up
+        running = None if data.trainer is None else data.trainer.state.fn
+        self._stages = {running.value} if running else set()  # that are set up
 
     @property
     def name(self) -> str:
@@ -64,18 +63,20 @@ class _LoadedImages:
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, int, int]:
-        declared = getattr(self.data, "image_shape", None)
-        return tuple(declared or self._first("train", 1)["image"].shape[1:])
+        if isinstance(self.data, DeclaresShape):
+            return self.data.image_shape
+        channels, height, width = self._first("train", 1)["image"].shape[1:]
+        return channels, height, width
 
     @property
     def num_classes(self) -> int | None:
-        return getattr(self.data, "num_classes", None)
+        return self.data.num_classes if isinstance(self.data, DeclaresClasses) else None
 
     @property
     def class_names(self) -> list[str] | None:
-        if self.num_classes is None:
-            return None
-        return list(getattr(self.data, "class_names", None) or map(str, range(self.num_classes)))
+        if isinstance(self.data, NamesClasses):
+            return self.data.class_names
+        return None if self.num_classes is None else list(map(str, range(self.num_classes)))
 
     def num_images(self, split: Split) -> int | None:
         sampler = _sampler(self._in_order(split))
@@ -119,8 +120,8 @@ class _LoadedImages:
         loader = getattr(self.data, method)()
         if not isinstance(_sampler(loader), RandomSampler | DistributedSampler):
             return loader
-        options = {name: getattr(loader, name) for name in ("batch_size", "num_workers", "collate_fn")}
-        return DataLoader(loader.dataset, worker_init_fn=loader.worker_init_fn, **options)
+        workers = {"num_workers": loader.num_workers, "worker_init_fn": loader.worker_init_fn}
+        return DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn, **workers)
 
     def _set_up(self, stage: str) -> None:
         """Do what the trainer has not done: within ``fit``, for instance, nothing is set up for the test images."""

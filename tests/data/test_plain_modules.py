@@ -235,7 +235,7 @@ def test_what_is_not_declared_is_found_out(images):
     assert [data.num_images(split) for split in ("train", "val", "test")] == [60, 30, 30]
     declared = image_data(Labelled(*images))
     declared.data.class_names = [*"abcdefghij"]
-    declared.data.image_shape = [1, 2, 3]
+    declared.data.image_shape = (1, 2, 3)
     assert (declared.image_shape, declared.class_names) == ((1, 2, 3), [*"abcdefghij"])
     assert image_data(Labelled(*images)).class_names == [*"0123456789"]
 
