@@ -16,10 +16,9 @@ class EMA(L.Callback):
     """Keeps average <- d_t average + (1 - d_t) weights, with d_t = min(decay, (1 + t) / (10 + t)) after step t.
 
     The warm-up d_t (that of TensorFlow's ExponentialMovingAverage) forgets the untrained weights quickly. The running
-    statistics of batch normalisations are averaged as the weights are, for they belong together. Validation, test,
-    prediction and sampling use the average. Checkpoints hold it as the model's weights, so that
-    ``load_from_checkpoint`` gives it, and hold the trained weights beside it, so that a run resumes exactly. After
-    ``fit`` the model keeps the average.
+    statistics of batch normalisations are averaged with the weights that they belong to. Validation, test, prediction
+    and sampling use the average. Checkpoints hold it as the model's weights, which ``load_from_checkpoint`` gives, and
+    the trained weights beside it, so that a run resumes exactly. After ``fit`` the model keeps the average.
 
     Args:
         decay: How much of the average is kept a step, in [0, 1).

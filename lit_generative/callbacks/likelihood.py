@@ -21,10 +21,10 @@ class EstimateLikelihood(L.Callback):
     """Estimates -log P of test images in ``test``: logged, printed, and in ``likelihood.json``, with its protocol.
 
     For each estimate that :meth:`GenerativeModule.likelihoods` gives, such as ``bound``, there are ``test/bound_nats``,
-    its mean over images, and ``test/bound_bits_per_dim``, the same over C H W log 2. Those with ``_stderr`` at the end
-    are their standard errors, s / sqrt(num_images), in which the choice of images and the estimate's own noise are
-    both contained. It is done by the weights and in the precision that samples are drawn with. The same seed gives the
-    same numbers on as many processes. A model that defines no likelihood is left alone.
+    its mean over images, and ``test/bound_bits_per_dim``, the same over C H W log 2. Those that end in ``_stderr`` are
+    standard errors, s / sqrt(num_images), of the choice of images and of the estimate's own noise. Weights and
+    precision are those that samples are drawn with. The same seed gives the same numbers on as many processes. A model
+    that defines no likelihood is left alone.
 
     Args:
         num_images: Test images, always the same ones; 0: none, which turns it off.

@@ -18,8 +18,8 @@ __all__ = ["PictureCallback"]
 class PictureCallback(L.Callback, ABC):
     """Draws pictures after every validation, with the weights that validation uses, and at the end.
 
-    A subclass gives :meth:`draw`. Its pictures are PNG files in folders of the run, named by the images seen, and go to
-    every logger that takes images. A dry run (``fast_dev_run``) draws nothing.
+    A subclass gives :meth:`draw`. The pictures are PNG files, named by the images seen, in a folder of the run each,
+    and go to every logger that takes images. A dry run (``fast_dev_run``) draws nothing.
 
     Args:
         every_n_epochs: Epochs between pictures.

@@ -18,9 +18,8 @@ __all__ = ["SampleGrid", "SampleWriter"]
 class SampleGrid(PictureCallback):
     """Draws the same noise through the model after every validation and at the end, so that progress can be watched.
 
-    The grid is a PNG file in the run's ``grids`` folder, named by the images seen, and goes to every logger that takes
-    images. A conditional model shows one class a column. Points of the plane become a scatter picture instead. A dry
-    run (``fast_dev_run``) draws nothing.
+    The grid is in the run's folder ``grids``, and goes to every logger that takes images. A conditional model shows one
+    class a column. Points of the plane become a scatter picture instead.
 
     Args:
         num_samples: Images in the grid; points need more, 2,000 for instance.

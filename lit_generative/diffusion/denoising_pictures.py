@@ -24,9 +24,8 @@ Curve = dict[str, list[float]]
 class DenoisingPictures(PictureCallback):
     """Draws the way from noise to samples, and the loss by noise level, after every validation and at the end.
 
-    Both are PNG files named by the images seen, in the run's folders ``denoising`` and ``loss_by_noise``, and go to
-    every logger that takes images. They are drawn with the weights that validation uses, and with the same noise each
-    time, so that progress can be watched. A dry run (``fast_dev_run``) draws nothing.
+    Both are in the run's folders ``denoising`` and ``loss_by_noise``, and go to every logger that takes images. The
+    noise is the same each time, so that progress can be watched.
 
     - The way: an image a row, of one class each as in :class:`SampleGrid`, and a moment a column, from pure noise to
       the sample. An earlier column whose root mean square r exceeds 1, as that of images does not, is divided by r, so

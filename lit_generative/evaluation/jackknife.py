@@ -22,17 +22,16 @@ def jackknife_errors(
 
     .. math:: v = \frac{n - d}{d} \frac{1}{S} \sum_s (\hat\theta_s - \bar\theta)^2 .
 
-    For a mean this is exact: n - d of n rows, drawn without replacement, have a mean of the variance
+    For a mean this is exact: n - d rows, drawn without replacement, have a mean of the variance
     \sigma^2 / (n - d) * d / n about that of all, and the factor makes it \sigma^2 / n. With d = n / 2 the factor is 1:
-    the spread of the halves *is* the standard error of the whole. Leaving out many rows, not one, makes it hold for
-    statistics that are not smooth, such as those of nearest neighbours. A Fréchet distance or a recall of half as many
-    images is biased more, but all halves are alike in that, so that it cancels in their spread about their own mean;
-    as that is estimated from them, the sum is divided by S - 1. From 10 halves, an error is itself known to a quarter,
-    1 / sqrt(2 (S - 1)).
+    the spread of the halves *is* the standard error of the whole. Leaving out many rows makes it hold for statistics
+    that are not smooth, such as those of nearest neighbours. Half as many images bias a Fréchet distance or a recall
+    more, but all halves alike, so that this cancels in their spread about their own mean; as that is estimated, the sum
+    is divided by S - 1. From 10 halves, an error is itself known to a quarter, 1 / sqrt(2 (S - 1)).
 
-    On average a jackknife's error is rather too large than too small (Efron & Stein 1981). Of 2,000 samples of a GAN,
-    those of all metrics were 0.75 to 1.35 times the spread over 24 fresh lots; the most was 1.8, for the coverage of
-    400 Gaussian features.
+    On average the error is too large rather than too small (Efron & Stein 1981). Of 2,000 samples of a GAN, those of
+    all metrics were 0.75 to 1.35 times the spread over 24 fresh lots; the most was 1.8, for the coverage of 400
+    Gaussian features.
 
     Args:
         statistic: Maps rows (M, D) to scalars by name.

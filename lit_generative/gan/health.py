@@ -32,10 +32,9 @@ class GANHealth(L.Callback):
     Every few steps it looks at the discriminator, on fixed training and validation images, and at the samples of fixed
     noise, and logs ``health/…``: ``real_accuracy``, ``fake_accuracy`` and ``held_out_accuracy``, ``logit_gap``,
     ``logit_magnitude``, ``generator_gradient``, ``diversity`` (of samples relative to real images) and ``healthy`` (0
-    or 1). These are of the weights in training, not of their average. With :class:`Evaluate`, recall, coverage, missing
-    classes and the course of the Fréchet distance count, too. The verdict is printed when it becomes unhealthy and at
-    the end, and is in ``evaluation.json``. The rules are in ``gan/verdict.py``. Training is not disturbed: a run has
-    the same weights with it and without.
+    or 1), of the weights in training, not of their average. With :class:`Evaluate`, recall, coverage, missing classes
+    and the course of the Fréchet distance count, too. The verdict, by the rules of ``gan/verdict.py``, is printed when
+    it turns unhealthy and at the end, and is in ``evaluation.json``. A run has the same weights with it and without.
 
     The model must be :class:`~lit_generative.contracts.Diagnosable`, as a GAN is.
 
