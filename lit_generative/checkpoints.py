@@ -12,8 +12,8 @@ from lit_generative.description import Described, describe, find, rebuild
 __all__ = ["check_weights", "pack", "read_checkpoint", "unpack"]
 
 KEY = "lit_generative"
-FORMAT = 1
-STATE = ("images_seen", "weights", "precision", "noise_seed")
+FORMAT = 2
+STATE = ("images_seen", "weights", "precision", "noise_seed")  # attributes of a model that a checkpoint keeps
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ Images are float tensors (B, C, H, W) in [-1, 1], labels int64 (B,). A batch is 
 labels, ``label``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,7 +13,10 @@ from torch import Tensor
 
 __all__ = [
     "Batch",
+    "DeclaresClasses",
+    "DeclaresShape",
     "Diagnosable",
+    "HasBoundary",
     "HasLatentSpace",
     "HasModes",
     "ImageData",
@@ -21,10 +24,12 @@ __all__ = [
     "InterpolatesSamples",
     "Inverts",
     "MeasuresNoiseLevels",
+    "NamesClasses",
     "Reconstructs",
     "SamplesInSteps",
     "Split",
     "Trajectories",
+    "as_batch",
 ]
 
 Batch = dict[str, Tensor]
@@ -34,6 +39,47 @@ Split = Literal["train", "val", "test"]
 # -------------------------------------------------------------------- of data
 
 
+def as_batch(given: Any) -> Batch:
+    """Return what a loader gives as a batch: a dict with ``image``, a pair of images and labels, or images alone.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if isinstance(given, list | tuple):
+        given = dict(zip(("image", "label"), given, strict=False))
+    named = given if isinstance(given, Mapping) else {"image": given}
+    batch = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    if "image" not in batch:
+        found = {name: type(value).__name__ for name, value in named.items()}
+        raise ValueError(f'a batch is {found}: give a dict with the tensors "image" and "label", or (image, label)')
+    return batch
+
+
+@runtime_checkable
+class DeclaresShape(Protocol):
+    """Data that say how large their images are."""
+
+    image_shape: tuple[int, int, int]
+    """Channels, height and width of every image."""
+
+
+@runtime_checkable
+class DeclaresClasses(Protocol):
+    """Data that say how many classes they have."""
+
+    num_classes: int | None
+    """None: there are no labels."""
+
+
+@runtime_checkable
+class NamesClasses(Protocol):
+    """Data that say what their classes are called."""
+
+    class_names: list[str] | None
+    """In the order of the labels."""
+
+
+@runtime_checkable
 class ImageData(Protocol):
     """Images in three splits, with an identity.
 
@@ -157,9 +203,18 @@ class MeasuresNoiseLevels(Protocol):
         """Return ``log_snr`` and ``noise_mse``, both (num_levels,), on images ``x``, always with the same noise."""
 
 
+class HasBoundary(Protocol):
+    """A loss of a discriminator."""
+
+    boundary: float | None
+    """The logit at which the discriminator is undecided; None: only differences of logits mean something."""
+
+
 @runtime_checkable
 class Diagnosable(Protocol):
     """A game of a generator against a discriminator that says how it stands."""
+
+    loss: HasBoundary
 
     def diagnose(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Return ``real_logits``, ``fake_logits`` and ``generator_gradient``, each (B,), and leave no trace."""

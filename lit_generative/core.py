@@ -7,19 +7,19 @@ from typing import Any, ClassVar, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_generative.checkpoints import check_weights, pack, read_checkpoint, unpack
+from lit_generative.checkpoints import STATE, check_weights, pack, read_checkpoint, unpack
+from lit_generative.contracts import Batch, DeclaresClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
 
 __all__ = ["GenerativeModule"]
 
 Self = TypeVar("Self", bound="GenerativeModule")
-Batch = dict[str, Tensor]
-SAVED = ("best_model_path", "_last_checkpoint_saved")  # of a ModelCheckpoint; the former is set before it is saved
 
 
 class GenerativeModule(Described, L.LightningModule):
@@ -143,9 +143,18 @@ class GenerativeModule(Described, L.LightningModule):
         x, y = self.unpack(batch)
         return self.sample(len(x), y)
 
-    def unpack(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return the images and, for a conditional model, the labels."""
-        return batch["image"], batch["label"] if self.num_classes is not None else None
+    def unpack(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Return the images and, for a conditional model, the labels of what a loader gives.
+
+        Raises:
+            ValueError: If there are no images, or no labels for a conditional model.
+        """
+        batch = as_batch(batch)
+        if self.num_classes is None:
+            return batch["image"], None
+        if "label" not in batch:
+            raise ValueError(f"num_classes={self.num_classes}, but a batch has no labels: give (image, label)")
+        return batch["image"], batch["label"]
 
     @property
     def is_logged_step(self) -> bool:
@@ -154,7 +163,7 @@ class GenerativeModule(Described, L.LightningModule):
 
     def count_images(self, batch: Batch) -> None:
         """Add the images of a training batch, those of the other processes too, to ``images_seen``."""
-        self.images_seen += len(batch["image"]) * self.trainer.world_size
+        self.images_seen += len(as_batch(batch)["image"]) * self.trainer.world_size
 
     def log_training(self, losses: dict[str, Tensor]) -> None:
         """Log ``train/…`` and the place on the axis of all plots."""
@@ -186,7 +195,9 @@ class GenerativeModule(Described, L.LightningModule):
             raise self._divergence(f"the {broken[0].replace('_', ' ')}", f" ({values})")
 
     def _divergence(self, what: str, values: str = "") -> FloatingPointError:
-        paths = {getattr(c, name, "") for c in self.trainer.checkpoint_callbacks for name in SAVED}
+        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        # the best path is set before that checkpoint is saved
+        paths = {path for c in callbacks for path in (c.best_model_path, c._last_checkpoint_saved)}
         saved = [path for path in map(Path, paths) if path.is_file()]
         last = f"The last checkpoint is {max(saved, key=lambda path: path.stat().st_mtime_ns)}. " if saved else ""
         return FloatingPointError(
@@ -228,13 +239,19 @@ class GenerativeModule(Described, L.LightningModule):
         self.weights = "raw"
         if self.noise_seed is None:
             self.noise_seed = torch.initial_seed()
-        data_classes = getattr(self.trainer.datamodule, "num_classes", self.num_classes)  # type: ignore[attr-defined]
-        if self.num_classes is not None and data_classes != self.num_classes:
-            raise ValueError(f"num_classes={self.num_classes}, but the data have {data_classes or 'no'} classes")
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.num_classes is not None and data is not None:
+            self._check_classes(data)
         if not any(isinstance(callback, SaveConfigCallback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
-            data = getattr(self.trainer, "datamodule", None)
             for logger in self.trainer.loggers:
                 logger.log_hyperparams({"model": describe(self), "data": describe(data)})
+
+    def _check_classes(self, data: L.LightningDataModule) -> None:
+        if not isinstance(data, DeclaresClasses):
+            name = type(data).__name__
+            raise ValueError(f"num_classes={self.num_classes}, but {name} has no num_classes: give it that attribute")
+        if data.num_classes != self.num_classes:
+            raise ValueError(f"num_classes={self.num_classes}, but the data have {data.num_classes or 'no'} classes")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
@@ -252,7 +269,7 @@ class GenerativeModule(Described, L.LightningModule):
         for name, parameter in self.named_parameters():
             if not parameter.isfinite().all():
                 raise self._divergence(name)
-        pack(checkpoint, self, getattr(self.trainer, "datamodule", None))
+        pack(checkpoint, self, self.trainer.datamodule)  # type: ignore[attr-defined]
         runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
         checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}
 
@@ -265,7 +282,7 @@ class GenerativeModule(Described, L.LightningModule):
         if self.strict_loading:
             check_weights(self, checkpoint["state_dict"])
         state = checkpoint.get("lit_generative", {}).get("state", {})
-        for name in ("images_seen", "weights", "precision", "noise_seed"):
+        for name in STATE:
             setattr(self, name, state.get(name, getattr(self, name)))
 
     @classmethod

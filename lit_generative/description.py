@@ -9,14 +9,12 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -56,8 +54,8 @@ def _describe_arguments(cls: type, args: tuple, kwargs: dict[str, Any]) -> dict[
 def describe(value: Any) -> Any:
     """Describe ``value`` as plain data.
 
-    What cannot be described (a lambda, a network put together by hand) becomes ``{"opaque": its name, "is_module":
-    whether it is a network}``, which :func:`rebuild` answers with an error that says what to pass instead.
+    What cannot be described (a lambda, a network that is not :class:`Described`) becomes ``{"opaque": its name,
+    "is_module": whether it is a network}``, which :func:`rebuild` answers with an error that says what to pass instead.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -76,8 +74,6 @@ def describe(value: Any) -> Any:
         return {"partial": _path(factory), "keywords": keywords} if _may_build(factory) else _opaque(factory)
     if _may_build(value):
         return {"import_path": _path(value)}
-    if isinstance(value, nn.Module) and (arguments := _recover_arguments(value)) is not None:
-        return {"class_path": _path(type(value)), "init_args": arguments}
     return _opaque(value)
 
 
@@ -87,7 +83,7 @@ def rebuild(description: Any) -> Any:
     Raises:
         ImportError: If a class is in a module that is not imported yet, or does not exist any more.
         TypeError: If something is named that is no network, dataclass, optimizer or scheduler (and so is not called).
-        ValueError: If a network was put together by hand and must be passed in.
+        ValueError: If a network is not described and must be passed in.
     """
     if isinstance(description, list | tuple):
         return type(description)(map(rebuild, description))
@@ -186,46 +182,3 @@ def _stand_in(opaque: str, is_module: bool, argument: str = "") -> Any:
         raise ValueError(message)
 
     return missing
-
-
-def _recover_arguments(module: nn.Module) -> dict[str, Any] | None:
-    """Work out the constructor arguments of a network that does not remember them, or None.
-
-    A candidate is read off the attributes that have a parameter's name; it counts only if a second module built from
-    it equals the first in everything but the values of its weights: classes, plain attributes, shapes and buffers.
-    """
-    arguments = {}
-    for name, parameter in list(inspect.signature(type(module).__init__).parameters.items())[1:]:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            return None
-        value = describe(vars(module).get(name, parameter.default))
-        if not isinstance(value, dict) and value is not parameter.default and value is not inspect.Parameter.empty:
-            arguments[name] = value
-    if not _is_importable(type(module)):
-        return None
-    try:
-        with torch.random.fork_rng(devices=[]):
-            twin = type(module)(**arguments)
-    except Exception:
-        return None
-    return arguments if _are_alike(module, twin) else None
-
-
-def _are_alike(a: nn.Module, b: nn.Module) -> bool:
-    modules_a, modules_b = dict(a.named_modules()), dict(b.named_modules())
-    state_a, state_b = a.state_dict(), b.state_dict()
-    return (
-        modules_a.keys() == modules_b.keys()
-        and {key: value.shape for key, value in state_a.items()} == {key: value.shape for key, value in state_b.items()}
-        and all(_own_state(m) == _own_state(modules_b[name]) for name, m in modules_a.items())
-    )
-
-
-def _own_state(module: nn.Module) -> dict[str, Any]:
-    """Everything that decides a module's output besides its weights and its submodules."""
-    hidden = ("_parameters", "_buffers", "_modules", "_is_full_backward_hook", "training")
-    state: dict[str, Any] = {key: value for key, value in vars(module).items() if key not in hidden}
-    for name in module._non_persistent_buffers_set:
-        buffer = module._buffers[name]
-        state[name] = buffer.tolist() if isinstance(buffer, Tensor) else buffer
-    return state | {"class": type(module)}

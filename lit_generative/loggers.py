@@ -1,17 +1,51 @@
-"""Loggers of runs, besides Lightning's own."""
+"""Loggers of runs, besides Lightning's own, and what loggers can take besides numbers."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import lightning.pytorch.loggers
 import numpy as np
-import wandb
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from PIL import Image
 
-__all__ = ["WandbLogger", "log_plot", "log_table"]
+if TYPE_CHECKING:
+    import wandb  # whose import takes a second; only those who use it pay for it
+
+__all__ = ["WandbLogger", "log_picture", "log_table"]
+
+
+@runtime_checkable
+class _TakesImages(Protocol):
+    """A logger of pictures in files, such as W&B's."""
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None: ...
+
+
+@runtime_checkable
+class _TakesTables(Protocol):
+    """A logger of tables, such as W&B's."""
+
+    def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None: ...
+
+
+@runtime_checkable
+class _Writer(Protocol):
+    """What TensorBoard's logger has for its experiment."""
+
+    def add_image(self, tag: str, pixels: Any, global_step: int | None = None, *, dataformats: str) -> None: ...
+    def add_text(self, tag: str, text: str) -> None: ...
+
+
+@runtime_checkable
+class _HasExperiment(Protocol):
+    experiment: Any
+
+
+def _writer(logger: Logger) -> _Writer | None:
+    experiment = logger.experiment if isinstance(logger, _HasExperiment) else None
+    return experiment if isinstance(experiment, _Writer) else None
 
 
 def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -23,20 +57,32 @@ def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[
         columns: Their headings.
         rows: A cell for each column.
     """
-    if hasattr(logger, "log_table"):
+    if isinstance(logger, _TakesTables):
         logger.log_table(key=name, columns=list(columns), data=[list(row) for row in rows])
-    elif (add_text := getattr(getattr(logger, "experiment", None), "add_text", None)) is not None:
+    elif (writer := _writer(logger)) is not None:
         lines = [columns, ["---"] * len(columns), *rows]
-        add_text(name, "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines))
+        table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        writer.add_text(name, table)
 
 
-def log_plot(logger: Logger, name: str, path: Path) -> None:
-    """Give a PNG file to a logger that takes images; others are left alone."""
-    if hasattr(logger, "log_image"):
-        logger.log_image(key=name, images=[str(path)])
-    elif (add_image := getattr(getattr(logger, "experiment", None), "add_image", None)) is not None:
+def log_picture(logger: Logger, name: str, path: Path, step: int | None = None, images_seen: int | None = None) -> None:
+    """Give a PNG file to a logger that takes images; others are left alone.
+
+    Args:
+        logger: ``WandbLogger`` and ``TensorBoardLogger`` take images.
+        name: What the picture is called.
+        path: The file.
+        step: When it was drawn, in steps of the training.
+        images_seen: ... and in images, the axis of W&B's plots.
+    """
+    if isinstance(logger, _TakesImages):
+        if images_seen is not None:
+            logger.log_metrics({"images_seen": images_seen}, step)
+        logger.log_image(key=name, images=[str(path)], **({} if step is None else {"step": step}))
+    elif (writer := _writer(logger)) is not None:
         with Image.open(path) as image:
-            add_image(name, np.asarray(image.convert("RGB")), dataformats="HWC")
+            pixels = np.asarray(image.convert("RGB"))
+        writer.add_image(name, pixels, dataformats="HWC", **({} if step is None else {"global_step": step}))
 
 
 class WandbLogger(lightning.pytorch.loggers.WandbLogger):
@@ -72,6 +118,8 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         log_model: bool | Literal["all"] = False,
         save_dir: str | Path | None = None,
     ) -> None:
+        import wandb
+
         super().__init__(
             project=project,
             name=name,
@@ -89,12 +137,14 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> wandb.Run:  # type: ignore[override]
+    def experiment(self) -> "wandb.Run":  # type: ignore[override]
         """The W&B run; it starts when it is first asked for.
 
         Raises:
             ValueError: If W&B does not start the run: no login, no network, or a name that it does not take.
         """
+        import wandb
+
         if self._experiment is not None:
             return self._experiment  # type: ignore[return-value]  # a disabled run has the same methods
         os.makedirs(self.save_dir or ".", exist_ok=True)

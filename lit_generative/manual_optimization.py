@@ -6,12 +6,11 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ParallelStrategy, XLAStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["accumulate", "check_trainer", "cut", "end_batch", "frozen", "optimizer_step", "world_size"]
+__all__ = ["accumulate", "check_trainer", "cut", "end_batch", "frozen", "optimizer_step"]
 
 
 def check_trainer(trainer: L.Trainer, instead: dict[str, str]) -> None:
@@ -103,11 +102,6 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
-
-
-def world_size() -> int:
-    """Return the number of processes that train together, 1 outside a trainer too."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 @torch.no_grad()

@@ -3,13 +3,12 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lit_generative.core import GenerativeModule
+from lit_generative.checks import check_range
+from lit_generative.core import GenerativeModule
 
 __all__ = ["check_labels", "inference", "sampling_mode"]
 
@@ -23,7 +22,7 @@ def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(sample)
     def checked(
-        self: "GenerativeModule", n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None
+        self: GenerativeModule, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         y = check_labels(self, n, y)
         with inference(self, generator):
@@ -32,14 +31,13 @@ def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return checked
 
 
-def check_labels(model: "GenerativeModule", n: int, y: Tensor | None) -> Tensor | None:
+def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | None:
     """Return the labels of ``n`` samples on the model's device, None for a model without classes.
 
     Raises:
         ValueError: If ``n`` is below 1, or the labels are missing, are too many or name classes that are not there.
     """
-    if n < 1:
-        raise ValueError(f"n={n}: the number of samples must be at least 1")
+    check_range("n", n, at_least=1)
     if model.num_classes is None:
         if y is not None:
             raise ValueError("y was given, but the model is unconditional (num_classes is not set)")
@@ -52,7 +50,7 @@ def check_labels(model: "GenerativeModule", n: int, y: Tensor | None) -> Tensor 
 
 
 @contextmanager
-def inference(model: "GenerativeModule", generator: torch.Generator | None = None) -> Iterator[None]:
+def inference(model: GenerativeModule, generator: torch.Generator | None = None) -> Iterator[None]:
     """Evaluation mode, no gradients, the precision of the training, and all randomness from ``generator``, if given."""
     with _evaluating(model), _seeded_by(generator, model.device), _autocast(model):
         yield
@@ -83,6 +81,6 @@ def _seeded_by(generator: torch.Generator | None, device: torch.device) -> Itera
         yield
 
 
-def _autocast(model: "GenerativeModule") -> torch.autocast:
+def _autocast(model: GenerativeModule) -> torch.autocast:
     dtype = torch.float16 if model.precision == "16-mixed" else torch.bfloat16
     return torch.autocast(model.device.type, dtype=dtype, enabled=model.precision in ("16-mixed", "bf16-mixed"))

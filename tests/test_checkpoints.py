@@ -20,17 +20,14 @@ from lit_generative import VAE, GenerativeModule, ImageDataModule
 from lit_generative.nn import MLPDecoder, MLPEncoder
 from lit_generative.vae import GaussianLikelihood
 
-USER_MODULE = '''
+USER_MODULE = """
 import torch
 from torch import nn
-from lit_generative import VAE
+from lit_generative import VAE, Described
 
-class PlainDecoder(nn.Module):
-    """Knows nothing of lit_generative, and stores its arguments."""
-
+class OwnDecoder(Described, nn.Module):
     def __init__(self, latent_dim, width=16):
         super().__init__()
-        self.latent_dim, self.width = latent_dim, width
         self.layers = nn.Sequential(nn.Linear(latent_dim, width), nn.ReLU(), nn.Linear(width, 784))
 
     def forward(self, z, y=None):
@@ -43,7 +40,7 @@ class BetaVAE(VAE):
 
     def objective(self, nll, kl):
         return nll + self.beta * kl
-'''
+"""
 
 NEW_PROCESS = """
 import torch
@@ -131,7 +128,7 @@ def test_a_file_holds_plain_data_and_the_models_weights_only(make_vae: Callable[
 
 def test_a_users_model_comes_back_in_a_new_process(users_models: ModuleType, save: Save, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    networks = MLPEncoder((1, 28, 28), 4, hidden=(16,)), users_models.PlainDecoder(4, width=24)
+    networks = MLPEncoder((1, 28, 28), 4, hidden=(16,)), users_models.OwnDecoder(4, width=24)
     model = users_models.BetaVAE(*networks, GaussianLikelihood(), 4, beta=7.0)
     save(model)
     done = subprocess.run(
@@ -197,7 +194,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> Non
     "model", [None, {}, 5, {"class_path": "lit_generative.VAE"}, {"class_path": 5, "init_args": {}}]
 )
 def test_a_file_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, model: Any) -> None:
-    torch.save({"state_dict": {}, "lit_generative": {"format": 1, "model": model}}, tmp_path / "model.ckpt")
+    torch.save({"state_dict": {}, "lit_generative": {"format": 2, "model": model}}, tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match="was not written by lit_generative"):
         GenerativeModule.load_from_checkpoint(tmp_path / "model.ckpt")
 
@@ -218,9 +215,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             GenerativeModule.load_from_checkpoint(path)
 
 
-def test_another_format_is_refused(make_vae: Callable[..., VAE], save: Save) -> None:
-    with pytest.raises(ValueError, match="has format 99; this version reads format 1"):
-        GenerativeModule.load_from_checkpoint(altered(save(make_vae()), lambda c: c.update(format=99)))
+@pytest.mark.parametrize("number", [1, 99])
+def test_another_format_is_refused(make_vae: Callable[..., VAE], save: Save, number: int) -> None:
+    with pytest.raises(ValueError, match=f"has format {number}; this version reads format 2$"):
+        GenerativeModule.load_from_checkpoint(altered(save(make_vae()), lambda c: c.update(format=number)))
 
 
 class Malicious:

@@ -49,7 +49,6 @@ def train(folder: Path, devices: int, batch_size: int) -> None:
         accelerator="cpu",
         devices=devices,
         strategy="ddp_spawn" if devices > 1 else "auto",
-        use_distributed_sampler=False,
         max_epochs=2,
         log_every_n_steps=1,
         num_sanity_val_steps=0,

@@ -1,4 +1,4 @@
-"""Callbacks for any GenerativeModule, usable in YAML and in Python."""
+"""Callbacks for any GenerativeModule, usable in YAML and in Python; those of a family are in its folder."""
 
 from lit_generative.callbacks.clock import TrainingClock
 from lit_generative.callbacks.ema import EMA
@@ -6,19 +6,17 @@ from lit_generative.callbacks.evaluate import Evaluate
 from lit_generative.callbacks.interrupt import SaveOnInterrupt
 from lit_generative.callbacks.last import LastCheckpoint
 from lit_generative.callbacks.likelihood import EstimateLikelihood
+from lit_generative.callbacks.pictures import PictureCallback
 from lit_generative.callbacks.progress import ImagesProgressBar
 from lit_generative.callbacks.samples import SampleGrid, SampleWriter
-from lit_generative.diffusion.denoising_pictures import DenoisingPictures
-from lit_generative.gan.health import GANHealth
 
 __all__ = [
     "EMA",
-    "DenoisingPictures",
     "EstimateLikelihood",
     "Evaluate",
-    "GANHealth",
     "ImagesProgressBar",
     "LastCheckpoint",
+    "PictureCallback",
     "SampleGrid",
     "SampleWriter",
     "SaveOnInterrupt",

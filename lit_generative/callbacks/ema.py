@@ -4,7 +4,10 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+
+from lit_generative.checks import check_range
 
 __all__ = ["EMA"]
 
@@ -13,10 +16,9 @@ class EMA(L.Callback):
     """Keeps average <- d_t average + (1 - d_t) weights, with d_t = min(decay, (1 + t) / (10 + t)) after step t.
 
     The warm-up d_t (that of TensorFlow's ExponentialMovingAverage) forgets the untrained weights quickly. The running
-    statistics of batch normalisations are averaged as the weights are, for they belong together. Validation, test,
-    prediction and sampling use the average. Checkpoints hold it as the model's weights, so that
-    ``load_from_checkpoint`` gives it, and hold the trained weights beside it, so that a run resumes exactly. After
-    ``fit`` the model keeps the average.
+    statistics of batch normalisations are averaged with the weights that they belong to. Validation, test, prediction
+    and sampling use the average. Checkpoints hold it as the model's weights, which ``load_from_checkpoint`` gives, and
+    the trained weights beside it, so that a run resumes exactly. After ``fit`` the model keeps the average.
 
     Args:
         decay: How much of the average is kept a step, in [0, 1).
@@ -29,8 +31,7 @@ class EMA(L.Callback):
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True, part: str | None = None) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay={decay}: the decay of an average must be in [0, 1), for instance 0.999")
+        check_range("decay", decay, at_least=0, below=1, hint="0.999 is usual")
         self.decay = decay
         self.warmup = warmup
         self.part = part
@@ -42,7 +43,7 @@ class EMA(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Come first among the callbacks: the others are to see the average."""
-        if any(getattr(callback, "save_weights_only", False) for callback in trainer.checkpoint_callbacks):
+        if any(isinstance(c, ModelCheckpoint) and c.save_weights_only for c in trainer.checkpoint_callbacks):
             raise ValueError("save_weights_only=True: such a checkpoint leaves the average out; use false with EMA")
         self._find_tensors(pl_module)
         self._tensors, self._average, self._raw = [], [], []

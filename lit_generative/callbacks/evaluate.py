@@ -1,18 +1,17 @@
 """Evaluation of a model's samples while it trains, at the end, and in ``test``."""
 
 import copy
-import json
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_generative.callbacks.samples import run_folder
+from lit_generative.callbacks.run import append_record, log_scalars, run_data, run_folder
 from lit_generative.callbacks.table import print_table
+from lit_generative.checks import check_range
+from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation, Evaluator
-from lit_generative.files import write_json
 
 __all__ = ["Evaluate", "EvaluationListener"]
 
@@ -26,6 +25,13 @@ class EvaluationListener(Protocol):
 
         A list of sentences under the key ``lines`` is not put there but printed below the table.
         """
+
+
+@runtime_checkable
+class _Monitors(Protocol):
+    """A callback that looks at what is logged under a name, as Lightning's checkpoints and early stopping do."""
+
+    monitor: str | None
 
 
 class Evaluate(L.Callback):
@@ -46,6 +52,8 @@ class Evaluate(L.Callback):
         at_end: Whether ``fit`` ends with an evaluation.
     """
 
+    _data: ImageData  # known after ``setup``
+
     def __init__(
         self,
         evaluator: Evaluator,
@@ -54,8 +62,7 @@ class Evaluate(L.Callback):
         at_end: bool = True,
     ) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "every_n_images": every_n_images}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1, or null for an evaluation at the end only")
+            check_range(name, value, at_least=1, hint="null is an evaluation at the end only")
         self.evaluator = evaluator
         self.every_n_epochs = every_n_epochs
         self.every_n_images = every_n_images
@@ -80,8 +87,9 @@ class Evaluate(L.Callback):
         self._unavailable = "this is a dry run (fast_dev_run)" if trainer.fast_dev_run else ""  # type: ignore[attr-defined]
         if self._unavailable:
             return
+        self._data = run_data(trainer, self)
         try:
-            self.evaluator.check(_data(trainer))
+            self.evaluator.check(self._data)
         except FileNotFoundError as error:
             if self.evaluator.extractor != "auto":
                 raise
@@ -90,11 +98,13 @@ class Evaluate(L.Callback):
                 print(f"The quality of samples will not be measured: {error}")
         if stage == "fit":
             self._prepare_monitors(trainer)
+        if stage == "fit" and (self.every_n_epochs or self.every_n_images):
+            self._data.num_images("val")  # of a user's data module that has none, it says so
 
     def _prepare_monitors(self, trainer: L.Trainer) -> None:
         """See to it that what a callback monitors is there when it looks: Lightning's raise an error if not."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        monitors = [c for c in callbacks if (getattr(c, "monitor", None) or "").startswith("evaluation/")]
+        monitors = [c for c in callbacks if isinstance(c, _Monitors) and (c.monitor or "").startswith("evaluation/")]
         if self._unavailable:
             for checkpoint in (callback for callback in monitors if isinstance(callback, ModelCheckpoint)):
                 if trainer.is_global_zero:
@@ -106,7 +116,7 @@ class Evaluate(L.Callback):
                 f"{type(monitors[0]).__name__} monitors {monitors[0].monitor}, but evaluations are at the end only; "
                 "set evaluate.every_n_epochs or evaluate.every_n_images"
             )
-        self._monitored = [callback.monitor for callback in monitors]
+        self._monitored = [callback.monitor for callback in monitors if callback.monitor]
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate if it is time."""
@@ -155,9 +165,7 @@ class Evaluate(L.Callback):
         lines: list[str] = []
         if self.measures_quality:
             evaluation, lines = self._evaluate(self.evaluator, trainer, model, losses)
-            scalars = _scalars(self.evaluator.split, evaluation) | {"images_seen": model.images_seen}
-            for logger in trainer.loggers:  # too late for self.log
-                logger.log_metrics(scalars, trainer.global_step)
+            log_scalars(trainer, model, _scalars(self.evaluator.split, evaluation))
         if trainer.is_global_zero:
             title = f"{type(model).__name__} after {model.images_seen:,} images"
             print_table(title, losses, evaluation, self._unavailable, lines, model.loss_units)
@@ -166,33 +174,20 @@ class Evaluate(L.Callback):
         self, evaluator: Evaluator, trainer: L.Trainer, model: GenerativeModule, losses: dict[str, float]
     ) -> tuple[Evaluation, list[str]]:
         """Return the evaluation, which is written down, and what the listeners want to be printed below it."""
-        evaluation = evaluator.evaluate(model, _data(trainer))
+        evaluation = evaluator.evaluate(model, self._data)
         additions: dict[str, Any] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
                 added = callback.on_evaluation(trainer, model, evaluation)
                 additions |= added | {"lines": additions.get("lines", []) + added.get("lines", [])}
         lines = additions.pop("lines", [])
-        folder = run_folder(trainer)  # asked for by every process: the first one broadcasts it
+        folder = run_folder(trainer)
         if trainer.is_global_zero:
             record = {"images_seen": model.images_seen, "step": trainer.global_step, "losses": losses}
             append_record(folder / "evaluation.json", record | evaluation.to_dict() | additions)
             for logger in trainer.loggers:
                 logger.log_hyperparams({"evaluation_protocol": evaluation.protocol})
         return evaluation, lines
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Add a record to a JSON list; the file is replaced in one piece, so that it is whole at any time."""
-    records = json.loads(path.read_text()) if path.is_file() else []
-    write_json(path, [*records, record])
-
-
-def _data(trainer: L.Trainer) -> Any:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if data is None:
-        raise ValueError("Evaluate needs a data module: trainer.fit(model, datamodule=ImageDataModule(...))")
-    return data
 
 
 def _losses(trainer: L.Trainer, prefix: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 __all__ = ["SaveOnInterrupt"]
 
@@ -37,7 +38,8 @@ class SaveOnInterrupt(L.Callback):
     ) -> None:
         """Save and end between two steps, where weights and optimizer agree."""
         if self._requested:
-            folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
+            checkpoint = trainer.checkpoint_callback
+            folder = (isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath) or trainer.default_root_dir
             self.saved = f"{folder}/last.ckpt"
             trainer.save_checkpoint(self.saved)
             raise KeyboardInterrupt

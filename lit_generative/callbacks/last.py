@@ -6,6 +6,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_generative.checks import check_range
+
 __all__ = ["LastCheckpoint"]
 
 STEPS_BETWEEN_LOOKS = 10  # of several processes, the first one decides; asking it costs time
@@ -25,8 +27,7 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, minutes: float = 1.0) -> None:
-        if not minutes > 0:
-            raise ValueError(f"minutes={minutes}: the time between two checkpoints must be positive")
+        check_range("minutes", minutes, above=0, hint="it is the time between two checkpoints")
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         self.minutes = minutes
         self._saved_at = 0.0

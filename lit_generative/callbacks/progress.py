@@ -5,6 +5,8 @@ import time
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from lit_generative.core import GenerativeModule
+
 __all__ = ["ImagesProgressBar"]
 
 
@@ -17,14 +19,16 @@ class ImagesProgressBar(TQDMProgressBar):
         self._images_at_start = 0
         self._batches_at_start = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
         self._start = time.monotonic()
-        self._images_at_start = getattr(pl_module, "images_seen", 0)
+        self._images_at_start = pl_module.images_seen
         self._batches_at_start = trainer.fit_loop.total_batch_idx + 1
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float | dict]:
+    def get_metrics(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: GenerativeModule
+    ) -> dict[str, int | str | float | dict]:
         """Return what Lightning shows, images/s and minutes:seconds left."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
@@ -32,7 +36,7 @@ class ImagesProgressBar(TQDMProgressBar):
         elapsed = time.monotonic() - self._start
         batches = trainer.fit_loop.total_batch_idx + 1 - self._batches_at_start
         if trainer.training and elapsed > 1 and batches > 0:
-            metrics["images/s"] = f"{(getattr(pl_module, 'images_seen', 0) - self._images_at_start) / elapsed:,.0f}"
+            metrics["images/s"] = f"{(pl_module.images_seen - self._images_at_start) / elapsed:,.0f}"
             total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
             if total != float("inf"):
                 left = int(elapsed / batches * max(total - self._batches_at_start - batches, 0))

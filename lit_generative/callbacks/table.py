@@ -1,13 +1,14 @@
-"""The small table of a run's numbers."""
+"""The small tables of a run's numbers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lit_generative.evaluation import Evaluation
 
-__all__ = ["print_table"]
+__all__ = ["print_likelihoods", "print_table"]
 
 
 def print_table(
@@ -29,9 +30,7 @@ def print_table(
         units: Those of losses by the last part of their names, for instance "nelbo".
     """
     floor = {} if evaluation is None else evaluation.protocol.get("floor", {})
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("", "value", "floor", "unit"):
-        table.add_column(column, justify="right" if column in ("value", "floor") else "left")
+    table = _numbers(title, "floor")
     for name, value in losses.items():
         table.add_row(name, f"{value:.4g}", "", (units or {}).get(name.rpartition("/")[2], ""))
     for name, value in ({} if evaluation is None else evaluation.metrics).items():
@@ -59,3 +58,32 @@ def describe_protocol(evaluation: Evaluation) -> str:
     missing = evaluation.classes.get("missing", [])
     lines += [f"Missing classes: {', '.join(map(str, missing))}."] if missing else []
     return "\n".join([*lines, *evaluation.warnings])
+
+
+def print_likelihoods(title: str, metrics: dict[str, float], protocol: dict[str, Any]) -> None:
+    """Print means with their standard errors, and the protocol in a sentence.
+
+    Args:
+        title: What was measured.
+        metrics: Those of :func:`~lit_generative.evaluation.likelihood.mean_likelihoods`.
+        protocol: How the estimates were made.
+    """
+    table = _numbers(title, "stderr")
+    for name, value in metrics.items():
+        if (error := metrics.get(f"{name}_stderr")) is not None:
+            unit = "nats" if name.endswith("nats") else "bits/dim"
+            table.add_row(f"test/{name}", f"{value:.4g}", f"{error:.3g}", unit)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"-log P of {protocol['num_images']:,} test images, {protocol['evaluations']} evaluations, "
+        f"weights {protocol['weights']}, precision {protocol['precision']}; stderr is the means' standard error.",
+        highlight=False,
+    )
+
+
+def _numbers(title: str, beside: str) -> Table:
+    """Return an empty table of names, values, what is beside them, and units."""
+    table = Table("", Column("value", justify="right"), Column(beside, justify="right"), "unit", title=title)
+    table.title_justify, table.title_style = "left", "bold"
+    return table

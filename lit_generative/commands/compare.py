@@ -16,7 +16,7 @@ from lit_generative.commands.tools import device_named
 from lit_generative.comparison.cache import Protocol
 from lit_generative.comparison.run import Request, run_comparison
 from lit_generative.evaluation import Evaluator
-from lit_generative.loggers import log_plot, log_table
+from lit_generative.loggers import log_picture, log_table
 from lit_generative.report.results import Comparison
 from lit_generative.report.statistics import SPREADS
 from lit_generative.report.summary import FLOOR, Cell, summarise
@@ -122,7 +122,7 @@ def log_comparison(logger: Logger, comparison: Comparison, folder: Path) -> None
         rows = [[row.name, row.runs, *(cell.text for cell in row.cells)] for row in table.rows]
         log_table(logger, table.title, ["model", "runs", *table.headings], rows)
     for path in sorted(folder.glob("plots/*.png")):
-        log_plot(logger, path.stem, path)
+        log_picture(logger, path.stem, path)
     logger.finalize("success")
 
 

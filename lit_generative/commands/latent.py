@@ -11,7 +11,7 @@ from rich.table import Table
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.commands.tools import device_named
 from lit_generative.core import GenerativeModule
-from lit_generative.data import AnyData
+from lit_generative.data import GaussianPoints, ImageDataModule
 from lit_generative.description import rebuild
 from lit_generative.latent_space.explore import Request, Space, explore
 from lit_generative.latent_space.map import Latents
@@ -44,7 +44,7 @@ def draw_latents(
     labels: list[int] | None = None,
     split: Literal["train", "val", "test"] = "test",
     max_images: int = 10_000,
-    data: AnyData | None = None,
+    data: ImageDataModule | GaussianPoints | None = None,
     device: str = "auto",
 ) -> None:
     """Write the pictures of one model's latent space into a folder, and print what was measured.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lit_generative.comparison.entries import Entry
 from lit_generative.comparison.measure import RealImages, measure
-from lit_generative.data import AnyData
+from lit_generative.contracts import ImageData
 from lit_generative.evaluation import Evaluator
 from lit_generative.evaluation.extractors import file_digest
 from lit_generative.files import write_json
@@ -65,7 +65,7 @@ class Protocol:
 
 
 def measured(
-    entry: Entry, protocol: Protocol, data: AnyData, real: Callable[[], RealImages], folder: Path
+    entry: Entry, protocol: Protocol, data: ImageData, real: Callable[[], RealImages], folder: Path
 ) -> tuple[Run, Pictures]:
     """Return what was measured of a entry, and measure it if that is not there.
 
@@ -101,7 +101,7 @@ def measured(
 
 
 def measured_real(
-    protocol: Protocol, data: AnyData, real: Callable[[], RealImages], folder: Path
+    protocol: Protocol, data: ImageData, real: Callable[[], RealImages], folder: Path
 ) -> tuple[dict[str, Any], Pictures]:
     """Return ``memorised`` and ``spectrum`` of real images, and pictures; they are kept, too."""
     path = folder / "real"

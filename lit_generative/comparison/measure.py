@@ -13,16 +13,16 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lit_generative.callbacks.likelihood import summarise
 from lit_generative.comparison.entries import read_training
 from lit_generative.comparison.evaluations import at_most
 from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.comparison.real_images import MOST_IMAGES, RealImages, make_pictures
+from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
-from lit_generative.data import AnyData
 from lit_generative.diffusion.generation import DenoisingModel
 from lit_generative.evaluation import Evaluation, Evaluator, Neighbours, jackknife_errors, radial_spectrum, sharpness
-from lit_generative.evaluation.reference import counter
+from lit_generative.evaluation.likelihood import mean_likelihoods
+from lit_generative.evaluation.progress import counter
 from lit_generative.report.images import Pictures
 from lit_generative.report.results import Point, Run
 from lit_generative.sampling import inference
@@ -38,7 +38,7 @@ def measure(
     model: GenerativeModule,
     name: str,
     source: str | Path,
-    data: AnyData,
+    data: ImageData,
     evaluator: Evaluator,
     *,
     curve: Sequence[int] = (),
@@ -99,7 +99,7 @@ def _for_given_images(evaluator: Evaluator, model: ImagesOf, source: str | Path)
     return evaluator
 
 
-def _sample(model: GenerativeModule, data: AnyData, evaluator: Evaluator) -> tuple[Evaluation, Tensor]:
+def _sample(model: GenerativeModule, data: ImageData, evaluator: Evaluator) -> tuple[Evaluation, Tensor]:
     """Return the evaluation with standard errors, and the first of its samples, on the CPU."""
     kept: list[Tensor] = []
 
@@ -170,7 +170,7 @@ def _pixel_statistic(
     return statistic
 
 
-def _curve(model: GenerativeModule, data: AnyData, evaluator: Evaluator, curve: Sequence[int]) -> list[Point]:
+def _curve(model: GenerativeModule, data: ImageData, evaluator: Evaluator, curve: Sequence[int]) -> list[Point]:
     if not isinstance(model, DenoisingModel):
         return []
     points: dict[int, Point] = {}
@@ -187,7 +187,7 @@ def _curve(model: GenerativeModule, data: AnyData, evaluator: Evaluator, curve: 
 
 
 def bits_per_dim(
-    model: GenerativeModule, data: AnyData, evaluator: Evaluator, num_images: int, evaluations: int
+    model: GenerativeModule, data: ImageData, evaluator: Evaluator, num_images: int, evaluations: int
 ) -> dict[str, tuple[float, float]]:
     """Estimate -log2 P / (C H W) of real images that were not trained on.
 
@@ -214,7 +214,7 @@ def bits_per_dim(
             for name, value in nats.items():
                 found.setdefault(name, []).append(value.detach().cpu().double())
             bar.update(len(x))
-    metrics = summarise({name: torch.cat(values) for name, values in found.items()}, prod(data.image_shape))
+    metrics = mean_likelihoods({name: torch.cat(values) for name, values in found.items()}, prod(data.image_shape))
     return {name: (metrics[f"{name}_bits_per_dim"], metrics[f"{name}_bits_per_dim_stderr"]) for name in found}
 
 

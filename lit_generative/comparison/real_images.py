@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from lit_generative.data import AnyData
+from lit_generative.contracts import ImageData
 from lit_generative.evaluation import Evaluator, Neighbours, nearest_neighbours, radial_spectrum
 from lit_generative.pictures import are_points
 from lit_generative.report.images import Pictures
@@ -27,13 +27,13 @@ class RealImages:
         neighbours: The training images nearest to them; None of points, where to be near means no copying.
     """
 
-    data: AnyData
+    data: ImageData
     images: Tensor
     spectrum: Tensor | None = None
     neighbours: Neighbours | None = None
 
     @classmethod
-    def of(cls, data: AnyData, evaluator: Evaluator) -> "RealImages":
+    def of(cls, data: ImageData, evaluator: Evaluator) -> "RealImages":
         """Read and measure the images that an evaluator compares with."""
         limit = min(evaluator.num_real or MOST_IMAGES, MOST_IMAGES)
         images = torch.cat([batch["image"] for batch in data.loader(evaluator.split, batch_size=250, limit=limit)])

@@ -30,7 +30,7 @@ from lit_generative.comparison.training import (
     run_name,
     train,
 )
-from lit_generative.data import AnyData
+from lit_generative.contracts import ImageData
 from lit_generative.description import rebuild
 from lit_generative.recipes import resolve
 from lit_generative.report.images import REAL_IMAGES, Pictures
@@ -67,7 +67,7 @@ class Request:
     seeds: int
     output: Path
     protocol: Protocol
-    data: AnyData | None
+    data: ImageData | None
     fit_options: Sequence[str]
     command: str
 
@@ -140,7 +140,7 @@ def _recipe_names(request: Request) -> dict[str, str]:
     return dict(zip(request.recipes, own or runs, strict=True))
 
 
-def _data_of(entries: Sequence[Entry]) -> AnyData | None:
+def _data_of(entries: Sequence[Entry]) -> ImageData | None:
     """Return the data that the first entry of known data was trained with."""
     description = next((entry.data for entry in entries if entry.data), None)
     return None if description is None else rebuild(description)
@@ -150,7 +150,7 @@ def _no_data() -> NoReturn:
     raise ValueError("none of the models says which data it was trained with; give --data.dataset")
 
 
-def _check(entries: Sequence[Entry], data: AnyData, request: Request) -> None:
+def _check(entries: Sequence[Entry], data: ImageData, request: Request) -> None:
     """Look for everything that measuring would stumble over: data of another kind, and models that do not sample."""
     request.protocol.evaluator.check(data)
     for entry in entries:
@@ -199,7 +199,7 @@ def _train(request: Request, plan: Plan, trainings: TrainingPlan) -> list[tuple[
 
 
 def _measure(
-    entries: Sequence[Entry], problems: Sequence[str], data: AnyData, request: Request
+    entries: Sequence[Entry], problems: Sequence[str], data: ImageData, request: Request
 ) -> tuple[Comparison, dict[str, Pictures]]:
     folder, protocol = request.output / "measured", request.protocol
     real = functools.cache(lambda: RealImages.of(data, protocol.evaluator))

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = ["Binarisation", "DynamicBinarisation", "StaticBinarisation"]
@@ -48,8 +49,7 @@ class StaticBinarisation(Binarisation):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        if seed < 0:
-            raise ValueError(f"Static: seed={seed} is too small; it is at least 0")
+        check_range("seed", seed, at_least=0)
         self.seed = seed
         self.name = f"static, seed {seed}"
 

@@ -1,27 +1,40 @@
 """Images as torch datasets that give whole batches: decoded in memory beforehand, or when they are asked for."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from lit_generative.contracts import Batch
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder, ImageReadError, attempt
-from lit_generative.data.samplers import Picks, rank_and_world
+from lit_generative.data.samplers import Picks
 from lit_generative.data.splits import Part
+from lit_generative.processes import rank_and_world
 
-__all__ = ["DecodedImages", "EncodedImages", "to_batch"]
+__all__ = ["DecodedImages", "EncodedImages", "keep_readable", "to_batch"]
 
 _CHUNK = 512  # images decoded between two moves of the progress bar
 
 
-def to_batch(pixels: np.ndarray, labels: np.ndarray | None, mirrored: np.ndarray | None = None) -> dict[str, Tensor]:
+def keep_readable(decoded: Sequence[np.ndarray | ImageReadError], skip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels (B', C, H, W) of the images that could be read, and which of all (B,) these are.
+
+    Raises:
+        ImageReadError: If one could not and is not to be skipped, or if none could.
+    """
+    is_good = np.array([isinstance(image, np.ndarray) for image in decoded])
+    if not is_good.all() and not (skip and is_good.any()):
+        raise next(image for image in decoded if isinstance(image, ImageReadError))
+    return np.stack([image for image in decoded if isinstance(image, np.ndarray)]), is_good
+
+
+def to_batch(pixels: np.ndarray, labels: np.ndarray | None, mirrored: np.ndarray | None = None) -> Batch:
     """Make a batch of uint8 ``pixels`` (B, C, H, W).
 
     It is NumPy that computes, in this thread: for so little work torch's threads wait longer than they compute, a
@@ -85,7 +98,7 @@ class DecodedImages(Dataset):
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, picks: Picks) -> dict[str, Tensor]:
+    def __getitem__(self, picks: Picks) -> Batch:
         """Return the batch of the images in ``picks``."""
         labels = None if self.labels is None else self.labels[picks.index]
         pixels = self.pixels.take(picks.index, axis=0)
@@ -133,16 +146,11 @@ class EncodedImages(Dataset):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, picks: Picks) -> dict[str, Tensor]:
+    def __getitem__(self, picks: Picks) -> Batch:
         """Return the batch of the images in ``picks``."""
-        encoded = self.part.encoded(picks.index)
-        decoded = [attempt(self.decoder, row, name) for row, name in encoded]
-        errors = [image for image in decoded if isinstance(image, ImageReadError)]
-        if errors and (not self.skip_unreadable or len(errors) == len(decoded)):
-            raise errors[0]
-        is_good = np.array([not isinstance(image, ImageReadError) for image in decoded])
+        decoded = [attempt(self.decoder, row, name) for row, name in self.part.encoded(picks.index)]
+        pixels, is_good = keep_readable(decoded, self.skip_unreadable)
         self._is_bad[torch.from_numpy(picks.index[~is_good])] = True
-        pixels = np.stack([image for image in decoded if not isinstance(image, ImageReadError)])
         if self.binarise is not None:
             pixels = self.binarise(pixels, picks.key)
         labels = None if self.labels is None else self.labels[picks.index[is_good]]

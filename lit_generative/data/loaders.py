@@ -1,11 +1,16 @@
-"""The training loader: a DataLoader that a resumed run finds where the interrupted one left it."""
+"""The loaders of both data modules: whole batches, and a place in the training that a resumed run finds again."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+import lightning as L
 from torch.utils.data import DataLoader, IterableDataset
 
-__all__ = ["ResumableLoader"]
+from lit_generative.contracts import Split
+from lit_generative.description import Described
+
+__all__ = ["ResumableLoader", "SplitLoaders"]
 
 
 class ResumableLoader(DataLoader):
@@ -41,3 +46,32 @@ class ResumableLoader(DataLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Let the next iteration begin where ``state`` says."""
         self._order.load_state_dict(state)
+
+
+class SplitLoaders(Described, L.LightningDataModule, ABC):
+    """A data module whose loaders follow from two: that of the training, and :meth:`loader` for all else."""
+
+    @abstractmethod
+    def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> DataLoader:
+        """Images for evaluation: in a fixed order, and of several processes each gets its own share."""
+
+    @abstractmethod
+    def training_loader(self) -> DataLoader:
+        """Shuffled training images; the loader can resume in the middle of an epoch."""
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training images; in order where the trainer is to overfit a few batches."""
+        is_overfitting = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return self.loader("train") if is_overfitting else self.training_loader()
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation images in order."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Test images in order."""
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Test images in order; ``predict`` draws a sample for each."""
+        return self.loader("test")

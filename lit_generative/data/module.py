@@ -1,32 +1,33 @@
 """The one data module: images from anywhere, as batches that every model, metric and callback understands."""
 
+import dataclasses
 import functools
+import hashlib
+import json
+import math
 import os
 from typing import Any, Literal, cast
 
-import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from lit_generative.checks import check_range
+from lit_generative.contracts import Split
 from lit_generative.data.binarise import Binarisation
-from lit_generative.data.catalog import Catalog
-from lit_generative.data.decode import check_background
+from lit_generative.data.decode import Decoder, check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
-from lit_generative.data.loaders import ResumableLoader
-from lit_generative.data.opening import choose_decoder, open_parts
+from lit_generative.data.loaders import ResumableLoader, SplitLoaders
+from lit_generative.data.opening import Parts, choose_decoder, open_parts
 from lit_generative.data.samplers import SequentialBatches, ShuffledBatches
-from lit_generative.data.sources import open_source
-from lit_generative.data.splits import spread
+from lit_generative.data.sources import Source, open_source
+from lit_generative.data.splits import Part, spread
 from lit_generative.data.streams import StreamedImages, StreamedPart
-from lit_generative.description import Described
 
-__all__ = ["ImageDataModule", "Split"]
-
-Split = Literal["train", "val", "test"]
+__all__ = ["ImageDataModule"]
 
 
-class ImageDataModule(Described, L.LightningDataModule):
+class ImageDataModule(SplitLoaders):
     """Images from an embedded set, the Hugging Face hub, a folder or files.
 
     A batch is a dict with ``image`` (B, C, H, W), float32 in [-1, 1], and, if the set is labelled, ``label`` (B,),
@@ -100,21 +101,20 @@ class ImageDataModule(Described, L.LightningDataModule):
         self.in_memory, self.memory_budget, self.num_workers = in_memory, memory_budget, num_workers
         self.streaming, self.skip_unreadable, self.seed = streaming, on_error == "skip", seed
         self.binarise = binarise
+        self._opened: dict[str, DecodedImages | EncodedImages] = {}
         self._check_arguments(on_error)
 
     def _check_arguments(self, on_error: str) -> None:
         at_least = {"image_size": 1, "batch_size": 1, "subset": 1, "num_workers": 0, "seed": 0, "memory_budget": 0}
         for name, least in at_least.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name}={value} is too small; it is at least {least}")
+            check_range(name, getattr(self, name), at_least=least)
+        check_range("val_fraction", self.val_fraction, above=0, below=0.5)
         choices = {"channels": ("auto", 1, 3), "in_memory": ("auto", True, False)}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(str, allowed))}")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error={on_error!r} is neither raise nor skip")
-        if not 0 < self.val_fraction < 0.5:
-            raise ValueError(f"val_fraction={self.val_fraction} is not between 0 and 0.5")
         if self.streaming and (self.subset is not None or self.in_memory is True):
             raise ValueError("streaming goes with neither subset nor in_memory=True, which need the whole set at once")
         if not self.dataset:
@@ -122,30 +122,33 @@ class ImageDataModule(Described, L.LightningDataModule):
         check_background(self.background)
 
     @functools.cached_property
-    def _catalog(self) -> Catalog:
-        source = open_source(
+    def _source(self) -> Source:
+        return open_source(
             self.dataset,
             config_name=self.config_name,
             revision=self.revision,
             streaming=self.streaming,
             skip_unreadable=self.skip_unreadable,
         )
+
+    @functools.cached_property
+    def _parts(self) -> Parts:
         columns = self.image_column, self.label_column
-        parts = open_parts(source, self.split_names, self.val_fraction, *columns, self.subset)
-        decoder = choose_decoder(parts, self.image_size, self.channels, self.background, self.skip_unreadable)
-        memory = self.in_memory, self.memory_budget
-        return Catalog(source, parts, decoder, self.subset, *memory, self.skip_unreadable, self.binarise)
+        return open_parts(self._source, self.split_names, self.val_fraction, *columns, self.subset)
+
+    @functools.cached_property
+    def _decoder(self) -> Decoder:
+        return choose_decoder(self._parts, self.image_size, self.channels, self.background, self.skip_unreadable)
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """A short name for run folders and reports: ``fashion-mnist``, ``owner/name``, or a folder's or file's name."""
-        return self._catalog.source.name
+        return self._source.name
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
-        decoder = self._catalog.decoder
-        return (decoder.channels, *decoder.size)
+        return (self._decoder.channels, *self._decoder.size)
 
     @property
     def num_classes(self) -> int | None:
@@ -155,51 +158,67 @@ class ImageDataModule(Described, L.LightningDataModule):
     @property
     def class_names(self) -> list[str] | None:
         """What the classes are called, in the order of the labels, or None if there are no labels."""
-        classes = self._catalog.parts.classes
-        return None if classes is None else list(classes.names)
+        return None if self._parts.classes is None else list(self._parts.classes.names)
 
     def num_images(self, split: Split) -> int | None:
         """The number of images in ``train``, ``val`` or ``test``, or None for a stream that does not tell."""
-        return self._catalog.num_images(split)
+        try:
+            return len(self._opened.get(split, self._part(split)))
+        except TypeError:
+            return None
 
     def num_skipped(self, split: Split) -> int:
         """How many files and images were left out so far because they cannot be read (``on_error: skip``)."""
-        return self._catalog.num_skipped(split)
+        return self._source.skipped + int(self._opened.get(split, self._part(split)).num_skipped)
 
     def fingerprint(self, split: Split, limit: int | None = None) -> str:
         """A hex digest of the images in :meth:`loader`: it changes with the data and with all that is done to them."""
-        return self._catalog.fingerprint(split, limit)
+        num_images = self.num_images(split)
+        identity = {
+            "data": self._source.identity,
+            "share": dataclasses.astuple(self._parts.shares[split]),
+            "columns": self._parts.columns,
+            "subset": self.subset if split == "train" else None,
+            "decoder": dataclasses.astuple(self._decoder),
+            "skip_unreadable": self.skip_unreadable,
+            "limit": limit if limit is None or num_images is None or limit < num_images else None,
+            "version": 1,  # of the rules by which splits are cut and images are decoded
+            **self._binarised,
+        }
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def protocol(self, split: Split) -> dict[str, Any]:
         """What should accompany a number measured on ``split``: data set, split, size, resizing …, as plain data."""
-        return self._catalog.protocol(split)
+        num_skipped = self.num_skipped(split)
+        return {
+            "dataset": self.name,
+            "split": split,
+            "source_split": str(self._parts.shares[split]),
+            "num_images": self.num_images(split),
+            "image_size": list(self._decoder.size),
+            "channels": self._decoder.channels,
+            "resizing": self._decoder.resizing,
+            **self._binarised,
+            **({"subset": self.subset} if split == "train" and self.subset else {}),
+            **({"skipped": num_skipped} if num_skipped else {}),
+        }
+
+    @property
+    def _binarised(self) -> dict[str, str]:
+        return {} if self.binarise is None else {"binarised": self.binarise.name}
 
     def prepare_data(self) -> None:
         """Download what has to be downloaded (Lightning calls this in one process of each machine)."""
-        _ = self._catalog
+        _ = self._decoder
 
-    def train_dataloader(self) -> DataLoader:
+    def training_loader(self) -> DataLoader:
         """Shuffled training images; the loader can resume in the middle of an epoch."""
-        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            return self.loader("train")
         if self.streaming:
             stream = self._stream("train", self.batch_size, shuffle_seed=self.seed, mirror=self.random_flip)
             return ResumableLoader(stream, **self._options(stream))
-        images = self._catalog.images("train")
+        images = self._images("train")
         sampler = ShuffledBatches(len(images), self.batch_size, seed=self.seed, mirror=self.random_flip)
         return ResumableLoader(images, sampler=sampler, **self._options(images))
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation images in order."""
-        return self.loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        """Test images in order."""
-        return self.loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        """Test images in order; ``predict`` draws a sample for each."""
-        return self.loader("test")
 
     def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> DataLoader:
         """Images for evaluation: in a fixed order, not mirrored, and of several processes each gets its own share.
@@ -214,17 +233,36 @@ class ImageDataModule(Described, L.LightningDataModule):
         if self.streaming:
             stream = self._stream(split, batch_size, limit=limit)
             return DataLoader(stream, **self._options(stream))
-        images = self._catalog.images(split)
+        images = self._images(split)
         index = np.arange(len(images))
         if limit is not None and limit < len(images):
             index = np.sort(spread(images.labels, len(images))[:limit])
         return DataLoader(images, sampler=SequentialBatches(index, batch_size), **self._options(images))
 
+    def _part(self, split: str) -> Part | StreamedPart:
+        if split not in self._parts.images:
+            raise ValueError(f"split={split!r} is none of {', '.join(self._parts.images)}")
+        return self._parts.images[split]
+
+    def _images(self, split: str) -> DecodedImages | EncodedImages:
+        """The images of a split that is not a stream; decoded when first asked for if they are kept in memory."""
+        if split not in self._opened:
+            part = cast(Part, self._part(split))
+            kind = DecodedImages if self._are_in_memory() else EncodedImages
+            self._opened[split] = kind(part, self._decoder, self.skip_unreadable, self.binarise)
+        return self._opened[split]
+
+    def _are_in_memory(self) -> bool:
+        if self.in_memory != "auto":
+            return self.in_memory
+        num_bytes = sum(map(len, self._parts.images.values())) * math.prod(self.image_shape)
+        return num_bytes <= self.memory_budget * 2**30
+
     def _stream(self, split: str, batch_size: int, **options: Any) -> StreamedImages:
-        part = cast(StreamedPart, self._catalog.part(split))
+        part = cast(StreamedPart, self._part(split))
         options |= {"skip_unreadable": self.skip_unreadable, "num_threads": max(1, self._num_workers)}
         options |= {"binarise": self.binarise}
-        return StreamedImages(part, self._catalog.decoder, batch_size, **options)
+        return StreamedImages(part, self._decoder, batch_size, **options)
 
     def _options(self, images: DecodedImages | EncodedImages | StreamedImages) -> dict[str, Any]:
         workers = min(self._num_workers, images.max_workers)

@@ -2,22 +2,18 @@
 
 import functools
 import hashlib
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from abc import abstractmethod
+from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_generative.data.loaders import ResumableLoader
-from lit_generative.data.module import Split
+from lit_generative.checks import check_range
+from lit_generative.contracts import Split
+from lit_generative.data.loaders import ResumableLoader, SplitLoaders
 from lit_generative.data.samplers import Picks, SequentialBatches, ShuffledBatches
-from lit_generative.description import Described
-
-if TYPE_CHECKING:
-    from lit_generative.evaluation import Extractor
 
 __all__ = ["GaussianGrid", "GaussianPoints", "GaussianRing"]
 
@@ -41,7 +37,7 @@ class _Points(Dataset):
         return {"image": torch.from_numpy(points), "label": torch.from_numpy(labels)}
 
 
-class GaussianPoints(Described, L.LightningDataModule, ABC):
+class GaussianPoints(SplitLoaders):
     """Draws from a mixture of equally likely, isotropic Gaussians in the plane, handed out as images of one pixel.
 
     A batch is a dict with ``image`` (B, 2, 1, 1), float32, x and y in [-1, 1], and ``label`` (B,), int64, the modes. So
@@ -68,7 +64,9 @@ class GaussianPoints(Described, L.LightningDataModule, ABC):
         super().__init__()
         self.scale, self.batch_size, self.seed = scale, batch_size, seed
         self.num_train, self.num_test = num_train, num_test
-        _check_at_least({"batch_size": 1, "num_train": 1, "num_test": 1, "seed": 0, "scale": _LEAST}, self)
+        at_least = {"batch_size": 1, "num_train": 1, "num_test": 1, "seed": 0, "scale": _LEAST}
+        for name, least in at_least.items():
+            check_range(name, getattr(self, name), at_least=least)
         if self._reach() + _ROOM * scale > 1:
             raise ValueError(
                 f"scale={scale} about centres as far out as {self._reach():.3g} leaves [-1, 1]: {_ROOM} standard "
@@ -101,12 +99,6 @@ class GaussianPoints(Described, L.LightningDataModule, ABC):
     def class_names(self) -> list[str]:
         """What the modes are called, in the order of the labels."""
         return [f"mode {i}" for i in range(self.num_classes)]
-
-    def extractor(self) -> "Extractor":
-        """What the evaluation compares samples by unless told otherwise: the points themselves."""
-        from lit_generative.evaluation.points import PointsExtractor
-
-        return PointsExtractor(torch.from_numpy(self.centres()), self.scale, self.class_names)
 
     def num_images(self, split: Split) -> int:
         """The number of points in ``train``, ``val`` or ``test``."""
@@ -146,25 +138,11 @@ class GaussianPoints(Described, L.LightningDataModule, ABC):
             raise ValueError(f"split={split!r} is none of {', '.join(self._drawn)}")
         return self._drawn[split]
 
-    def train_dataloader(self) -> DataLoader:
+    def training_loader(self) -> DataLoader:
         """Shuffled training points; the loader can resume in the middle of an epoch."""
-        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            return self.loader("train")
         points = self._split("train")
         sampler = ShuffledBatches(len(points), self.batch_size, seed=self.seed)
         return ResumableLoader(points, batch_size=None, sampler=sampler)
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation points in order."""
-        return self.loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        """Test points in order."""
-        return self.loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        """Test points in order; ``predict`` draws a sample for each."""
-        return self.loader("test")
 
     def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> DataLoader:
         """Points for evaluation: in a fixed order, and of several processes each gets its own share.
@@ -207,7 +185,8 @@ class GaussianRing(GaussianPoints):
         seed: int = 0,
     ) -> None:
         self.num_modes, self.radius = num_modes, radius
-        _check_at_least({"num_modes": 1, "radius": _LEAST}, self)
+        check_range("num_modes", num_modes, at_least=1)
+        check_range("radius", radius, at_least=_LEAST)
         super().__init__(scale, batch_size, num_train, num_test, seed)
 
     def centres(self) -> np.ndarray:
@@ -243,7 +222,8 @@ class GaussianGrid(GaussianPoints):
         seed: int = 0,
     ) -> None:
         self.side, self.extent = side, extent
-        _check_at_least({"side": 2, "extent": _LEAST}, self)
+        check_range("side", side, at_least=2)
+        check_range("extent", extent, at_least=_LEAST)
         super().__init__(scale, batch_size, num_train, num_test, seed)
 
     def centres(self) -> np.ndarray:
@@ -251,9 +231,3 @@ class GaussianGrid(GaussianPoints):
         ticks = np.linspace(-self.extent, self.extent, self.side)
         y, x = np.meshgrid(ticks, ticks, indexing="ij")
         return np.stack([x.ravel(), y.ravel()], axis=1)
-
-
-def _check_at_least(bounds: dict[str, float], data: GaussianPoints) -> None:
-    for name, least in bounds.items():
-        if not (value := getattr(data, name)) >= least:  # so that nan is refused too
-            raise ValueError(f"{name}={value} is too small; it is at least {least:g}")

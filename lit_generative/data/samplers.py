@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import distributed as dist
 from torch.utils.data import DistributedSampler, SequentialSampler
 
-__all__ = ["Picks", "SequentialBatches", "ShuffledBatches", "global_batches", "rank_and_world"]
+from lit_generative.processes import rank_and_world
+
+__all__ = ["Picks", "SequentialBatches", "ShuffledBatches", "global_batches"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,6 @@ class Picks:
     index: np.ndarray
     mirrored: np.ndarray | None = None
     key: tuple[int, ...] | None = None
-
-
-def rank_and_world() -> tuple[int, int]:
-    """This process's number and the number of processes: 0 and 1 unless torch.distributed is running."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def global_batches(n: int, batch_size: int, world: int, drop_last: bool) -> list[slice]:
@@ -54,21 +48,13 @@ def global_batches(n: int, batch_size: int, world: int, drop_last: bool) -> list
 
 
 class _Batches(DistributedSampler[Any]):
-    """The base of the samplers; as a DistributedSampler Lightning leaves it in place and tells it the epoch.
-
-    Args:
-        num_images: How many images there are.
-        batch_size: Images a batch and process.
-        rank: The number of this process, by default torch.distributed's.
-        world: The number of processes, by default torch.distributed's.
-    """
+    """The base of the samplers; as a DistributedSampler Lightning leaves it in place and tells it the epoch."""
 
     drops_last: bool
 
-    def __init__(self, num_images: int, batch_size: int, *, rank: int | None = None, world: int | None = None) -> None:
-        here = rank_and_world()
-        world = here[1] if world is None else world
-        super().__init__(range(num_images), world, here[0] if rank is None else rank)  # type: ignore[arg-type]
+    def __init__(self, num_images: int, batch_size: int) -> None:
+        rank, world = rank_and_world()
+        super().__init__(range(num_images), world, rank)  # type: ignore[arg-type]
         self.batches = global_batches(num_images, batch_size, world, self.drops_last)
         self.num_images = num_images
 
@@ -82,16 +68,12 @@ class SequentialBatches(_Batches, SequentialSampler):
     Args:
         index: Which images, (N,), int64.
         batch_size: Images a batch and process.
-        rank: The number of this process, by default torch.distributed's.
-        world: The number of processes, by default torch.distributed's.
     """
 
     drops_last = False
 
-    def __init__(
-        self, index: np.ndarray, batch_size: int, *, rank: int | None = None, world: int | None = None
-    ) -> None:
-        super().__init__(len(index), batch_size, rank=rank, world=world)
+    def __init__(self, index: np.ndarray, batch_size: int) -> None:
+        super().__init__(len(index), batch_size)
         self.index = index
 
     def __iter__(self) -> Iterator[Picks]:  # type: ignore[override]
@@ -111,23 +93,12 @@ class ShuffledBatches(_Batches):
         batch_size: Images a batch and process.
         seed: Decides the orders.
         mirror: Whether to mirror each image with probability 1/2, drawn anew in each epoch.
-        rank: The number of this process, by default torch.distributed's.
-        world: The number of processes, by default torch.distributed's.
     """
 
     drops_last = True
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        mirror: bool = False,
-        rank: int | None = None,
-        world: int | None = None,
-    ) -> None:
-        super().__init__(num_images, batch_size, rank=rank, world=world)
+    def __init__(self, num_images: int, batch_size: int, *, seed: int = 0, mirror: bool = False) -> None:
+        super().__init__(num_images, batch_size)
         self.seed = seed
         self.mirror = mirror
         self._next: int | None = None  # the number of the next batch, counted from the beginning of the run

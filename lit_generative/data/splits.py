@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -133,6 +133,7 @@ class Part:
     rows: np.ndarray
     labels: np.ndarray | None
     origin: str
+    num_skipped: ClassVar[int] = 0  # so far: nothing was read
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from lit_generative.contracts import Batch
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.columns import Classes
-from lit_generative.data.decode import Decoder, ImageReadError, attempt
-from lit_generative.data.images import to_batch
-from lit_generative.data.samplers import rank_and_world
+from lit_generative.data.decode import Decoder, attempt
+from lit_generative.data.images import keep_readable, to_batch
 from lit_generative.data.splits import EMPTY, Share, place_by_content
+from lit_generative.processes import rank_and_world
 
 if TYPE_CHECKING:
     import datasets
@@ -136,7 +137,7 @@ class StreamedImages(IterableDataset):
         """Let the next epoch be the one that ``state`` says, without the batches that were used."""
         self._resumed = (state["epoch"], state["batches"])
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yield this process's part of each batch."""
         with ThreadPoolExecutor(self.num_threads) as pool:
             for number, rows in enumerate(self._global_batches()):
@@ -174,19 +175,16 @@ class StreamedImages(IterableDataset):
         mirrored: np.ndarray | None,
         key: tuple[int, ...] | None,
         pool: ThreadPoolExecutor,
-    ) -> dict[str, Tensor]:
+    ) -> Batch:
         rows = rows[self.rank :: self.world]
         decode = functools.partial(attempt, self.decoder, name=f"an image of {self.part.share.origin}")
         decoded = list(pool.map(decode, [row[self.part.column] for row in rows]))
-        is_good = np.array([not isinstance(image, ImageReadError) for image in decoded])
-        if not is_good.all() and (not self.skip_unreadable or not is_good.any()):
-            raise next(image for image in decoded if isinstance(image, ImageReadError))
+        pixels, is_good = keep_readable(decoded, self.skip_unreadable)
         self.part.num_skipped.add_(int((~is_good).sum()))
         labels = None
         if self.part.classes and self.part.label_column:
             values = np.array([row[self.part.label_column] for row in rows])[is_good]
             labels = self.part.classes.encode(values, self.part.share.origin)
-        pixels = np.stack([image for image in decoded if not isinstance(image, ImageReadError)])
         if self.binarise is not None:
             pixels = self.binarise(pixels, key)
         if mirrored is not None:

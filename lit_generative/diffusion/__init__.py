@@ -1,5 +1,6 @@
 """Diffusion models: :class:`DDPM` and what it is put together from."""
 
+from lit_generative.diffusion.denoising_pictures import DenoisingPictures
 from lit_generative.diffusion.editing import inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
 from lit_generative.diffusion.guidance import Guided
@@ -62,6 +63,7 @@ __all__ = [
     "ChurnedSpacing",
     "CosineSchedule",
     "DPMSolverPP2M",
+    "DenoisingPictures",
     "DiscreteBoundWeight",
     "DynamicThresholding",
     "EDMPrediction",

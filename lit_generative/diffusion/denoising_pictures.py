@@ -1,32 +1,31 @@
 """Pictures of a diffusion model while it trains: how noise becomes images, and how well it knows each noise level."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_generative.callbacks.samples import log_picture, run_folder
+from lit_generative.callbacks.pictures import PictureCallback
+from lit_generative.callbacks.run import fixed_images, run_data
+from lit_generative.checks import check_range
+from lit_generative.contracts import MeasuresNoiseLevels, Trajectories
 from lit_generative.core import GenerativeModule
-from lit_generative.gan.health import fixed_images
-from lit_generative.pictures import are_points, save_png, scatter, tile
+from lit_generative.pictures import evenly_spaced, film
 
 __all__ = ["DenoisingPictures"]
 
 Curve = dict[str, list[float]]
 
 
-class DenoisingPictures(L.Callback):
+class DenoisingPictures(PictureCallback):
     """Draws the way from noise to samples, and the loss by noise level, after every validation and at the end.
 
-    Both are PNG files named by the images seen, in the run's folders ``denoising`` and ``loss_by_noise``, and go to
-    every logger that takes images. They are drawn with the weights that validation uses, and with the same noise each
-    time, so that progress can be watched. A dry run (``fast_dev_run``) draws nothing.
+    Both are in the run's folders ``denoising`` and ``loss_by_noise``, and go to every logger that takes images. The
+    noise is the same each time, so that progress can be watched.
 
     - The way: an image a row, of one class each as in :class:`SampleGrid`, and a moment a column, from pure noise to
       the sample. An earlier column whose root mean square r exceeds 1, as that of images does not, is divided by r, so
@@ -34,12 +33,9 @@ class DenoisingPictures(L.Callback):
     - The loss: the squared error of the noise per dimension against log-SNR, on validation images. Earlier epochs'
       curves, those of before a resume too, are in grey.
 
-    The model must have the following, both in evaluation mode and without an effect on the random state, as in
-    :class:`~lit_generative.diffusion.DDPM`:
-
-    - ``trajectory(n, y, *, generator)``: x_t (n, C, H, W) at first and after each step, the last one being, clamped to
-      [-1, 1], what ``sample(n, y, generator=generator)`` returns;
-    - ``loss_by_noise(x, y, num_levels) -> {"log_snr", "noise_mse"}``, both (num_levels,), with fixed noise.
+    The model must have :class:`~lit_generative.contracts.Trajectories` and
+    :class:`~lit_generative.contracts.MeasuresNoiseLevels`, as :class:`~lit_generative.diffusion.DDPM` does, both
+    without an effect on the random state.
 
     Args:
         every_n_epochs: Epochs between pictures.
@@ -62,71 +58,41 @@ class DenoisingPictures(L.Callback):
         num_held_out: int = 64,
         seed: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("every_n_epochs", every_n_epochs, 1),
-            ("num_images", num_images, 1),
-            ("num_frames", num_frames, 2),
-            ("num_levels", num_levels, 2),
-            ("num_held_out", num_held_out, 2),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ValueError(f"Denoising: {name}={value} is too small; it is at least {least}")
-        self.every_n_epochs = every_n_epochs
+        super().__init__(every_n_epochs, seed)
+        check_range("num_images", num_images, at_least=1)
+        for name, value in {"num_frames": num_frames, "num_levels": num_levels, "num_held_out": num_held_out}.items():
+            check_range(name, value, at_least=2)
         self.num_images, self.num_frames = num_images, num_frames
         self.num_levels, self.num_held_out = num_levels, num_held_out
-        self.seed = seed
         self.curves: dict[int, Curve] = {}  # by the images seen
-        self._drawn_at = -1
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Check model and data, and begin a new record (that of a resumed run is read after this)."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        if missing := [name for name in ("trajectory", "loss_by_noise") if not hasattr(pl_module, name)]:
+        needed = {"trajectory": Trajectories, "loss_by_noise": MeasuresNoiseLevels}
+        if missing := [name for name, protocol in needed.items() if not isinstance(pl_module, protocol)]:
             raise ValueError(
-                f"Denoising needs a model with trajectory and loss_by_noise, such as DDPM; "
+                f"DenoisingPictures needs a model with {' and '.join(needed)}, such as DDPM; "
                 f"{type(pl_module).__name__} has no {' and no '.join(missing)}"
             )
-        if trainer.datamodule is None:  # type: ignore[attr-defined]
-            raise ValueError("Denoising needs a data module: trainer.fit(model, datamodule=ImageDataModule(...))")
-        self.curves, self._drawn_at = {}, -1
+        run_data(trainer, self)
+        self.curves = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Take the validation images."""
         share = max(2, -(-self.num_held_out // trainer.world_size))
-        with isolate_rng():
-            images = fixed_images(trainer, "val", share, pl_module.device)
-        self._held_out = trainer.precision_plugin.convert_input(images)
+        self._held_out = fixed_images(trainer, self, "val", share, pl_module.device)
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
-        """Draw, with the weights that validation uses."""
-        is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if is_training and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self.draw(trainer, pl_module)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
-        """Draw the last pictures, unless the last validation did."""
-        if pl_module.images_seen != self._drawn_at:
-            self.draw(trainer, pl_module)
-
-    def draw(self, trainer: L.Trainer, model: GenerativeModule) -> None:
-        """Write both pictures and log them; every process draws, so that none waits, and the first one writes."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self._drawn_at = model.images_seen
+    def draw(self, trainer: L.Trainer, model: GenerativeModule) -> dict[str, Tensor]:
+        """Return both pictures."""
+        assert isinstance(model, Trajectories)
         y = torch.arange(self.num_images) % model.num_classes if model.num_classes else None
-        generator = torch.Generator().manual_seed(self.seed)
-        states = model.trajectory(self.num_images, y, generator=generator)  # type: ignore[operator]
+        states = model.trajectory(self.num_images, y, generator=torch.Generator().manual_seed(self.seed))
         frames = evenly_spaced(states, self.num_frames)
         self.curves[model.images_seen] = self._measure(trainer, model)
-        folder = run_folder(trainer)
-        if not trainer.is_global_zero:
-            return
-        for name, image in {"denoising": film(frames), "loss_by_noise": plot(self.curves)}.items():
-            path = folder / name / f"images_{model.images_seen:010d}.png"
-            save_png(image, path)
-            log_picture(trainer, name, image, path, model.images_seen)
+        return {"denoising": film(frames), "loss_by_noise": plot(self.curves)}
 
     def state_dict(self) -> dict[str, Any]:
         """The curves so far."""
@@ -137,39 +103,10 @@ class DenoisingPictures(L.Callback):
         self.curves = dict(state_dict["curves"])
 
     def _measure(self, trainer: L.Trainer, model: GenerativeModule) -> Curve:
-        x, y = model.unpack(self._held_out)
-        found = model.loss_by_noise(x, y, self.num_levels)  # type: ignore[operator]
+        assert isinstance(model, MeasuresNoiseLevels)
+        found = model.loss_by_noise(*model.unpack(self._held_out), self.num_levels)
         mse = trainer.strategy.reduce(found["noise_mse"].float(), reduce_op="mean")  # of all processes' images
         return {"log_snr": found["log_snr"].tolist(), "noise_mse": mse.tolist()}  # type: ignore[union-attr]
-
-
-def evenly_spaced(states: Iterable[Tensor], n: int) -> list[Tensor]:
-    """Return the first, the last and ``n`` - 2 evenly spaced ones between them, on the CPU; all, if there are no more.
-
-    How many states are to come is not known, and a thousand of them may not fit into memory. So not more than 8 ``n``
-    are kept, every second one being let go whenever there are more; then a place is off by at most an eighth of the
-    distance to the next one.
-    """
-    kept: list[Tensor] = []  # states 0, stride, 2 stride, ...
-    stride = 1
-    for i, state in enumerate(states):
-        last = state.to("cpu", torch.float32, copy=True)
-        if i % stride == 0:
-            kept.append(last)
-        if len(kept) > 8 * n:
-            kept, stride = kept[::2], 2 * stride
-    places = sorted({round(column * i / ((n - 1) * stride)) for column in range(n - 1)})
-    return [*(kept[place] for place in places if place * stride < i), last]
-
-
-def film(frames: list[Tensor]) -> Tensor:
-    """Draw frames (n, C, H, W), noisy ones of any scale and at last images, as columns of one picture (C, H', W')."""
-    *noisy, images = frames
-    scaled = [frame / frame.square().mean().sqrt().clamp(min=1) for frame in noisy]
-    shown = [frame.clamp(-1, 1) for frame in (*scaled, images)]
-    if are_points(frames[0]):
-        return tile(torch.stack([scatter(frame.flatten(1)) for frame in shown]), len(shown))
-    return tile(torch.stack(shown, dim=1).flatten(0, 1), len(shown))
 
 
 def plot(curves: dict[int, Curve]) -> Tensor:

@@ -1,6 +1,7 @@
 """How good a model's samples are: feature extractors, metrics, and the protocol that makes numbers comparable."""
 
-from lit_generative.evaluation.features import Extractor, load_extractor
+from lit_generative.evaluation.extractors import Extractor
+from lit_generative.evaluation.features import load_extractor
 from lit_generative.evaluation.jackknife import jackknife_errors
 from lit_generative.evaluation.memorisation import Neighbours, nearest_neighbours
 from lit_generative.evaluation.protocol import Evaluation, Evaluator

@@ -1,4 +1,4 @@
-"""What is computed once about the real images: tensors on disk, and their way over several processes."""
+"""What is computed once about the real images: tensors on disk."""
 
 import contextlib
 import hashlib
@@ -7,19 +7,16 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
-from torchmetrics.utilities.distributed import gather_all_tensors
 
-__all__ = ["TensorCache", "broadcast", "gather", "rank_and_world"]
+from lit_generative.processes import broadcast, rank_and_world
 
-T = TypeVar("T")
+__all__ = ["TensorCache"]
 
 
 class TensorCache:
@@ -73,22 +70,3 @@ def _write(path: Path, text: str, tensors: dict[str, Tensor]) -> None:
             os.replace(f"{folder}/new", path)
     except OSError as error:
         rank_zero_warn(f"real features are not cached, so the next run computes them again: {error}")
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Number of this process and number of processes."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def broadcast(value: T) -> T:
-    """What ``value`` is on rank 0 (anything that can be pickled)."""
-    if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
-
-
-def gather(rows: Tensor) -> Tensor:
-    """The rows of all processes, in order of rank; their numbers may differ."""
-    return dim_zero_cat(gather_all_tensors(rows)) if dist.is_initialized() else rows

@@ -25,8 +25,7 @@ class Extractor(nn.Module):
         network: Maps images (B, C, H, W) in [-1, 1] to features (B, D). It is copied.
         name: What to call it in reports; by default, its class.
         digest: SHA-256 (hexadecimal) that identifies it; by default, of the network's structure and state dict.
-        num_features: Features an image, D; by default the network's attribute of that name, or None until the first
-            images have been seen.
+        num_features: Features an image, D; by default None until the first images have been seen.
         class_names: If features can be classified (see :meth:`classify`), the names of the classes.
     """
 
@@ -46,7 +45,7 @@ class Extractor(nn.Module):
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.name = name or type(network).__name__
         self.digest = digest or _module_digest(network)
-        self.num_features = num_features or getattr(network, "num_features", None)
+        self.num_features = num_features
         self.class_names = None if class_names is None else list(class_names)
         self.register_buffer("_anchor", torch.empty(0), persistent=False)  # a module without weights has a place too
         self.metric_names: dict[str, str] = {}  # what the distances are called in these features
@@ -94,14 +93,6 @@ class Extractor(nn.Module):
         None by default; a subclass adds what is known of its features.
         """
         return {}
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W) in [-1, 1].
-
-        Raises:
-            TypeError: If the extractor is no classifier (its ``class_names`` are None).
-        """
-        return self.classify(self(images))
 
 
 class ClassifierExtractor(Extractor):

@@ -2,19 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from lit_generative.contracts import HasModes, ImageData
 from lit_generative.description import rebuild
 from lit_generative.evaluation.extractors import ClassifierExtractor, Extractor, InceptionExtractor, file_digest
+from lit_generative.evaluation.points import PointsExtractor
 
-if TYPE_CHECKING:
-    from lit_generative.data import AnyData
-
-__all__ = ["ClassifierExtractor", "Extractor", "InceptionExtractor", "default_extractor", "load_extractor"]
+__all__ = ["default_extractor", "load_extractor"]
 
 FASHION_WEIGHTS = Path(__file__).parent / "weights" / "fashion.safetensors"
 FASHION_SHA256 = "fdafb5908379557a30433abbc32147314acb76b41ce74c3cdfc03bf9c498ead5"
@@ -53,14 +51,13 @@ def load_extractor(spec: str | Path | nn.Module) -> Extractor:
     )
 
 
-def default_extractor(data: "AnyData") -> str | Extractor:
+def default_extractor(data: ImageData) -> str | Extractor:
     """The extractor to use for ``data`` unless told otherwise.
 
-    That is what the data's method ``extractor`` gives, if they have one; ``fashion`` for Fashion-MNIST; else
-    ``inception``.
+    That is the plane itself for points of known modes, ``fashion`` for Fashion-MNIST, else ``inception``.
     """
-    if (own := getattr(data, "extractor", None)) is not None:
-        return own()
+    if isinstance(data, HasModes):
+        return PointsExtractor(torch.as_tensor(data.centres()), data.scale, data.class_names or ())
     name = "".join(filter(str.isalnum, data.name.lower()))
     return "fashion" if "fashionmnist" in name and data.num_classes == 10 else "inception"
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lit_generative.evaluation.features import Extractor
-from lit_generative.evaluation.metrics import ClassHistogram, sample_quality
+from lit_generative.checks import check_range
+from lit_generative.evaluation.extractors import Extractor
+from lit_generative.evaluation.metrics import class_report, count_classes, sample_quality
 
 __all__ = ["jackknife_errors", "quality_errors"]
 
@@ -21,17 +22,16 @@ def jackknife_errors(
 
     .. math:: v = \frac{n - d}{d} \frac{1}{S} \sum_s (\hat\theta_s - \bar\theta)^2 .
 
-    For a mean this is exact: n - d of n rows, drawn without replacement, have a mean of the variance
+    For a mean this is exact: n - d rows, drawn without replacement, have a mean of the variance
     \sigma^2 / (n - d) * d / n about that of all, and the factor makes it \sigma^2 / n. With d = n / 2 the factor is 1:
-    the spread of the halves *is* the standard error of the whole. Leaving out many rows, not one, makes it hold for
-    statistics that are not smooth, such as those of nearest neighbours. A Fréchet distance or a recall of half as many
-    images is biased more, but all halves are alike in that, so that it cancels in their spread about their own mean;
-    as that is estimated from them, the sum is divided by S - 1. From 10 halves, an error is itself known to a quarter,
-    1 / sqrt(2 (S - 1)).
+    the spread of the halves *is* the standard error of the whole. Leaving out many rows makes it hold for statistics
+    that are not smooth, such as those of nearest neighbours. Half as many images bias a Fréchet distance or a recall
+    more, but all halves alike, so that this cancels in their spread about their own mean; as that is estimated, the sum
+    is divided by S - 1. From 10 halves, an error is itself known to a quarter, 1 / sqrt(2 (S - 1)).
 
-    On average a jackknife's error is rather too large than too small (Efron & Stein 1981). Of 2,000 samples of a GAN,
-    those of all metrics were 0.75 to 1.35 times the spread over 24 fresh lots; the most was 1.8, for the coverage of
-    400 Gaussian features.
+    On average the error is too large rather than too small (Efron & Stein 1981). Of 2,000 samples of a GAN, those of
+    all metrics were 0.75 to 1.35 times the spread over 24 fresh lots; the most was 1.8, for the coverage of 400
+    Gaussian features.
 
     Args:
         statistic: Maps rows (M, D) to scalars by name.
@@ -45,8 +45,7 @@ def jackknife_errors(
     Raises:
         ValueError: If ``halves`` is below 2, or there are fewer than two rows.
     """
-    if halves < 2:
-        raise ValueError(f"halves={halves}: a spread needs at least 2; 10 are usual")
+    check_range("halves", halves, at_least=2, hint="10 are usual")
     if len(rows) < 2:
         raise ValueError(f"rows has {len(rows)} rows; at least 2 are needed to take halves")
     generator = torch.Generator().manual_seed(seed)
@@ -70,17 +69,11 @@ def quality_errors(real: Tensor, fake: Tensor, extractor: Extractor, halves: int
 
     def statistic(half: Tensor) -> dict[str, Tensor]:
         found = sample_quality(real, half, extractor.metrics)
-        return found if counts is None else found | {"missing_classes": _missing(extractor, counts, half)}
+        if extractor.class_names is not None:
+            missing = class_report(extractor.class_names, counts, count_classes(extractor, half))["missing"]
+            found["missing_classes"] = torch.tensor(float(len(missing)))
+        return found
 
-    counts = None if extractor.class_names is None else _count(extractor, real)
+    counts = count_classes(extractor, real) if extractor.class_names is not None else torch.empty(0)
     errors = jackknife_errors(statistic, fake, halves)
     return {extractor.metric_names.get(name, name): error for name, error in errors.items()}
-
-
-def _count(extractor: Extractor, features: Tensor) -> Tensor:
-    return extractor.classify(features).argmax(dim=1).bincount(minlength=len(extractor.class_names or ()))
-
-
-def _missing(extractor: Extractor, real_counts: Tensor, fake: Tensor) -> Tensor:
-    histogram = ClassHistogram(extractor.class_names or ())
-    return torch.tensor(float(len(histogram.report(real_counts, _count(extractor, fake))["missing"])))

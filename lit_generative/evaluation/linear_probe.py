@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
+
 __all__ = ["LinearProbe", "fit_linear_probe"]
 
 
@@ -95,5 +97,4 @@ def _check(features: Tensor, labels: Tensor, l2: float) -> None:
         raise ValueError(f"labels has {len(labels.unique())} class: a probe tells at least 2 apart")
     if not features.isfinite().all():
         raise ValueError("features has values that are not finite: leave those rows out")
-    if not l2 > 0:
-        raise ValueError(f"l2={l2}: it must be positive, so that separable classes have a finite answer; 1 is usual")
+    check_range("l2", l2, above=0, hint="1 is usual, and without it separable classes have no finite answer")

@@ -4,7 +4,7 @@ The maths is in :mod:`lit_generative.evaluation.distances`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_generative.evaluation.cache import gather
 from lit_generative.evaluation.distances import (
     check_sizes,
     density_coverage,
@@ -20,11 +19,14 @@ from lit_generative.evaluation.distances import (
     kernel_distance,
     precision_recall,
 )
+from lit_generative.evaluation.extractors import Extractor
+from lit_generative.processes import gather
 
-if TYPE_CHECKING:
-    from lit_generative.evaluation.features import Extractor
+__all__ = ["FrechetDistance", "SampleQuality", "class_report", "count_classes", "sample_quality"]
 
-__all__ = ["ClassHistogram", "FrechetDistance", "SampleQuality", "class_report", "sample_quality"]
+_MISSING_BELOW = 0.05  # of the expected number; not 0, for a classifier's mistakes put a few images into any class
+_RARE_BELOW = 0.5
+_LEAST_EXPECTED = 20  # images; by chance 20 become less than half once in 200 times
 
 
 class _Given(nn.Module):
@@ -133,59 +135,32 @@ def _distances(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     }
 
 
-class ClassHistogram(Metric):
-    """Into which classes a classifier puts fake images, against what the real ones lead to expect.
+def count_classes(extractor: Extractor, features: Tensor) -> Tensor:
+    """Return how many images with the features (N, D) a classifier puts into each of its classes, (K,)."""
+    return extractor.classify(features).argmax(dim=1).bincount(minlength=len(extractor.class_names or ()))
+
+
+def class_report(class_names: Sequence[str], real: Tensor, fake: Tensor) -> dict[str, Any]:
+    """Say into which classes a classifier puts fake images, against what the real ones lead to expect.
 
     The expectation is the classifier's own histogram of the real images, so its habitual mistakes do not count.
 
     Args:
         class_names: Names of the K classes.
+        real: Real images in each of them, (K,).
+        fake: Fake images in each of them, (K,).
+
+    Returns:
+        Fake images by class name (``histogram``), how many were ``expected``, and lists of names: ``missing`` are the
+        classes with less than 5% of the expected images, ``rare`` the others with less than half, both only where at
+        least 20 images are expected.
     """
-
-    full_state_update = False
-    missing_below = 0.05  # of the expected number; not 0, for a classifier's mistakes put a few images into any class
-    rare_below = 0.5
-    least_expected = 20  # images; by chance 20 become less than half once in 200 times
-    real: Tensor
-    fake: Tensor
-
-    def __init__(self, class_names: Sequence[str]) -> None:
-        super().__init__()
-        self.class_names = list(class_names)
-        self.add_state("real", default=torch.zeros(len(self.class_names), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("fake", default=torch.zeros(len(self.class_names), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, real: bool) -> None:
-        """Count the likeliest class of each of the logits (B, K)."""
-        counts = self.real if real else self.fake
-        counts += logits.argmax(dim=1).bincount(minlength=len(counts))
-
-    def compute(self) -> dict[str, Any]:
-        """Fake images by class name (``histogram``), how many were ``expected``, and lists of names.
-
-        ``missing`` are the classes with less than 5% of the expected images, ``rare`` the others with less than half,
-        both only where at least 20 images are expected.
-        """
-        return self.report(self.real, self.fake)
-
-    def report(self, real: Tensor, fake: Tensor) -> dict[str, Any]:
-        """Return what :meth:`compute` does, of given numbers of real and of fake images in each class, (K,)."""
-        expected = real * (fake.sum() / real.sum())
-        found = dict(zip(self.class_names, zip(fake.tolist(), expected.tolist(), strict=True), strict=True))
-        shares = {name: fake / n for name, (fake, n) in found.items() if n >= self.least_expected}
-        return {
-            "histogram": {name: fake for name, (fake, _) in found.items()},
-            "expected": {name: round(n, 1) for name, (_, n) in found.items()},
-            "missing": [name for name, share in shares.items() if share < self.missing_below],
-            "rare": [name for name, share in shares.items() if self.missing_below <= share < self.rare_below],
-        }
-
-
-def class_report(extractor: "Extractor", quality: SampleQuality) -> dict[str, Any]:
-    """Return :class:`ClassHistogram` of the features that were collected; {} if they have no classes."""
-    if extractor.class_names is None:
-        return {}
-    histogram = ClassHistogram(extractor.class_names).to(extractor.device)
-    histogram.update(extractor.classify(torch.cat(quality.real)), real=True)
-    histogram.update(extractor.classify(torch.cat(quality.fake)), real=False)
-    return histogram.compute()
+    expected = real * (fake.sum() / real.sum())
+    found = dict(zip(class_names, zip(fake.tolist(), expected.tolist(), strict=True), strict=True))
+    shares = {name: fake / n for name, (fake, n) in found.items() if n >= _LEAST_EXPECTED}
+    return {
+        "histogram": {name: fake for name, (fake, _) in found.items()},
+        "expected": {name: round(n, 1) for name, (_, n) in found.items()},
+        "missing": [name for name, share in shares.items() if share < _MISSING_BELOW],
+        "rare": [name for name, share in shares.items() if _MISSING_BELOW <= share < _RARE_BELOW],
+    }

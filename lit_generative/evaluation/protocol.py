@@ -3,23 +3,25 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lit_generative.evaluation.cache import TensorCache, gather, rank_and_world
-from lit_generative.evaluation.features import Extractor, default_extractor, load_extractor
+from lit_generative.checks import check_range
+from lit_generative.contracts import ImageData
+from lit_generative.core import GenerativeModule
+from lit_generative.evaluation.cache import TensorCache
+from lit_generative.evaluation.extractors import Extractor
+from lit_generative.evaluation.features import default_extractor, load_extractor
 from lit_generative.evaluation.jackknife import quality_errors
-from lit_generative.evaluation.metrics import SampleQuality, class_report
-from lit_generative.evaluation.reference import Reference, counter
+from lit_generative.evaluation.metrics import SampleQuality, class_report, count_classes
+from lit_generative.evaluation.progress import counter
+from lit_generative.evaluation.reference import Reference
 from lit_generative.evaluation.stamp import make_stamp, make_warnings
-
-if TYPE_CHECKING:
-    from lit_generative.core import GenerativeModule
-    from lit_generative.data import AnyData
+from lit_generative.processes import gather, rank_and_world
 
 __all__ = ["Evaluation", "Evaluator"]
 
@@ -59,9 +61,9 @@ class Evaluator:
     same seed gives the same samples on any number of processes. Real features are cached on disk.
 
     Args:
-        extractor: ``auto`` (the data's own if they have one, ``fashion`` for Fashion-MNIST, else ``inception``),
-            ``fashion``, ``inception``, ``inception:FILE.pth``, a file written by ``lit-generative extractor``, or an
-            :class:`Extractor`, which wraps any module that maps images in [-1, 1] to features (B, D).
+        extractor: ``auto`` (the plane itself for points of known modes, ``fashion`` for Fashion-MNIST, else
+            ``inception``), ``fashion``, ``inception``, ``inception:FILE.pth``, a file that ``lit-generative extractor``
+            wrote, or an :class:`Extractor`, which wraps any module that maps images in [-1, 1] to features (B, D).
         num_samples: Images to draw from the model. Papers use 50,000; the fewer, the higher the distance.
         num_real: Images of the split to compare with; by default all.
         split: Which real images.
@@ -83,12 +85,12 @@ class Evaluator:
         seed: int = 0,
         cache_dir: str | None = None,
     ) -> None:
-        bounds = {"num_samples": (num_samples, 6), "num_real": (num_real, 6), "batch_size": (batch_size, 1)}
-        for name, (value, least) in (bounds | {"seed": (seed, 0)}).items():
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        check_range("num_samples", num_samples, at_least=6)
+        check_range("num_real", num_real, at_least=6)
+        check_range("batch_size", batch_size, at_least=1)
+        check_range("seed", seed, at_least=0)
         if split not in ("val", "test"):
-            raise ValueError(f"split is {split!r}; it must be val or test, images that models are not trained on")
+            raise ValueError(f"split={split!r}: it must be val or test, images that models are not trained on")
         self.extractor = extractor
         self.num_samples = num_samples
         self.num_real = num_real
@@ -99,16 +101,18 @@ class Evaluator:
         self._loaded: Extractor | None = None
         self._loaded_from: str | Extractor | None = None
 
-    def check(self, data: "AnyData") -> None:
+    def check(self, data: ImageData) -> None:
         """Load the extractor and try it on an image of the data's shape: to be called before a long training.
 
         Raises:
             FileNotFoundError: If the extractor's weights are missing.
-            ValueError: If the extractor does not exist, is damaged, or cannot take these images.
+            ValueError: If the extractor does not exist, is damaged, or cannot take these images, or there are none.
         """
+        data.num_images("train")
+        data.num_images(self.split)
         self._load_extractor(data)
 
-    def _load_extractor(self, data: "AnyData") -> Extractor:
+    def _load_extractor(self, data: ImageData) -> Extractor:
         spec = default_extractor(data) if self.extractor == "auto" else self.extractor
         if self._loaded is None or self._loaded_from != spec:
             with isolate_rng():  # a network draws weights before it loads its own
@@ -123,8 +127,8 @@ class Evaluator:
     @torch.no_grad()
     def evaluate(
         self,
-        model: "GenerativeModule",
-        data: "AnyData",
+        model: GenerativeModule,
+        data: ImageData,
         *,
         progress: bool = True,
         halves: int = 0,
@@ -145,45 +149,64 @@ class Evaluator:
             FileNotFoundError: If the extractor's weights are missing.
             ValueError: If extractor, data and model do not fit together, or there are too few samples for ``halves``.
         """
-        if halves and self.num_samples < 12:
-            raise ValueError(f"num_samples is {self.num_samples}; standard errors from halves need at least 12")
+        if halves:
+            check_range("num_samples", self.num_samples, at_least=12, hint="standard errors are taken from its halves")
         if model.num_classes is not None and data.num_classes not in (None, model.num_classes):
             raise ValueError(f"the model has num_classes={model.num_classes}, but {data.name} has {data.num_classes}")
         device = torch.device("cpu") if model.device.type == "mps" else model.device  # MPS has no float64
         extractor = self._load_extractor(data).to(device)
         with isolate_rng():
             real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
-            quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
-            quality.update(real.features, real=True)
-            broken = as_asked = 0
-            seconds = 0.0
-            for images, labels, duration in self._samples(model, data, real.label_counts, progress):
-                seconds += duration
-                broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
-                images = images.to(device).nan_to_num(0).clamp(-1, 1)
-                if on_samples is not None:
-                    on_samples(images)
-                features = torch.cat([extractor(part) for part in images.split(extractor.max_batch)])
-                quality.update(features, real=False)
-                if labels is not None and extractor.class_names is not None:
-                    as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
+            quality, broken, as_asked, seconds = self._compare(model, data, extractor, real, progress, on_samples)
         metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
-        classes = class_report(extractor, quality)
-        if classes:
+        collected, classes = quality.collected(), {}
+        if extractor.class_names is not None:
+            classes = class_report(extractor.class_names, *(count_classes(extractor, rows) for rows in collected))
             metrics["missing_classes"] = float(len(classes["missing"]))
-        broken, as_asked = gather(torch.tensor([[broken, as_asked]], device=device)).sum(dim=0).tolist()
-        if classes and len(extractor.class_names or ()) == model.num_classes:
-            metrics["class_accuracy"] = as_asked / self.num_samples
-        slowest = float(gather(torch.tensor([seconds], dtype=torch.double, device=device)).max())
-        stamp = make_stamp(self, model, data, extractor, real)
-        warnings = make_warnings(self, extractor, real, broken)
-        errors = quality_errors(*quality.collected(), extractor, halves) if halves else {}
+            if len(extractor.class_names) == model.num_classes:
+                metrics["class_accuracy"] = as_asked / self.num_samples
+        errors = quality_errors(*collected, extractor, halves) if halves else {}
         if halves and (accuracy := metrics.get("class_accuracy")) is not None:
             errors["class_accuracy"] = (accuracy * (1 - accuracy) / self.num_samples) ** 0.5  # a mean needs no halves
-        return Evaluation(metrics, classes, stamp, warnings, self.num_samples / slowest, errors)
+        settings = {"split": self.split, "num_fake": self.num_samples, "batch_size": self.batch_size, "seed": self.seed}
+        stamp = make_stamp(settings, model, data, extractor, real)
+        warnings = make_warnings(self.num_samples, broken, extractor, real)
+        return Evaluation(metrics, classes, stamp, warnings, self.num_samples / seconds, errors)
+
+    def _compare(
+        self,
+        model: GenerativeModule,
+        data: ImageData,
+        extractor: Extractor,
+        real: Reference,
+        progress: bool,
+        on_samples: Callable[[Tensor], None] | None,
+    ) -> tuple[SampleQuality, int, int, float]:
+        """Draw the samples, of all processes.
+
+        Returns:
+            What is known of real images and samples, how many samples are not finite, how many the extractor puts into
+            the class that they were asked to be of, and the seconds that the slowest process took.
+        """
+        device = extractor.device
+        quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
+        quality.update(real.features, real=True)
+        broken, as_asked, seconds = 0, 0, 0.0
+        for images, labels, duration in self._samples(model, data, real.label_counts, progress):
+            seconds += duration
+            broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
+            images = images.to(device).nan_to_num(0).clamp(-1, 1)
+            if on_samples is not None:
+                on_samples(images)
+            features = torch.cat([extractor(part) for part in images.split(extractor.max_batch)])
+            quality.update(features, real=False)
+            if labels is not None and extractor.class_names is not None:
+                as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
+        found = gather(torch.tensor([[broken, as_asked, seconds]], dtype=torch.double, device=device))
+        return quality, int(found[:, 0].sum()), int(found[:, 1].sum()), float(found[:, 2].max())
 
     def _samples(
-        self, model: "GenerativeModule", data: "AnyData", label_counts: Tensor | None, progress: bool
+        self, model: GenerativeModule, data: ImageData, label_counts: Tensor | None, progress: bool
     ) -> Iterator[tuple[Tensor, Tensor | None, float]]:
         """This process's share of the samples (every ``world``-th batch), their labels, and the seconds they took."""
         rank, world = rank_and_world()
@@ -208,7 +231,7 @@ class Evaluator:
                 yield images, y, duration
                 bar.update(len(images))
 
-    def _labels(self, model: "GenerativeModule", label_counts: Tensor | None) -> Tensor | None:
+    def _labels(self, model: GenerativeModule, label_counts: Tensor | None) -> Tensor | None:
         """Labels (num_samples,) in the real images' proportions (equal ones if those have no labels), shuffled."""
         if model.num_classes is None:
             return None

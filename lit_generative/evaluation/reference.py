@@ -2,21 +2,18 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from lit_generative.evaluation.cache import TensorCache, broadcast, gather, rank_and_world
-from lit_generative.evaluation.features import Extractor
+from lit_generative.contracts import ImageData, Split
+from lit_generative.evaluation.cache import TensorCache
+from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.metrics import SampleQuality
+from lit_generative.evaluation.progress import counter
+from lit_generative.processes import broadcast, gather
 
-if TYPE_CHECKING:
-    from lit_generative.data import AnyData
-    from lit_generative.data.module import Split
-
-__all__ = ["Reference", "counter"]
+__all__ = ["Reference"]
 
 
 @dataclasses.dataclass
@@ -41,8 +38,8 @@ class Reference:
     def make(
         cls,
         extractor: Extractor,
-        data: "AnyData",
-        split: "Split",
+        data: ImageData,
+        split: Split,
         limit: int | None,
         num_samples: int,
         cache: TensorCache,
@@ -61,9 +58,7 @@ class Reference:
         return cls(features, num_images, label_counts, {k: v.item() for k, v in floor.items()}, num_floor)
 
 
-def _real(
-    extractor: Extractor, data: "AnyData", split: "Split", limit: int | None, progress: bool
-) -> dict[str, Tensor]:
+def _real(extractor: Extractor, data: ImageData, split: Split, limit: int | None, progress: bool) -> dict[str, Tensor]:
     found = list(_extract(extractor, data, split, limit, progress))
     tensors = {"features": gather(torch.cat([features for features, _ in found]))}
     labels = [label for _, label in found if label is not None]
@@ -72,7 +67,7 @@ def _real(
     return tensors
 
 
-def _floor(extractor: Extractor, data: "AnyData", real: Tensor, num_samples: int, progress: bool) -> dict[str, Tensor]:
+def _floor(extractor: Extractor, data: ImageData, real: Tensor, num_samples: int, progress: bool) -> dict[str, Tensor]:
     quality = SampleQuality(real.shape[1], extractor.metrics).to(real.device)
     quality.update(real, real=True)
     num_images = 0
@@ -83,7 +78,7 @@ def _floor(extractor: Extractor, data: "AnyData", real: Tensor, num_samples: int
 
 
 def _extract(
-    extractor: Extractor, data: "AnyData", split: "Split", limit: int | None, progress: bool
+    extractor: Extractor, data: ImageData, split: Split, limit: int | None, progress: bool
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Features and labels of this process's share of a split, a batch at a time."""
     total = data.num_images(split)
@@ -93,10 +88,3 @@ def _extract(
             features = extractor(batch["image"].to(extractor.device))
             yield features, batch["label"].to(extractor.device) if "label" in batch else None
             bar.update(len(features))
-
-
-def counter(description: str, total: int | None, progress: bool) -> tqdm:
-    """A progress bar in images/s, for rank 0's share; it shows up if it takes longer than two seconds."""
-    rank, world = rank_and_world()
-    share = None if total is None else -(-total // world)
-    return tqdm(desc=description, total=share, unit=" images", delay=2, leave=False, disable=not progress or rank > 0)

@@ -1,15 +1,12 @@
 """What accompanies the numbers of an evaluation: how they came about, and what a reader must know."""
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lit_generative.evaluation.features import Extractor
+from lit_generative.contracts import ImageData
+from lit_generative.core import GenerativeModule
+from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.reference import Reference
-
-if TYPE_CHECKING:
-    from lit_generative.core import GenerativeModule
-    from lit_generative.data import AnyData
-    from lit_generative.evaluation.protocol import Evaluator
 
 __all__ = ["make_stamp", "make_warnings"]
 
@@ -17,23 +14,28 @@ _PACKAGES = ("lit-generative", "torch", "torchmetrics", "torch-fidelity")  # who
 
 
 def make_stamp(
-    evaluator: "Evaluator", model: "GenerativeModule", data: "AnyData", extractor: Extractor, real: Reference
+    settings: dict[str, Any], model: GenerativeModule, data: ImageData, extractor: Extractor, real: Reference
 ) -> dict[str, Any]:
-    """Return the protocol of an evaluation, as plain data."""
+    """Return the protocol of an evaluation, as plain data.
+
+    Args:
+        settings: Of the evaluator: ``split``, ``num_fake``, ``batch_size`` and ``seed``.
+        model: What was evaluated.
+        data: Where the real images come from.
+        extractor: What the images were compared by.
+        real: What the samples were compared with.
+    """
     return {
+        **settings,
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,
         "extractor_resizing": extractor.resizing,
         "num_features": extractor.num_features,
         "num_real": real.num_images,
-        "num_fake": evaluator.num_samples,
-        "split": evaluator.split,
-        "data": data.protocol(evaluator.split),
+        "data": data.protocol(settings["split"]),
         "weights": model.weights,
         **model.sampling,
         "labels": None if model.num_classes is None else "as real" if real.label_counts is not None else "balanced",
-        "seed": evaluator.seed,
-        "batch_size": evaluator.batch_size,
         "kernel_distance": "unbiased over all pairs, (x.y / D + 1)^3",
         "neighbours": {"precision_recall": 3, "density_coverage": 5},
         "floor": {extractor.metric_names.get(name, name): value for name, value in real.floor.items()},
@@ -42,16 +44,16 @@ def make_stamp(
     }
 
 
-def make_warnings(evaluator: "Evaluator", extractor: Extractor, real: Reference, broken: int) -> list[str]:
+def make_warnings(n: int, broken: int, extractor: Extractor, real: Reference) -> list[str]:
     """Return what a reader of the numbers must know, in sentences; none for a protocol as in the papers.
 
     Args:
-        evaluator: The protocol.
-        extractor: What the images are compared by.
-        real: What they are compared with.
-        broken: How many samples had values that are not finite.
+        n: How many samples there were.
+        broken: How many of them had values that are not finite.
+        extractor: What the images were compared by.
+        real: What the samples were compared with.
     """
-    n, features = evaluator.num_samples, extractor.num_features or 0
+    features = extractor.num_features or 0
     fewest = min(n, real.num_images)
     is_fid = "fid" in extractor.metric_names.values()
     cases = {

@@ -1,6 +1,7 @@
 """Generative adversarial networks."""
 
 from lit_generative.gan.augment import AdaptiveAugment, Augmentation, ComposedAugment, DiffAugment, InstanceNoiseAugment
+from lit_generative.gan.health import GANHealth
 from lit_generative.gan.losses import (
     AdversarialLoss,
     HingeLoss,
@@ -22,6 +23,7 @@ __all__ = [
     "Augmentation",
     "ComposedAugment",
     "DiffAugment",
+    "GANHealth",
     "GradientPenalty",
     "HingeLoss",
     "InstanceNoiseAugment",

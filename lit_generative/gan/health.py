@@ -9,8 +9,10 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lit_generative.callbacks.evaluate import Evaluate, append_record
-from lit_generative.callbacks.samples import run_folder
+from lit_generative.callbacks.evaluate import Evaluate
+from lit_generative.callbacks.run import append_record, fixed_images, log_scalars, run_folder
+from lit_generative.checks import check_range
+from lit_generative.contracts import Diagnosable, as_batch
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation
 from lit_generative.gan.verdict import History, Verdict, reach_verdict
@@ -30,14 +32,11 @@ class GANHealth(L.Callback):
     Every few steps it looks at the discriminator, on fixed training and validation images, and at the samples of fixed
     noise, and logs ``health/…``: ``real_accuracy``, ``fake_accuracy`` and ``held_out_accuracy``, ``logit_gap``,
     ``logit_magnitude``, ``generator_gradient``, ``diversity`` (of samples relative to real images) and ``healthy`` (0
-    or 1). These are of the weights in training, not of their average. With :class:`Evaluate`, recall, coverage, missing
-    classes and the course of the Fréchet distance count, too. The verdict is printed when it becomes unhealthy and at
-    the end, and is in ``evaluation.json``. The rules are in ``callbacks/verdict.py``. Training is not disturbed: a run
-    has the same weights with it and without.
+    or 1), of the weights in training, not of their average. With :class:`Evaluate`, recall, coverage, missing classes
+    and the course of the Fréchet distance count, too. The verdict, by the rules of ``gan/verdict.py``, is printed when
+    it turns unhealthy and at the end, and is in ``evaluation.json``. A run has the same weights with it and without.
 
-    The model must have ``diagnose(x, y) -> {"real_logits", "fake_logits", "generator_gradient"}``, each (B,), the last
-    the norm of the gradient of the generator's loss with respect to each generated image, and may have
-    ``loss.boundary``, the logit at which its discriminator is undecided (None: only differences mean something).
+    The model must be :class:`~lit_generative.contracts.Diagnosable`, as a GAN is.
 
     Args:
         every_n_steps: Steps between looks; the first is after the first step. One costs less than a step on
@@ -48,7 +47,7 @@ class GANHealth(L.Callback):
         patience: After so many looks (or evaluations) in a row.
 
     Raises:
-        ValueError: If a number is too small, the model has no ``diagnose``, or there are no validation images.
+        ValueError: If a number is too small, the model is not diagnosable, or there are no validation images.
     """
 
     def __init__(
@@ -59,14 +58,10 @@ class GANHealth(L.Callback):
         stop: bool = False,
         patience: int = 3,
     ) -> None:
-        for name, value, least in (
-            ("every_n_steps", every_n_steps, 1),
-            ("num_samples", num_samples, 2),
-            ("seed", seed, 0),
-            ("patience", patience, 1),
-        ):
-            if value < least:
-                raise ValueError(f"GANHealth: {name}={value} is too small; it is at least {least}")
+        check_range("every_n_steps", every_n_steps, at_least=1)
+        check_range("num_samples", num_samples, at_least=2)
+        check_range("seed", seed, at_least=0)
+        check_range("patience", patience, at_least=1)
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples
         self.seed = seed
@@ -84,21 +79,19 @@ class GANHealth(L.Callback):
         """Check the model, and begin a new record (that of a resumed run is read after this)."""
         if stage != "fit":
             return
-        if not hasattr(pl_module, "diagnose"):
-            raise ValueError(f"GANHealth needs a model with diagnose(x, y), a GAN; {type(pl_module).__name__} has none")
+        if not isinstance(pl_module, Diagnosable):
+            name = type(pl_module).__name__
+            raise ValueError(f"GANHealth needs a model with a loss and diagnose(x, y), a GAN; {name} has not both")
         self._forget()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Take the images, and ask for the folder while every process does."""
         self._folder: Path = run_folder(trainer)
-        with isolate_rng():
-            self._seen, self._held_out = (
-                trainer.precision_plugin.convert_input(fixed_images(trainer, split, self.num_samples, pl_module.device))
-                for split in ("train", "val")
-            )
+        self._seen = fixed_images(trainer, self, "train", self.num_samples, pl_module.device)
+        self._held_out = fixed_images(trainer, self, "val", self.num_samples, pl_module.device)
 
     def on_train_batch_end(  # type: ignore[override]
-        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
+        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at both networks if it is time."""
         step = trainer.global_step
@@ -113,7 +106,8 @@ class GANHealth(L.Callback):
         self.history.add_check(values)
         verdict = self._judge(trainer, pl_module)
         scalars = values | {"healthy": float(verdict.is_healthy)}
-        pl_module.log_dict({f"health/{name}": value for name, value in scalars.items()}, batch_size=len(batch["image"]))
+        batch_size = len(as_batch(batch)["image"])
+        pl_module.log_dict({f"health/{name}": value for name, value in scalars.items()}, batch_size=batch_size)
         # an evaluation counts once, not at each look until the next one
         fresh = reach_verdict(self.history.signs(pl_module.images_seen, with_evaluation=False))
         self._stop_if_persistent(trainer, "looks", fresh)
@@ -153,10 +147,11 @@ class GANHealth(L.Callback):
 
     def _look(self, model: GenerativeModule) -> dict[str, Tensor]:
         """Return the signs of one moment by their names, scalars."""
-        boundary = getattr(getattr(model, "loss", None), "boundary", None)
-        seen = model.diagnose(*model.unpack(self._seen))  # type: ignore[operator]
+        assert isinstance(model, Diagnosable)
+        boundary = model.loss.boundary
+        seen = model.diagnose(*model.unpack(self._seen))
         real, labels = model.unpack(self._held_out)
-        held_out = model.diagnose(real, labels)  # type: ignore[operator]
+        held_out = model.diagnose(real, labels)
         generator = torch.Generator(model.device).manual_seed(self.seed)
         samples = model.sample(len(real), labels, generator=generator)
         real_logits, fake_logits = seen["real_logits"].float(), seen["fake_logits"].float()
@@ -197,32 +192,11 @@ class GANHealth(L.Callback):
     def _log_verdict(self, trainer: L.Trainer, model: GenerativeModule, verdict: Verdict) -> None:
         for logger in trainer.loggers if trainer.is_global_zero else []:
             logger.log_hyperparams({"health": {"verdict": verdict.name, "advice": verdict.advice}})
-            scalars = {"health/healthy": float(verdict.is_healthy), "images_seen": model.images_seen}
-            logger.log_metrics(scalars, trainer.global_step)  # at the end of training it is too late for self.log
+        log_scalars(trainer, model, {"health/healthy": float(verdict.is_healthy)})
 
     def _record(self, model: GenerativeModule, verdict: Verdict) -> dict[str, Any]:
         signs = dataclasses.asdict(self.history.signs(model.images_seen))
         return {"verdict": verdict.name, "advice": verdict.advice, "reasons": verdict.reasons, "signs": signs}
-
-
-def fixed_images(trainer: L.Trainer, split: str, n: int, device: torch.device) -> dict[str, Tensor]:
-    """Return a batch of ``n`` images of a split a process, of all classes if the data module can choose."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if data is None:
-        raise ValueError("GANHealth needs a data module: trainer.fit(model, datamodule=ImageDataModule(...))")
-    if hasattr(data, "loader"):
-        loader = data.loader(split, limit=n * trainer.world_size)
-    else:
-        loader = data.train_dataloader() if split == "train" else data.val_dataloader()
-    batches: list[dict[str, Tensor]] = []
-    for batch in loader:
-        batches.append(batch)
-        if sum(len(batch["image"]) for batch in batches) >= n:
-            break
-    if sum(len(batch["image"]) for batch in batches) < 2:
-        raise ValueError(f"GANHealth needs at least 2 images of the split {split}, but the data module has fewer")
-    names = [name for name in ("image", "label") if name in batches[0]]
-    return {name: torch.cat([batch[name] for batch in batches])[:n].to(device) for name in names}
 
 
 def _decide(real: Tensor, fake: Tensor, boundary: float | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,8 +24,8 @@ from lit_generative.manual_optimization import (
     end_batch,
     frozen,
     optimizer_step,
-    world_size,
 )
+from lit_generative.processes import world_size
 from lit_generative.sampling import check_labels, inference, sampling_mode
 
 __all__ = ["GAN"]

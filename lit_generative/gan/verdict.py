@@ -53,47 +53,28 @@ ADVICE = {
 
 @dataclasses.dataclass(frozen=True)
 class Signs:
-    """What is known of a training's health; None is what was not measured.
+    """What is known of a training's health, most of it as the median of the latest five checks; None: not measured."""
 
-    Attributes:
-        images_seen: Training images so far.
-        checks: Looks at the discriminator so far; most signs are medians of the latest five.
-        is_finite: Whether all numbers of the latest check were.
-        logit_magnitude: How far logits are from the boundary (or from their partners), at most.
-        real_accuracy: The share of training images that D takes for real, in [0, 1].
-        fake_accuracy: The share of generated images that D takes for generated.
-        held_out_accuracy: The share of real images that D was not trained on, and takes for real.
-        logit_gap: Mean logit of real images minus that of generated ones.
-        generator_gradient: Norm of the gradient that reaches G.
-        gradient_peak: The highest that was so far.
-        diversity: Mean distance of two samples, relative to that of two real images.
-        diversity_before: The same a few checks earlier.
-        evaluated_at: Training images before the latest evaluation, of which is what follows.
-        precision: As ``recall`` and ``coverage``, in [0, 1].
-        missing_classes: How many of ``num_classes`` are not drawn.
-        best_frechet_distance: The lowest so far, at ``best_at`` training images; ``frechet_distance`` is the latest.
-    """
-
-    images_seen: int = 0
-    checks: int = 0
-    is_finite: bool = True
-    logit_magnitude: float | None = None
-    real_accuracy: float | None = None
-    fake_accuracy: float | None = None
-    held_out_accuracy: float | None = None
-    logit_gap: float | None = None
-    generator_gradient: float | None = None
-    gradient_peak: float | None = None
-    diversity: float | None = None
-    diversity_before: float | None = None
-    evaluated_at: int | None = None
+    images_seen: int = 0  # in training
+    checks: int = 0  # looks at the discriminator so far
+    is_finite: bool = True  # all numbers of the latest check
+    logit_magnitude: float | None = None  # how far logits are from the boundary, or from their partners, at most
+    real_accuracy: float | None = None  # the share of training images that D takes for real
+    fake_accuracy: float | None = None  # ... of generated images that it takes for generated
+    held_out_accuracy: float | None = None  # ... of real images that it was not trained on, and takes for real
+    logit_gap: float | None = None  # mean logit of real images minus that of generated ones
+    generator_gradient: float | None = None  # norm of the gradient that reaches G
+    gradient_peak: float | None = None  # the highest that was so far
+    diversity: float | None = None  # mean distance of two samples, relative to that of two real images
+    diversity_before: float | None = None  # the same a few checks earlier
+    evaluated_at: int | None = None  # training images before the latest evaluation, of which is what follows
     precision: float | None = None
     recall: float | None = None
     coverage: float | None = None
-    missing_classes: float | None = None
+    missing_classes: float | None = None  # how many of num_classes are not drawn
     num_classes: float | None = None
     frechet_distance: float | None = None
-    best_frechet_distance: float | None = None
+    best_frechet_distance: float | None = None  # the lowest so far, at best_at training images
     best_at: int | None = None
 
 

@@ -8,9 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_generative.contracts import ImageData, Split
 from lit_generative.core import GenerativeModule
-from lit_generative.data import AnyData
-from lit_generative.data.module import Split
 from lit_generative.diffusion.denoising_pictures import evenly_spaced, film
 from lit_generative.diffusion.generation import DenoisingModel
 from lit_generative.evaluation.linear_probe import fit_linear_probe
@@ -64,7 +63,7 @@ class Space:
 
 
 @functools.singledispatch
-def explore(model: GenerativeModule, data: AnyData | None, request: Request) -> Space:
+def explore(model: GenerativeModule, data: ImageData | None, request: Request) -> Space:
     """Look at the latents of ``model``; a subclass is looked at as its parent is.
 
     Of a model of no known family there are samples and, if it has ``reconstruct(x, y)``, reconstructions. For one of
@@ -87,7 +86,7 @@ def explore(model: GenerativeModule, data: AnyData | None, request: Request) -> 
 
 
 @explore.register
-def _(model: GAN, data: AnyData | None, request: Request) -> Space:
+def _(model: GAN, data: ImageData | None, request: Request) -> Space:
     if request.labels and model.num_classes is None:
         raise ValueError(f"labels={request.labels}: the model is unconditional, leave them out")
     path = model.interpolate_samples(
@@ -97,7 +96,7 @@ def _(model: GAN, data: AnyData | None, request: Request) -> Space:
 
 
 @explore.register
-def _(model: DenoisingModel, data: AnyData | None, request: Request) -> Space:
+def _(model: DenoisingModel, data: ImageData | None, request: Request) -> Space:
     n, y = request.num_images, _asked(model, request)
     way = model.trajectory(n, y, generator=_generator(model, request))
     between = model.interpolate_samples(n, request.steps, y, generator=_generator(model, request))
@@ -115,7 +114,7 @@ def _(model: DenoisingModel, data: AnyData | None, request: Request) -> Space:
 
 
 @explore.register
-def _(model: VAE, data: AnyData | None, request: Request) -> Space:
+def _(model: VAE, data: ImageData | None, request: Request) -> Space:
     found = _encoded(model, data, request, request.split)
     order = found.z.var(0).argsort(descending=True).tolist()
     x_0, x_1, y = _pairs(model, data, request)
@@ -156,13 +155,13 @@ def _asked(model: GenerativeModule, request: Request) -> Tensor | None:
     return classes[torch.arange(request.num_images, device=model.device) % len(classes)]
 
 
-def _images(data: AnyData | None, split: Split, limit: int) -> Iterable[dict[str, Tensor]]:
+def _images(data: ImageData | None, split: Split, limit: int) -> Iterable[dict[str, Tensor]]:
     if data is None:
         raise ValueError("data=None, but real images are to be shown: give data (--data ImageDataModule)")
     return data.loader(split, limit=limit)
 
 
-def _chosen(model: GenerativeModule, data: AnyData | None, request: Request, n: int) -> tuple[Tensor, Tensor | None]:
+def _chosen(model: GenerativeModule, data: ImageData | None, request: Request, n: int) -> tuple[Tensor, Tensor | None]:
     """Return ``n`` real images, with their classes in turn if they have any, and their labels."""
     batches = list(_images(data, request.split, CANDIDATES))
     images = torch.cat([batch["image"] for batch in batches])
@@ -181,7 +180,7 @@ def _chosen(model: GenerativeModule, data: AnyData | None, request: Request, n: 
     return images[picks].to(model.device), labels[picks].to(model.device)
 
 
-def _pairs(model: GenerativeModule, data: AnyData | None, request: Request) -> tuple[Tensor, Tensor, Tensor | None]:
+def _pairs(model: GenerativeModule, data: ImageData | None, request: Request) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return real images (n, C, H, W), as many others, of the same classes if it is a model of those, and the labels.
 
     Other pairs are of two classes, which is more to be seen.
@@ -196,7 +195,7 @@ def _pairs(model: GenerativeModule, data: AnyData | None, request: Request) -> t
     return x_0, more[n:], y
 
 
-def _encoded(model: VAE, data: AnyData | None, request: Request, split: Split) -> Latents:
+def _encoded(model: VAE, data: ImageData | None, request: Request, split: Split) -> Latents:
     z, labels = [], []
     for batch in _images(data, split, request.max_images):
         z.append(model.posterior_means(*model.unpack(batch)).cpu())
@@ -204,7 +203,7 @@ def _encoded(model: VAE, data: AnyData | None, request: Request, split: Split) -
     return Latents(torch.cat(z), torch.cat(labels) if labels else None, split)
 
 
-def _probed(model: VAE, data: AnyData | None, request: Request, found: Latents) -> dict[str, str]:
+def _probed(model: VAE, data: ImageData | None, request: Request, found: Latents) -> dict[str, str]:
     """Return the accuracy of a linear probe fitted to training images' latents, in words, if there are classes."""
     if found.labels is None:
         return {}

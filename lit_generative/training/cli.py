@@ -28,6 +28,7 @@ from lit_generative.callbacks import (
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
+from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 
@@ -77,6 +78,8 @@ def start(
         raise ValueError(f"no model is given; add for instance {hint}")
     saved = {} if checkpoint is None else checkpoint["lit_generative"]
     restores = command != "fit" and checkpoint is not None and not has_model
+    if restores and not saved["data"] and not any(argument.startswith("--data") for argument in arguments):
+        raise ValueError(f"checkpoint {checkpoint_path} does not say which data it was trained with: give --data")
     run_name = command if restores else "-".join(recipe_names)
     restored_from = checkpoint_path if restores else None
     return TrainerCLI(command, arguments, run_name, saved, restored_from, callbacks, says_where)
@@ -161,7 +164,6 @@ class TrainerCLI(LightningCLI):
             {
                 "data": {"class_path": "ImageDataModule"},
                 "trainer.default_root_dir": "runs",
-                "trainer.use_distributed_sampler": False,  # the data module shares its images among processes itself
                 "trainer.num_sanity_val_steps": 0,
                 "trainer.log_every_n_steps": 20,
                 "trainer.enable_model_summary": False,
@@ -178,10 +180,10 @@ class TrainerCLI(LightningCLI):
             return
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
-            parser.link_arguments("data.image_shape", f"{target}.image_shape", apply_on="instantiate")
+            parser.link_arguments("data", f"{target}.image_shape", declared_shape, apply_on="instantiate")
             for shared in ("latent_dim", "num_classes"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
-        parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.image_shape", declared_shape, apply_on="instantiate")
         if self.command == "fit":
             parser.add_lightning_class_args(SampleGrid, "grid")
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")

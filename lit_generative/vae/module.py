@@ -8,13 +8,14 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
-from torchmetrics.utilities import dim_zero_cat
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_generative.checks import check_range
-from lit_generative.core import Batch, GenerativeModule
+from lit_generative.contracts import Batch, as_batch
+from lit_generative.core import GenerativeModule
+from lit_generative.data import image_data
 from lit_generative.description import describe
 from lit_generative.interpolation import linear, spherical
+from lit_generative.processes import gather
 from lit_generative.sampling import check_labels, inference, sampling_mode
 from lit_generative.vae.active_units import ActiveUnits
 from lit_generative.vae.bounds import Draw, estimate_likelihood, in_parts, negative_bound
@@ -326,7 +327,7 @@ class VAE(GenerativeModule):
     def on_fit_start(self) -> None:
         """Check that there are images to fit the mixture to."""
         super().on_fit_start()
-        if self.mixture is not None and not hasattr(self.trainer.datamodule, "loader"):  # type: ignore[attr-defined]
+        if self.mixture is not None and self.trainer.datamodule is None:  # type: ignore[attr-defined]
             raise ValueError("aggregate_prior needs a data module: trainer.fit(model, datamodule=ImageDataModule(...))")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -350,7 +351,7 @@ class VAE(GenerativeModule):
                 "smaller or learned scale"
             )
         if self.aggregate_prior is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = image_data(self.trainer.datamodule)  # type: ignore[attr-defined]
             self.fit_mixture(data.loader("train", limit=self.aggregate_prior.num_images))
 
     def fit_mixture(self, batches: Iterable[dict[str, Tensor]]) -> None:
@@ -366,13 +367,9 @@ class VAE(GenerativeModule):
         latents, labels = [], []
         with inference(self, torch.Generator(self.device).manual_seed(self.aggregate_prior.seed)):
             for batch in batches:
-                x, y = self.unpack({name: value.to(self.device) for name, value in batch.items()})
+                x, y = self.unpack({name: value.to(self.device) for name, value in as_batch(batch).items()})
                 latents.append(self.encode(x, y).sample().float())
                 labels.append(torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y)
-        z, y = _of_all_processes(torch.cat(latents)), _of_all_processes(torch.cat(labels))
+        z, y = gather(torch.cat(latents)), gather(torch.cat(labels))
         fitted = [self.aggregate_prior.fit(z[y == label]) for label in range(self.num_classes or 1)]
         self.mixture.keep(fitted, self.images_seen)
-
-
-def _of_all_processes(rows: Tensor) -> Tensor:
-    return dim_zero_cat(gather_all_tensors(rows)) if torch.distributed.is_initialized() else rows

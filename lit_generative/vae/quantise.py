@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.processes import world_size
 
 __all__ = ["Codebook", "GradientEstimator", "Quantised", "RotationTrick", "StraightThrough", "perplexity"]
 
@@ -144,7 +145,7 @@ class Codebook(Described, nn.Module):
         """Average over features ``e`` (N, D) and the codes (N,) nearest to them, and restart codes of little use."""
         found = torch.zeros(self.num_codes, 1 + self.code_dim, device=e.device)
         found.index_add_(0, indices, torch.cat([torch.ones_like(e[:, :1]), e], dim=1))
-        if _world_size() > 1:
+        if world_size() > 1:
             dist.all_reduce(found)
         self.counts.lerp_(found[:, 0], 1 - self.decay)
         self.sums.lerp_(found[:, 1:], 1 - self.decay)
@@ -165,12 +166,12 @@ class Codebook(Described, nn.Module):
 
         They are drawn whether they are needed or not, so that a step's other noise does not depend on that.
         """
-        world_size = _world_size()
-        share = ceil(self.num_codes / world_size)
+        world = world_size()
+        share = ceil(self.num_codes / world)
         chosen = torch.randperm(len(e), device=e.device).repeat(ceil(share / len(e)))[:share]
         parts = [e[chosen]]
-        if world_size > 1:
-            parts = [torch.empty_like(parts[0]) for _ in range(world_size)]
+        if world > 1:
+            parts = [torch.empty_like(parts[0]) for _ in range(world)]
             dist.all_gather(parts, e[chosen])
         return torch.stack(parts, dim=1).flatten(0, 1)[: self.num_codes]  # by turns of each process
 
@@ -179,7 +180,3 @@ def perplexity(codes: Tensor, num_codes: int) -> Tensor:
     """Return exp(-sum_k p_k log p_k), with p_k the share of code k among ``codes``: how many are used, in effect."""
     p = torch.bincount(codes.flatten(), minlength=num_codes) / codes.numel()
     return torch.special.entr(p).sum().exp()
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -124,5 +124,5 @@ def test_half_a_gradient_is_not_saved(make_vae: Callable[..., VAE], make_trainer
 
 
 def test_minutes_between_checkpoints_are_positive() -> None:
-    with pytest.raises(ValueError, match="minutes=0: the time between two checkpoints must be positive"):
+    with pytest.raises(ValueError, match="minutes=0: it must be positive; it is the time between two checkpoints"):
         LastCheckpoint(0)

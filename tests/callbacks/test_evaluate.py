@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_generative import VAE, Evaluator, ImageDataModule
 from lit_generative.callbacks import EMA, Evaluate
-from lit_generative.callbacks.evaluate import append_record
+from lit_generative.callbacks.run import append_record
 from lit_generative.evaluation import Evaluation
 from lit_generative.pictures import save_png
 
@@ -268,7 +268,7 @@ def test_an_evaluation_needs_a_data_module(make_vae: Callable[..., VAE], make_tr
 
 @pytest.mark.parametrize("options", [{"every_n_epochs": 0}, {"every_n_images": -5}])
 def test_a_period_must_be_positive(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"every_n_\w+=-?\d: must be at least 1"):
+    with pytest.raises(ValueError, match=r"every_n_\w+=-?\d: it must be at least 1; null is an evaluation at the end"):
         Evaluate(small(), **options)
 
 

@@ -3,7 +3,6 @@ import json
 from collections.abc import Callable
 from math import log
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 
 from lit_generative import GAN, VAE, GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EstimateLikelihood
-from lit_generative.callbacks.likelihood import summarise
 from lit_generative.cli import main
+from lit_generative.evaluation.likelihood import estimate_likelihoods, mean_likelihoods
 from lit_generative.vae import BernoulliLikelihood
 
 MakeTrainer = Callable[..., L.Trainer]
@@ -78,7 +77,7 @@ def test_means_and_standard_errors_are_those_of_the_images(
 
 
 def test_a_uniform_model_has_eight_bits_per_dim() -> None:
-    found = summarise({"bound": torch.full((5,), DIMS * log(256), dtype=torch.double)}, DIMS)
+    found = mean_likelihoods({"bound": torch.full((5,), DIMS * log(256), dtype=torch.double)}, DIMS)
     assert found["bound_bits_per_dim"] == pytest.approx(8)
 
 
@@ -186,12 +185,12 @@ def test_an_estimate_that_is_not_per_image_is_refused(make_trainer: MakeTrainer,
 
 @pytest.mark.parametrize("options", [{"num_images": -1}, {"evaluations": 0}, {"batch_size": 0}, {"seed": -1}])
 def test_numbers_must_be_large_enough(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"EstimateLikelihood: \w+=-?\d is too small; it is at least \d"):
+    with pytest.raises(ValueError, match=r"\w+=-?\d: it must be at least \d"):
         EstimateLikelihood(**options)
 
 
 def test_one_image_has_no_standard_error() -> None:
-    with pytest.raises(ValueError, match="num_images=1 leaves the standard error open"):
+    with pytest.raises(ValueError, match="num_images=1: it must be at least 2; the standard error needs two"):
         EstimateLikelihood(num_images=1)
 
 
@@ -218,13 +217,13 @@ def test_processes_share_the_images(monkeypatch: pytest.MonkeyPatch, num_images:
     """They are played one after the other; what each would send to the others is kept."""
     sent: list[Tensor] = []
     names = ["bound", "flow"]  # those of the first process
-    monkeypatch.setattr("lit_generative.callbacks.likelihood.gather", lambda rows: sent.append(rows) or rows)
-    monkeypatch.setattr("lit_generative.callbacks.likelihood.broadcast", lambda mine: names)
+    monkeypatch.setattr("lit_generative.evaluation.likelihood.gather", lambda rows: sent.append(rows) or rows)
+    monkeypatch.setattr("lit_generative.evaluation.likelihood.broadcast", lambda mine: names)
     for rank in range(world):
-        for module in ("callbacks.likelihood", "data.samplers"):
+        for module in ("evaluation.likelihood", "data.samplers"):
             monkeypatch.setattr(f"lit_generative.{module}.rank_and_world", lambda rank=rank: (rank, world))
-        trainer: Any = SimpleNamespace(datamodule=ImageDataModule(subset=40))
-        EstimateLikelihood(num_images, batch_size=4).estimate(trainer, Known(noise=1.0))
+        data = ImageDataModule(subset=40)
+        estimate_likelihoods(Known(noise=1.0), data, "test", num_images, evaluations=5, batch_size=4)
     assert all(len(rows) < num_images for rows in sent) or world == 1
     monkeypatch.undo()
     images = next(iter(ImageDataModule(subset=40).loader("test", batch_size=num_images, limit=num_images)))["image"]

@@ -147,5 +147,5 @@ def test_binarisation_is_chosen_in_yaml_and_described():
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="Static: seed=-1 is too small; it is at least 0"):
+    with pytest.raises(ValueError, match="seed=-1: it must be at least 0"):
         StaticBinarisation(-1)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from lit_generative.data import samplers
 from lit_generative.data.samplers import SequentialBatches, ShuffledBatches
 
 SIZES = [1, 2, 3, 7, 8, 9, 16, 17, 31, 64]
@@ -14,11 +15,25 @@ def indices(sampler):
     return [picks.index for picks in sampler]
 
 
+@pytest.fixture
+def by_rank(monkeypatch):
+    """Make a sampler in each of some processes."""
+
+    def make(world, cls, *args, **options):
+        made = []
+        for rank in range(world):
+            monkeypatch.setattr(samplers, "rank_and_world", lambda rank=rank: (rank, world))
+            made.append(cls(*args, **options))
+        return made
+
+    return make
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_evaluation_sees_each_image_once_in_equally_many_batches(batch_size, world):
+def test_evaluation_sees_each_image_once_in_equally_many_batches(by_rank, batch_size, world):
     for n in SIZES:
-        ranks = [indices(SequentialBatches(np.arange(n), batch_size, rank=r, world=world)) for r in range(world)]
+        ranks = list(map(indices, by_rank(world, SequentialBatches, np.arange(n), batch_size)))
         assert len({len(batches) for batches in ranks}) == 1
         assert sorted(np.concatenate(list(itertools.chain(*ranks))).tolist()) == list(range(n))
         if n >= world:
@@ -32,18 +47,18 @@ def test_one_process_gets_the_usual_batches():
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_together_train_on_the_batches_of_one_process(world):
-    one = indices(ShuffledBatches(50, 4 * world, seed=3, rank=0, world=1))
-    ranks = [indices(ShuffledBatches(50, 4, seed=3, rank=r, world=world)) for r in range(world)]
+def test_ranks_together_train_on_the_batches_of_one_process(by_rank, world):
+    one = indices(ShuffledBatches(50, 4 * world, seed=3))
+    ranks = list(map(indices, by_rank(world, ShuffledBatches, 50, 4, seed=3)))
     for whole, *parts in zip(one, *ranks, strict=True):
         assert {len(part) for part in parts} == {4}
         assert sorted(np.concatenate(parts).tolist()) == sorted(whole.tolist())
 
 
-def test_mirroring_does_not_depend_on_the_number_of_processes():
+def test_mirroring_does_not_depend_on_the_number_of_processes(by_rank):
     def mirrored(world):
-        samplers = [ShuffledBatches(48, 12 // world, mirror=True, rank=r, world=world) for r in range(world)]
-        return {i for sampler in samplers for p in sampler for i in p.index[p.mirrored].tolist()}
+        made = by_rank(world, ShuffledBatches, 48, 12 // world, mirror=True)
+        return {i for sampler in made for p in sampler for i in p.index[p.mirrored].tolist()}
 
     assert mirrored(1) == mirrored(3)
     assert 8 < len(mirrored(1)) < 40

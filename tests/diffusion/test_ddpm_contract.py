@@ -51,12 +51,11 @@ from lit_generative.nn import DiT, UNet
 MakeTrainer = Callable[..., L.Trainer]
 
 
-class UsersNetwork(nn.Module):
-    """A network of a user's own that knows nothing of this package."""
+class UsersNetwork(Described, nn.Module):
+    """A network of a user's own."""
 
     def __init__(self, image_shape: tuple[int, int, int], width: int = 8) -> None:
         super().__init__()
-        self.image_shape, self.width = image_shape, width
         self.first = nn.Conv2d(image_shape[0] + 1, width, 3, padding=1)
         self.last = nn.Conv2d(width, image_shape[0], 3, padding=1)
 
@@ -65,8 +64,8 @@ class UsersNetwork(nn.Module):
         return self.last(F.silu(self.first(torch.cat([x, time], 1))))
 
 
-class UsersSwitch(Described, UsersNetwork):
-    """One that takes labels, and remembers its arguments."""
+class UsersSwitch(UsersNetwork):
+    """One that takes labels."""
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__(image_shape)

@@ -95,9 +95,9 @@ def test_other_measurements_get_finite_images(tmp_path, data, train_images):
 
 
 def test_too_few_of_anything_is_an_error(data, train_images):
-    with pytest.raises(ValueError, match="halves=1: a spread needs at least 2; 10 are usual"):
+    with pytest.raises(ValueError, match="halves=1: it must be at least 2; 10 are usual"):
         jackknife_errors(lambda half: {"x": half.mean()}, torch.zeros(4, 1), halves=1)
     with pytest.raises(ValueError, match="rows has 1 rows; at least 2 are needed"):
         jackknife_errors(lambda half: {"x": half.mean()}, torch.zeros(1, 1))
-    with pytest.raises(ValueError, match="num_samples is 11; standard errors from halves need at least 12"):
+    with pytest.raises(ValueError, match="num_samples=11: it must be at least 12; standard errors"):
         Evaluator(num_samples=11).evaluate(NoisyCopies(*train_images), data, halves=10)

@@ -16,6 +16,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import GaussianGrid, GaussianRing, ImageDataModule
 from lit_generative.evaluation import Evaluator
 from lit_generative.evaluation.extractors import Extractor
+from lit_generative.evaluation.features import default_extractor
 from lit_generative.evaluation.metrics import SampleQuality
 from lit_generative.nn import MLPDecoder, MLPEncoder
 from lit_generative.sampling import sampling_mode
@@ -46,7 +47,7 @@ def make_vae(num_classes=None):
 
 
 def metrics(data, points):
-    return {name: value.item() for name, value in data.extractor().metrics(torch.as_tensor(points)).items()}
+    return {name: value.item() for name, value in default_extractor(data).metrics(torch.as_tensor(points)).items()}
 
 
 def test_known_values_of_constructed_samples():
@@ -73,7 +74,8 @@ def test_real_points_cover_all_modes_with_the_quality_of_a_gaussian(make, modes)
 def test_classes_are_the_modes():
     data = GaussianGrid()
     batch = next(iter(data.loader("test", batch_size=500)))
-    assert torch.equal(data.extractor().logits(batch["image"]).argmax(1), batch["label"])
+    extractor = default_extractor(data)
+    assert torch.equal(extractor.classify(extractor(batch["image"])).argmax(1), batch["label"])
 
 
 @pytest.mark.parametrize("data", [GaussianRing(), GaussianGrid()], ids=["ring", "grid"])
@@ -127,7 +129,7 @@ def test_one_evaluator_goes_with_several_data_sets(tmp_path):
 
 
 def test_the_points_extractor_does_not_take_images(tmp_path):
-    evaluator = Evaluator(GaussianRing().extractor(), cache_dir=str(tmp_path))
+    evaluator = Evaluator(default_extractor(GaussianRing()), cache_dir=str(tmp_path))
     with pytest.raises(ValueError, match=r"extractor 'points' cannot take images of shape \(1, 28, 28\)"):
         evaluator.check(ImageDataModule(subset=100))
 

@@ -225,5 +225,5 @@ def test_check_finds_an_extractor_that_cannot_take_the_images_before_anything_is
     ("argument", "value"), [("num_samples", 5), ("num_real", 0), ("batch_size", 0), ("seed", -1), ("split", "train")]
 )
 def test_arguments_out_of_range_are_errors_that_name_them(argument, value):
-    with pytest.raises(ValueError, match=f"{argument} is {value!r}; it must be"):
+    with pytest.raises(ValueError, match=f"{argument}={value!r}: it must be"):
         Evaluator(**{argument: value})
