@@ -1,12 +1,25 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from lit_generative import ImageDataModule
-from lit_generative.pictures import are_points, picture, save_csv, save_png, scatter, tile, to_uint8
+from lit_generative.pictures import (
+    are_points,
+    evenly_spaced,
+    film,
+    picture,
+    save_csv,
+    save_png,
+    scatter,
+    tile,
+    to_uint8,
+)
 
 
 def test_every_level_survives_the_way_to_the_model_and_back() -> None:
@@ -85,3 +98,88 @@ def test_a_table_has_the_points_own_values(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "points.csv").read_text().startswith("x,y\n")
     found = np.loadtxt(tmp_path / "a" / "points.csv", delimiter=",", skiprows=1, dtype=np.float32)
     assert torch.equal(torch.from_numpy(found), points.flatten(1))
+
+
+# ------------------------------------------------------------------ the way from noise to images
+
+
+@pytest.mark.parametrize(("steps", "frames"), [(1, 10), (5, 10), (9, 10), (20, 5), (79, 10), (50, 7)])
+def test_of_few_states_the_frames_are_as_even_as_can_be(steps: int, frames: int) -> None:
+    found = [int(x) for x in evenly_spaced((torch.tensor(i) for i in range(steps + 1)), frames)]
+    ideal = np.linspace(0, steps, min(frames, steps + 1))
+    assert len(found) == len(ideal)
+    assert np.abs(found - ideal).max() <= 0.5
+    assert found[0] == 0
+    assert found[-1] == steps
+
+
+@pytest.mark.parametrize("steps", [81, 250, 1000, 1003])
+def test_of_many_states_few_are_kept_and_nearly_the_right_ones(steps: int) -> None:
+    alive: set[int] = set()
+    most = 0
+
+    class State:
+        """Counts those that are kept, in place of a tensor."""
+
+        def __init__(self, i: int) -> None:
+            self.i = i
+
+        def to(self, *args: Any, **kwargs: Any) -> "State":
+            alive.add(id(copy := State(self.i)))
+            return copy
+
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+        def cpu(self) -> "State":
+            return self
+
+        float = cpu
+
+    def states() -> Iterator[State]:
+        nonlocal most
+        for i in range(steps + 1):
+            yield State(i)
+            most = max(most, len(alive))
+
+    found = [state.i for state in evenly_spaced(states(), 10)]  # type: ignore[arg-type, attr-defined]
+    assert most <= 81
+    assert len(found) == 10
+    assert np.abs(found - np.linspace(0, steps, 10)).max() <= steps / 9 / 8 + 0.5
+    assert (found[0], found[-1]) == (0, steps)
+
+
+def test_states_that_a_sampler_overwrites_are_shown_as_they_were() -> None:
+    def states() -> Iterator[Tensor]:
+        x = torch.zeros(1, 1, 2, 2)
+        for _ in range(3):
+            yield x
+            x += 1
+
+    assert [float(x.mean()) for x in evenly_spaced(states(), 3)] == [0, 1, 2]
+
+
+def test_noise_of_any_scale_is_visible_and_images_are_as_they_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 3, 16, 16, generator=generator)
+    image = torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1
+    saturated = image.sign()  # the largest root mean square that an image has
+    picture = film([80 * noise, noise * 2, image, saturated])
+    assert picture.shape == (3, 2 * 18 - 2, 4 * 18 - 2)
+    columns = [torch.cat([picture[:, :16, i : i + 16], picture[:, 18:, i : i + 16]]) for i in range(0, 72, 18)]
+    torch.testing.assert_close(columns[0], columns[1])
+    assert 0.25 < (columns[0].abs() == 1).float().mean() < 0.4  # what a normal variable has outside [-1, 1]: 0.32
+    assert torch.equal(columns[2], image.flatten(0, 1))
+    assert torch.equal(columns[3], saturated.flatten(0, 1))
+
+
+def test_points_become_a_scatter_picture_a_moment() -> None:
+    points = torch.tensor([[0.5, 0.5], [-0.5, -0.5]])[:, :, None, None]
+    picture = film([points, 0 * points])
+    assert picture.shape == (1, 256, 2 * 258 - 2)
+    assert (picture[:, :, :256] == -1).sum() == 2 * 9
+    assert (picture[:, :, 258:] == -1).sum() == 9
+
+
+def test_a_diverged_way_has_a_picture_too() -> None:
+    film([torch.full((2, 1, 4, 4), float("nan"))])

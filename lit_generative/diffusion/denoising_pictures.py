@@ -1,6 +1,5 @@
 """Pictures of a diffusion model while it trains: how noise becomes images, and how well it knows each noise level."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -12,9 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_generative.callbacks.samples import log_picture, run_folder
+from lit_generative.contracts import MeasuresNoiseLevels, Trajectories
 from lit_generative.core import GenerativeModule
 from lit_generative.gan.health import fixed_images
-from lit_generative.pictures import are_points, save_png, scatter, tile
+from lit_generative.pictures import evenly_spaced, film, save_png
 
 __all__ = ["DenoisingPictures"]
 
@@ -34,12 +34,9 @@ class DenoisingPictures(L.Callback):
     - The loss: the squared error of the noise per dimension against log-SNR, on validation images. Earlier epochs'
       curves, those of before a resume too, are in grey.
 
-    The model must have the following, both in evaluation mode and without an effect on the random state, as in
-    :class:`~lit_generative.diffusion.DDPM`:
-
-    - ``trajectory(n, y, *, generator)``: x_t (n, C, H, W) at first and after each step, the last one being, clamped to
-      [-1, 1], what ``sample(n, y, generator=generator)`` returns;
-    - ``loss_by_noise(x, y, num_levels) -> {"log_snr", "noise_mse"}``, both (num_levels,), with fixed noise.
+    The model must have :class:`~lit_generative.contracts.Trajectories` and
+    :class:`~lit_generative.contracts.MeasuresNoiseLevels`, as :class:`~lit_generative.diffusion.DDPM` does, both
+    without an effect on the random state.
 
     Args:
         every_n_epochs: Epochs between pictures.
@@ -71,7 +68,7 @@ class DenoisingPictures(L.Callback):
             ("seed", seed, 0),
         ):
             if value < least:
-                raise ValueError(f"Denoising: {name}={value} is too small; it is at least {least}")
+                raise ValueError(f"DenoisingPictures: {name}={value} is too small; it is at least {least}")
         self.every_n_epochs = every_n_epochs
         self.num_images, self.num_frames = num_images, num_frames
         self.num_levels, self.num_held_out = num_levels, num_held_out
@@ -83,13 +80,16 @@ class DenoisingPictures(L.Callback):
         """Check model and data, and begin a new record (that of a resumed run is read after this)."""
         if stage != "fit":
             return
-        if missing := [name for name in ("trajectory", "loss_by_noise") if not hasattr(pl_module, name)]:
+        needed = {"trajectory": Trajectories, "loss_by_noise": MeasuresNoiseLevels}
+        if missing := [name for name, protocol in needed.items() if not isinstance(pl_module, protocol)]:
             raise ValueError(
-                f"Denoising needs a model with trajectory and loss_by_noise, such as DDPM; "
+                f"DenoisingPictures needs a model with {' and '.join(needed)}, such as DDPM; "
                 f"{type(pl_module).__name__} has no {' and no '.join(missing)}"
             )
         if trainer.datamodule is None:  # type: ignore[attr-defined]
-            raise ValueError("Denoising needs a data module: trainer.fit(model, datamodule=ImageDataModule(...))")
+            raise ValueError(
+                "DenoisingPictures needs a data module: trainer.fit(model, datamodule=ImageDataModule(...))"
+            )
         self.curves, self._drawn_at = {}, -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
@@ -141,35 +141,6 @@ class DenoisingPictures(L.Callback):
         found = model.loss_by_noise(x, y, self.num_levels)  # type: ignore[operator]
         mse = trainer.strategy.reduce(found["noise_mse"].float(), reduce_op="mean")  # of all processes' images
         return {"log_snr": found["log_snr"].tolist(), "noise_mse": mse.tolist()}  # type: ignore[union-attr]
-
-
-def evenly_spaced(states: Iterable[Tensor], n: int) -> list[Tensor]:
-    """Return the first, the last and ``n`` - 2 evenly spaced ones between them, on the CPU; all, if there are no more.
-
-    How many states are to come is not known, and a thousand of them may not fit into memory. So not more than 8 ``n``
-    are kept, every second one being let go whenever there are more; then a place is off by at most an eighth of the
-    distance to the next one.
-    """
-    kept: list[Tensor] = []  # states 0, stride, 2 stride, ...
-    stride = 1
-    for i, state in enumerate(states):
-        last = state.to("cpu", torch.float32, copy=True)
-        if i % stride == 0:
-            kept.append(last)
-        if len(kept) > 8 * n:
-            kept, stride = kept[::2], 2 * stride
-    places = sorted({round(column * i / ((n - 1) * stride)) for column in range(n - 1)})
-    return [*(kept[place] for place in places if place * stride < i), last]
-
-
-def film(frames: list[Tensor]) -> Tensor:
-    """Draw frames (n, C, H, W), noisy ones of any scale and at last images, as columns of one picture (C, H', W')."""
-    *noisy, images = frames
-    scaled = [frame / frame.square().mean().sqrt().clamp(min=1) for frame in noisy]
-    shown = [frame.clamp(-1, 1) for frame in (*scaled, images)]
-    if are_points(frames[0]):
-        return tile(torch.stack([scatter(frame.flatten(1)) for frame in shown]), len(shown))
-    return tile(torch.stack(shown, dim=1).flatten(0, 1), len(shown))
 
 
 def plot(curves: dict[int, Curve]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
 from lit_generative.callbacks import EMA, DenoisingPictures
 from lit_generative.diffusion import DPMSolverPP2M, EDMSchedule
-from lit_generative.diffusion.denoising_pictures import evenly_spaced, film, plot
+from lit_generative.diffusion.denoising_pictures import plot
 from lit_generative.pictures import to_uint8
 
 MakeTrainer = Callable[..., L.Trainer]
@@ -101,84 +101,6 @@ def test_a_row_is_an_image_and_a_column_a_moment_of_its_way(
     assert np.abs(centres - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("steps", "frames"), [(1, 10), (5, 10), (9, 10), (20, 5), (79, 10), (50, 7)])
-def test_of_few_states_the_frames_are_as_even_as_can_be(steps: int, frames: int) -> None:
-    found = [int(x) for x in evenly_spaced((torch.tensor(i) for i in range(steps + 1)), frames)]
-    ideal = np.linspace(0, steps, min(frames, steps + 1))
-    assert len(found) == len(ideal)
-    assert np.abs(found - ideal).max() <= 0.5
-    assert found[0] == 0
-    assert found[-1] == steps
-
-
-@pytest.mark.parametrize("steps", [81, 250, 1000, 1003])
-def test_of_many_states_few_are_kept_and_nearly_the_right_ones(steps: int) -> None:
-    alive: set[int] = set()
-    most = 0
-
-    class State:
-        """Counts those that are kept, in place of a tensor."""
-
-        def __init__(self, i: int) -> None:
-            self.i = i
-
-        def to(self, *args: Any, **kwargs: Any) -> "State":
-            alive.add(id(copy := State(self.i)))
-            return copy
-
-        def __del__(self) -> None:
-            alive.discard(id(self))
-
-        def cpu(self) -> "State":
-            return self
-
-        float = cpu
-
-    def states() -> Iterator[State]:
-        nonlocal most
-        for i in range(steps + 1):
-            yield State(i)
-            most = max(most, len(alive))
-
-    found = [state.i for state in evenly_spaced(states(), 10)]  # type: ignore[arg-type, attr-defined]
-    assert most <= 81
-    assert len(found) == 10
-    assert np.abs(found - np.linspace(0, steps, 10)).max() <= steps / 9 / 8 + 0.5
-    assert (found[0], found[-1]) == (0, steps)
-
-
-def test_states_that_a_sampler_overwrites_are_shown_as_they_were() -> None:
-    def states() -> Iterator[Tensor]:
-        x = torch.zeros(1, 1, 2, 2)
-        for _ in range(3):
-            yield x
-            x += 1
-
-    assert [float(x.mean()) for x in evenly_spaced(states(), 3)] == [0, 1, 2]
-
-
-def test_noise_of_any_scale_is_visible_and_images_are_as_they_are() -> None:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2, 3, 16, 16, generator=generator)
-    image = torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1
-    saturated = image.sign()  # the largest root mean square that an image has
-    picture = film([80 * noise, noise * 2, image, saturated])
-    assert picture.shape == (3, 2 * 18 - 2, 4 * 18 - 2)
-    columns = [torch.cat([picture[:, :16, i : i + 16], picture[:, 18:, i : i + 16]]) for i in range(0, 72, 18)]
-    torch.testing.assert_close(columns[0], columns[1])
-    assert 0.25 < (columns[0].abs() == 1).float().mean() < 0.4  # what a normal variable has outside [-1, 1]: 0.32
-    assert torch.equal(columns[2], image.flatten(0, 1))
-    assert torch.equal(columns[3], saturated.flatten(0, 1))
-
-
-def test_points_become_a_scatter_picture_a_moment() -> None:
-    points = torch.tensor([[0.5, 0.5], [-0.5, -0.5]])[:, :, None, None]
-    picture = film([points, 0 * points])
-    assert picture.shape == (1, 256, 2 * 258 - 2)
-    assert (picture[:, :, :256] == -1).sum() == 2 * 9
-    assert (picture[:, :, 258:] == -1).sum() == 9
-
-
 def test_a_conditional_model_shows_a_class_a_row(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
     model = Ramp(num_classes=10)
     trainer = make_trainer(callbacks=[DenoisingPictures(num_images=12)], max_epochs=1, limit_val_batches=0)
@@ -207,7 +129,6 @@ def test_the_present_curve_is_over_the_earlier_ones_in_grey() -> None:
 
 def test_a_diverged_model_has_a_picture_too() -> None:
     assert plot({40: curve(0.1), 80: curve(float("nan"))}).isfinite().all()
-    film([torch.full((2, 1, 4, 4), float("nan"))])
 
 
 def test_the_loss_is_that_of_validation_images_of_the_average(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
@@ -336,17 +257,17 @@ def test_a_diffusion_models_way_ends_in_its_sample(
 
 @pytest.mark.parametrize("option", ["every_n_epochs", "num_images", "num_frames", "num_levels", "num_held_out", "seed"])
 def test_numbers_must_be_large_enough(option: str) -> None:
-    with pytest.raises(ValueError, match=f"Denoising: {option}=-1 is too small"):
+    with pytest.raises(ValueError, match=f"DenoisingPictures: {option}=-1 is too small"):
         DenoisingPictures(**{option: -1})
 
 
 def test_a_model_that_does_not_denoise_is_refused(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule
 ) -> None:
-    with pytest.raises(ValueError, match=r"Denoising needs .* VAE has no trajectory and no loss_by_noise"):
+    with pytest.raises(ValueError, match=r"DenoisingPictures needs .* VAE has no trajectory and no loss_by_noise"):
         make_trainer(callbacks=[DenoisingPictures()], max_epochs=1).fit(make_vae(), datamodule=data)
 
 
 def test_validation_images_are_needed(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
-    with pytest.raises(ValueError, match="Denoising needs a data module"):
+    with pytest.raises(ValueError, match="DenoisingPictures needs a data module"):
         make_trainer(callbacks=[DenoisingPictures()], max_epochs=1).fit(Ramp(), data.loader("train"))
