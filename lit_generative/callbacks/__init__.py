@@ -1,6 +1,7 @@
 """Callbacks for any GenerativeModule, usable in YAML and in Python."""
 
 from lit_generative.callbacks.clock import TrainingClock
+from lit_generative.callbacks.compile import Compile
 from lit_generative.callbacks.ema import EMA
 from lit_generative.callbacks.evaluate import Evaluate
 from lit_generative.callbacks.interrupt import SaveOnInterrupt
@@ -13,6 +14,7 @@ from lit_generative.gan.health import GANHealth
 
 __all__ = [
     "EMA",
+    "Compile",
     "DenoisingPictures",
     "EstimateLikelihood",
     "Evaluate",

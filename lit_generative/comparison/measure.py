@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from lit_generative.callbacks.likelihood import summarise
 from lit_generative.comparison.entries import read_training
-from lit_generative.comparison.evaluations import at_most
 from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.comparison.real_images import MOST_IMAGES, RealImages, make_pictures
+from lit_generative.contracts import SamplesInSteps
 from lit_generative.core import GenerativeModule
 from lit_generative.data import AnyData
-from lit_generative.diffusion.generation import DenoisingModel
 from lit_generative.evaluation import Evaluation, Evaluator, Neighbours, jackknife_errors, radial_spectrum, sharpness
 from lit_generative.evaluation.reference import counter
 from lit_generative.report.images import Pictures
@@ -76,7 +75,7 @@ def measure(
     if likelihood_images < 0 or likelihood_images == 1:
         raise ValueError(f"likelihood_images={likelihood_images}: a standard error needs at least 2, and 0 is none")
     evaluator = _for_given_images(evaluator, model, source) if isinstance(model, ImagesOf) else evaluator
-    with at_most(model, evaluations):
+    with model.at_most(evaluations) if isinstance(model, SamplesInSteps) else nullcontext():
         real = real or RealImages.of(data, evaluator)
         found, samples = _sample(model, data, evaluator)
         run = _new_run(model, name, source, found)
@@ -171,13 +170,13 @@ def _pixel_statistic(
 
 
 def _curve(model: GenerativeModule, data: AnyData, evaluator: Evaluator, curve: Sequence[int]) -> list[Point]:
-    if not isinstance(model, DenoisingModel):
+    if not isinstance(model, SamplesInSteps):
         return []
     points: dict[int, Point] = {}
     for limit in sorted({limit for limit in curve if limit < model.network_evaluations}):
         with ExitStack() as stack:
             try:
-                stack.enter_context(at_most(model, limit))
+                stack.enter_context(model.at_most(limit))
             except ValueError:  # it cannot sample with so few
                 continue
             if (count := model.network_evaluations) not in points:

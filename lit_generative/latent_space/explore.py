@@ -11,12 +11,11 @@ from torch import Tensor
 from lit_generative.core import GenerativeModule
 from lit_generative.data import AnyData
 from lit_generative.data.module import Split
-from lit_generative.diffusion.denoising_pictures import evenly_spaced, film
-from lit_generative.diffusion.generation import DenoisingModel
+from lit_generative.diffusion.module import DDPM
 from lit_generative.evaluation.linear_probe import fit_linear_probe
 from lit_generative.gan.module import GAN
 from lit_generative.latent_space.map import Latents, latent_map
-from lit_generative.pictures import are_points, picture
+from lit_generative.pictures import are_points, evenly_spaced, film, picture
 from lit_generative.vae.latent import ActiveUnits, LatentModel
 
 __all__ = ["Request", "Space", "explore"]
@@ -96,7 +95,7 @@ def _(model: GAN, data: AnyData | None, request: Request) -> Space:
 
 
 @explore.register
-def _(model: DenoisingModel, data: AnyData | None, request: Request) -> Space:
+def _(model: DDPM, data: AnyData | None, request: Request) -> Space:
     n, y = request.num_images, _asked(model, request)
     way = model.trajectory(n, y, generator=_generator(model, request))
     between = model.interpolate_samples(n, request.steps, y, generator=_generator(model, request))

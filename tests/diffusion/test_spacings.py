@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lit_generative.diffusion.runs import Run, levels_of, raise_noise
+from lit_generative.diffusion.samplers import draw_like, levels_of, raise_noise
 from lit_generative.diffusion.schedules import (
     CosineSchedule,
     EDMSchedule,
@@ -95,12 +95,26 @@ def test_resampling_takes_each_block_again() -> None:
 @pytest.mark.parametrize("times", [(0.3, 0.5), (0.0, 0.7)])
 def test_noise_put_back_is_the_forward_process(schedule: Schedule, times: tuple[float, float]) -> None:
     t, s = levels_of(list(times), schedule)
-    run = Run(lambda x, t: x, None, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
     x0 = torch.full((50_000, 1, 1, 1), 0.6)
-    x_t = t.alpha * x0 + t.sigma * run.noise(x0)
-    x_s = raise_noise(x_t, t, s, run.noise(x_t))
+    x_t = t.alpha * x0 + t.sigma * draw_like(x0, generator)
+    x_s = raise_noise(x_t, t, s, draw_like(x_t, generator))
     assert x_s.mean().item() == pytest.approx(s.alpha * 0.6, abs=0.015 * s.sigma)
     assert x_s.std().item() == pytest.approx(s.sigma, rel=0.015)
+
+
+def test_a_spacing_says_whether_it_puts_noise_back() -> None:
+    for spacing in (
+        UniformSpacing(),
+        LeadingSpacing(),
+        KarrasSpacing(),
+        ChurnedSpacing(KarrasSpacing()),
+        ChurnedSpacing(KarrasSpacing(), amount=0.0),
+        ResampledSpacing(UniformSpacing(), jump=2, passes=3),
+        ResampledSpacing(UniformSpacing(), passes=1),
+    ):
+        levels = levels_of(spacing.path(20, CosineSchedule()), CosineSchedule())
+        assert spacing.puts_noise_back == any(t.is_below(s) for t, s in pairwise(levels))
 
 
 def test_impossible_spacings_are_refused() -> None:
@@ -110,7 +124,7 @@ def test_impossible_spacings_are_refused() -> None:
         (lambda: LogSNRSpacing(2.0, 1.0), "sigma_min=2.0"),
         (lambda: ChurnedSpacing(UniformSpacing(), amount=-1), "amount=-1"),
         (lambda: ResampledSpacing(UniformSpacing(), jump=0), "jump=0"),
-        (lambda: ChurnedSpacing(ResampledSpacing(UniformSpacing())), "Resampled.*plain spacing"),
+        (lambda: ChurnedSpacing(ResampledSpacing(UniformSpacing())), "ResampledSpacing: it puts noise back; .*plain"),
         (lambda: KarrasSpacing(sigma_min=5.0).path(4, CosineSchedule(), start=0.3), "sigma_min=5.0.*t=0.3"),
     ):
         with pytest.raises(ValueError, match=message):
