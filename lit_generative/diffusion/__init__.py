@@ -20,7 +20,6 @@ from lit_generative.diffusion.samplers import (
     DPMSolverPP2M,
     EulerSampler,
     HeunSampler,
-    NoiseLevel,
     Sampler,
     SamplingState,
 )
@@ -28,6 +27,7 @@ from lit_generative.diffusion.schedules import (
     CosineSchedule,
     EDMSchedule,
     LinearBetaSchedule,
+    NoiseLevel,
     RectifiedFlowSchedule,
     Schedule,
     ShiftedSchedule,

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lit_generative.checks import check_range
 from lit_generative.diffusion.denoiser import Denoiser
-from lit_generative.diffusion.samplers import NoiseLevel, Sampler, draw_like, mix
-from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.samplers import Sampler, draw_like, mix
+from lit_generative.diffusion.schedules import NoiseLevel, Schedule
 from lit_generative.diffusion.spacings import check_descends
 
 __all__ = ["encode", "inpaint", "sdedit"]

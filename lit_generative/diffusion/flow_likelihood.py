@@ -9,8 +9,8 @@ from torch import Tensor
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser
-from lit_generative.diffusion.samplers import NoiseLevel, SamplingState, draw_like, levels_of
-from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.samplers import SamplingState, draw_like
+from lit_generative.diffusion.schedules import NoiseLevel, Schedule
 from lit_generative.diffusion.spacings import LogSNRSpacing, Spacing, check_descends
 from lit_generative.eight_bit import BIN
 
@@ -63,7 +63,7 @@ class FlowLikelihood(Described):
             schedule, generator: See :meth:`Sampler.trajectory`.
         """
         state = SamplingState(denoise, generator)
-        *levels, _clean = levels_of(self.spacing.path(self.steps + 1, schedule), schedule)
+        *levels, _clean = schedule.levels(self.spacing.path(self.steps + 1, schedule))
         with torch.inference_mode(False), torch.no_grad():
             x, log_p = x0.clone(), x0.new_zeros(len(x0))
             if self.dequantise:

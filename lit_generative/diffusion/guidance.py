@@ -104,8 +104,7 @@ class ClassifierFree(Guidance):
     For the network to know images without one, some of the training labels are replaced by "none".
 
     Args:
-        scale: See :class:`Guidance`.
-        interval: See :class:`Guidance`.
+        scale, interval: See :class:`Guidance`.
         label_dropout: The share of training labels that are left out, in (0, 1).
     """
 
@@ -136,8 +135,7 @@ class AutoGuidance(Guidance):
     Before the state is kept, nothing is guided.
 
     Args:
-        scale: See :class:`Guidance`.
-        interval: See :class:`Guidance`.
+        scale, interval: See :class:`Guidance`.
         keep_at: The share of the training, in (0, 1], after which the network's state (its average, with EMA) is kept,
             at the next validation. A much better or worse guide helps less.
 

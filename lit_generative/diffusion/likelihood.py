@@ -18,17 +18,10 @@ from lit_generative.diffusion.denoiser import Denoiser
 from lit_generative.diffusion.samplers import draw_like
 from lit_generative.diffusion.schedules import Schedule, per_image
 from lit_generative.diffusion.thresholding import Thresholding
-from lit_generative.eight_bit import HALF_BIN, bits_per_dim
+from lit_generative.eight_bit import HALF_BIN
 from lit_generative.numerics import in_double
 
-__all__ = [
-    "BoundTerms",
-    "ChainStep",
-    "VariationalBound",
-    "decoder_nll",
-    "discretized_gaussian",
-    "step_divergence",
-]
+__all__ = ["BoundTerms", "ChainStep", "VariationalBound", "discretized_gaussian"]
 
 
 class BoundTerms(NamedTuple):
@@ -40,7 +33,6 @@ class BoundTerms(NamedTuple):
         times: The t = i / T of ``steps``, (B, n).
         steps: L_{i-1} = KL(q(x_s|x_t, x_0) || p(x_s|x_t)), (B, n): all those with i > 1, or a sample of them.
         num_steps: T.
-        dims: The number of values of an image.
     """
 
     prior: Tensor
@@ -48,17 +40,11 @@ class BoundTerms(NamedTuple):
     times: Tensor
     steps: Tensor
     num_steps: int
-    dims: int
 
     @property
     def total(self) -> Tensor:
         """The bound, or an unbiased estimate of it, (B,)."""
         return self.prior + self.decoder + (self.num_steps - 1) * self.steps.mean(1)
-
-    def bits_per_dim(self) -> "BoundTerms":
-        """Return the same terms in bits per dimension."""
-        prior, decoder, steps = (bits_per_dim(term, self.dims) for term in (self.prior, self.decoder, self.steps))
-        return self._replace(prior=prior, decoder=decoder, steps=steps)
 
 
 class ChainStep(NamedTuple):
@@ -92,25 +78,22 @@ class ChainStep(NamedTuple):
         """Return values (B,) as (B, 1, ...) of the device and type of ``x`` (B, ...)."""
         return ChainStep(*(per_image(value, x).to(x.device, x.dtype) for value in self))
 
+    def divergence(self, x0: Tensor, x0_hat: Tensor, v: Tensor | float) -> Tensor:
+        """Return KL(q(x_s|x_t, x_0) || p(x_s|x_t)), (B,), where i > 1; x_t itself cancels.
 
-def step_divergence(x0: Tensor, x0_hat: Tensor, v: Tensor | float, step: ChainStep) -> Tensor:
-    """Return KL(q(x_s|x_t, x_0) || p(x_s|x_t)), (B,), of steps i > 1; x_t itself cancels.
+        With r = v log(beta / beta-tilde) it is (r + e^-r - 1 + e^-r (SNR(s) - SNR(t)) (x_0 - x0_hat)^2) / 2, summed.
 
-    With r = v log(beta / beta-tilde) it is (r + e^-r - 1 + e^-r (SNR(s) - SNR(t)) (x_0 - x0_hat)^2) / 2, summed.
+        Args:
+            x0: Images (B, ...).
+            x0_hat: Their estimates, (B, ...).
+            v: The fraction of the variance, (B, ...) or one for all.
+        """
+        r = v * self.log_ratio
+        return (r + torch.expm1(-r) + torch.exp(-r) * self.fall * (x0 - x0_hat).square()).flatten(1).sum(1) / 2
 
-    Args:
-        x0: Images (B, ...).
-        x0_hat: Their estimates, (B, ...).
-        v: The fraction of the variance, (B, ...) or one for all.
-        step: The steps, shaped by :meth:`ChainStep.like`.
-    """
-    r = v * step.log_ratio
-    return (r + torch.expm1(-r) + torch.exp(-r) * step.fall * (x0 - x0_hat).square()).flatten(1).sum(1) / 2
-
-
-def decoder_nll(x0: Tensor, x0_hat: Tensor, v: Tensor | float, step: ChainStep) -> Tensor:
-    """Return -log p(x_0|x_1), (B,), of step i = 1, whose mean is x0_hat; arguments as in :func:`step_divergence`."""
-    return -discretized_gaussian(x0, x0_hat, step.log_tilde + v * step.log_ratio).flatten(1).sum(1)
+    def decoder_nll(self, x0: Tensor, x0_hat: Tensor, v: Tensor | float) -> Tensor:
+        """Return -log p(x_0|x_1), (B,), where i = 1, of mean x0_hat; arguments as in :meth:`divergence`."""
+        return -discretized_gaussian(x0, x0_hat, self.log_tilde + v * self.log_ratio).flatten(1).sum(1)
 
 
 def discretized_gaussian(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -180,12 +163,12 @@ class VariationalBound(Described):
         for k, t in enumerate(times.unbind(1)):
             alpha, sigma = (per_image(level, x0).to(x0.dtype) for level in schedule(t))
             x0_hat, v = denoise(alpha * x0 + sigma * draw_like(x0, generator), t)
-            term = step_divergence if k else decoder_nll
             step = ChainStep(*(value[:, k] for value in steps)).like(x0)
-            nats.append(term(x0, x0_hat, self.v if v is None else v, step))
+            term = step.divergence if k else step.decoder_nll
+            nats.append(term(x0, x0_hat, self.v if v is None else v))
         snr = schedule.exact_log_snr(torch.ones(())).exp().item()
         prior = snr / 2 * x0.square().flatten(1).sum(1)
-        return BoundTerms(prior, nats[0], times[:, 1:], torch.stack(nats[1:], 1), self.num_steps, x0[0].numel())
+        return BoundTerms(prior, nats[0], times[:, 1:], torch.stack(nats[1:], 1), self.num_steps)
 
     def _indices(self, x0: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw each image's steps, (B, evaluations) in float64 on the CPU: 1, and one of each stratum of 2, ..., T."""

@@ -35,16 +35,16 @@ __all__ = ["DDPM"]
 class DDPM(GenerativeModule):
     """Denoising diffusion (Ho et al. 2020): a network that undoes a little noise, many times.
 
-    Noise is added to an image, x_t = alpha_t x_0 + sigma_t eps, and the network learns to tell it from the image, on
-    the mean of w(t) |eps - eps_hat|^2 over all times; by default their algorithm 1 and eq. 14. Time t runs from 0, the
+    Noise is added to an image, x_t = alpha_t x_0 + sigma_t eps. The network learns to tell it from the image, on the
+    mean of w(t) |eps - eps_hat|^2 over all times; by default their algorithm 1 and eq. 14. Time t runs from 0, the
     image, to 1, noise alone.
 
     To change it, override one hook: :meth:`sample_time`, :meth:`perturb`, :meth:`predict`, :meth:`denoise` or
-    :meth:`loss_weight`. The sampler and the guidance of a trained model may be exchanged at any time.
+    :meth:`loss_weight`. Sampler and guidance of a trained model may be exchanged at any time.
 
     Args:
-        network: Maps noisy images (B, C, H, W), times (B,) in (0, 1] and labels (B,), where the label ``num_classes``
-            is "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance.
+        network: Maps noisy images (B, C, H, W), times (B,) in (0, 1] and labels (B,), of which ``num_classes`` is
+            "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance.
         image_shape: (C, H, W).
         schedule: alpha_t and sigma_t. None: Ho et al.'s, of linear betas.
         prediction: What the network puts out. None: the noise.
@@ -209,8 +209,8 @@ class DDPM(GenerativeModule):
 
         Args:
             n: How many.
-            y: Labels (n,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
+            y: Labels (n,) of a conditional model, here as in all that follows.
+            generator: The source of all randomness, here as in all that follows; None: torch's global one.
         """
         return self.sampler.sample(self.denoiser(y), self._noise(n, self.sampler), self.schedule)
 
@@ -224,11 +224,7 @@ class DDPM(GenerativeModule):
     ) -> Tensor:
         """Return ``image`` (B, C, H, W) in [-1, 1] with all that is not ``known`` made up.
 
-        Args:
-            image: What is not known in it does not matter, but must be finite.
-            known: Boolean, true where the image is to be kept; broadcast against ``image``.
-            y: Labels (B,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
+        ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number.
         """
         with self._drawing(len(image), y, generator) as denoise:
             image, known = image.to(self.device), known.to(self.device)
@@ -246,12 +242,8 @@ class DDPM(GenerativeModule):
 
         As the map is an ODE's (:func:`~lit_generative.diffusion.editing.encode`) there is exactly one; the error is
         that of the steps. Encoded images differ from fresh noise, in length for instance, as far as the model is
-        imperfect or the images are unlike its training images.
-
-        Args:
-            x: Images (B, C, H, W) in [-1, 1].
-            y: Labels (B,) of a conditional model.
-            sampler: A deterministic one. None: 25 steps of Heun's method, thresholded as the model's own sampler.
+        imperfect or the images are unlike its training images. ``sampler`` is a deterministic one, by default 25 steps
+        of Heun's method.
         """
         with self._drawing(len(x), y, is_guided=False) as denoise:
             return encode(sampler or self._ode(), denoise, x.to(self.device), self.schedule)
@@ -259,9 +251,9 @@ class DDPM(GenerativeModule):
     def decode(
         self, x_T: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None, is_guided: bool = False
     ) -> Tensor:
-        """Return images (B, C, H, W) in [-1, 1] made from ``x_T`` (B, C, H, W); arguments as in :meth:`encode`.
+        """Return images (B, C, H, W) in [-1, 1] made from ``x_T``, by a sampler as in :meth:`encode`.
 
-        ``is_guided`` guides it, if the model is guided: better images, but not those that were encoded.
+        Guided, if the model is to be guided, they are better ones, but not those that were encoded.
         """
         with self._drawing(len(x_T), y, is_guided=is_guided) as denoise:
             images = (sampler or self._ode()).sample(denoise, x_T.to(self.device), self.schedule)
@@ -272,8 +264,7 @@ class DDPM(GenerativeModule):
     ) -> Tensor:
         """Return what is between images, (steps, B, C, H, W): along great arcs between their latents x_T.
 
-        The first and the last are ``x_0`` and ``x_1`` (B, C, H, W) but for the error of :meth:`encode`, of which the
-        other arguments are.
+        The first and the last are ``x_0`` and ``x_1`` (B, C, H, W) but for the error of :meth:`encode`.
         """
         z_0, z_1 = (self.encode(x, y, sampler=sampler) for x in (x_0, x_1))
         return torch.stack([self.decode(z, y, sampler=sampler) for z in spherical(z_0, z_1, steps)])
@@ -287,14 +278,9 @@ class DDPM(GenerativeModule):
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return images on great arcs between fresh noises, (steps, n, C, H, W), guided (Song et al. 2021, sec. 5.3).
+        """Return images on great arcs between fresh noises, (steps, n, C, H, W) (Song et al. 2021, section 5.3).
 
-        Args:
-            n: How many paths.
-            steps: Images of each, ends included.
-            y: Labels (n,) of a conditional model, one for all of a path.
-            sampler: As in :meth:`encode`.
-            generator: The source of all randomness; None: torch's global one.
+        They are guided, if the model is, and each path is of one class. ``sampler`` is as in :meth:`encode`.
         """
         sampler = sampler or self._ode()
         with self._drawing(n, y, generator):
@@ -340,10 +326,7 @@ class DDPM(GenerativeModule):
     def at_most(self, evaluations: int | None) -> Iterator[None]:
         """Let it take at most so many network evaluations a sample in the context.
 
-        The sampler is exchanged for one of the most steps that keep within the limit, never of more than it has.
-
-        Args:
-            evaluations: The limit; None: no limit.
+        The sampler is exchanged for one of the most steps that keep within the limit. None is no limit.
 
         Raises:
             ValueError: If even one step takes more, or the sampler cannot be made with other steps.
@@ -379,13 +362,8 @@ class DDPM(GenerativeModule):
 
         ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound`,
         ``flow`` that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
-        Neither is guided. Points of the plane have no levels, and so none of the two.
-
-        Args:
-            x: The images.
-            y: Labels (B,) of a conditional model.
-            evaluations: About how often the network is evaluated for an image, for each of the two.
-            generator: The source of all randomness; None: torch's global one.
+        Each takes about so many ``evaluations`` of the network for an image, and neither is guided. Points of the plane
+        have no levels, and so none of the two.
         """
         if self.image_shape[1:] == (1, 1):
             return {}

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import log
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
-from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.schedules import NoiseLevel, Schedule
 from lit_generative.diffusion.spacings import KarrasSpacing, Spacing, UniformSpacing
 from lit_generative.diffusion.thresholding import Thresholding
 
@@ -29,48 +29,16 @@ __all__ = [
     "DPMSolverPP2M",
     "EulerSampler",
     "HeunSampler",
-    "NoiseLevel",
     "Sampler",
     "SamplingState",
     "draw_like",
-    "levels_of",
     "mix",
     "raise_noise",
 ]
 
 
-class NoiseLevel(NamedTuple):
-    """A time and what the schedule says of it: x_t = alpha x_0 + sigma eps.
-
-    These are Python floats, so that a step's coefficients cost no tensor operation and no wait for a device.
-    """
-
-    t: float
-    alpha: float
-    sigma: float
-
-    def is_below(self, other: "NoiseLevel") -> bool:
-        """Whether there is less noise here, that is, a lower sigma / alpha, than at ``other``."""
-        return self.sigma * other.alpha < other.sigma * self.alpha
-
-    def noise_ratio(self, other: "NoiseLevel") -> float:
-        """Return sigma / alpha here over that at the noisier ``other``: e^-h, h the step in log(alpha / sigma)."""
-        return self.sigma * other.alpha / (self.alpha * other.sigma)
-
-
-def levels_of(times: list[float], schedule: Schedule) -> list[NoiseLevel]:
-    """Return the levels at ``times``; t = 0 is the clean image, alpha = 1 and sigma = 0, on any schedule."""
-    alpha, sigma = schedule(torch.tensor(times, dtype=torch.float64))
-    levels = zip(times, alpha.tolist(), sigma.tolist(), strict=True)
-    return [NoiseLevel(t, alpha_t, sigma_t) if t else NoiseLevel(0.0, 1.0, 0.0) for t, alpha_t, sigma_t in levels]
-
-
 class SamplingState:
-    """What the steps of one run have at hand. A sampler itself keeps no state, so that it may be used twice at once.
-
-    Args:
-        denoiser: Its estimates are what is stepped towards.
-        generator: The source of all noise, on any device. None: torch's own.
+    """What the steps of one run have at hand; a sampler itself keeps no state, so that it may be used twice at once.
 
     Attributes:
         earlier: For a multistep solver: the level before this one, and the estimate of x_0 there.
@@ -95,15 +63,15 @@ Self = TypeVar("Self", bound="Sampler")
 
 
 class Sampler(Described, ABC):
-    """The loop over noise levels; a subclass writes one step, and declares what differs from one that draws noise.
+    """The loop over noise levels; a subclass writes one step, and says what it takes.
 
     Args:
         steps: N, the number of steps down.
-        spacing: The times that they are between. None: :meth:`default_spacing`, equal steps in t for most.
+        spacing: The times between which they are. None: :meth:`default_spacing`, for most equal steps in t.
         thresholding: What is done to each estimate of x_0. None: nothing.
 
     Attributes:
-        evaluates_ends: Whether a step asks the denoiser at s as well, unless that is the clean image.
+        evaluates_ends: Whether a step asks the denoiser at s as well as at t, unless s is the clean image.
     """
 
     evaluates_ends: bool = False
@@ -130,7 +98,7 @@ class Sampler(Described, ABC):
 
     @property
     def draws_noise(self) -> bool:
-        """Whether steps draw noise; a subclass whose steps do not says so."""
+        """Whether steps draw noise; a subclass says so if they do not."""
         return True
 
     @property
@@ -152,10 +120,10 @@ class Sampler(Described, ABC):
         return times
 
     def with_steps(self: Self, steps: int) -> Self:
-        """Return a copy that takes so many steps, and is described so.
+        """Return a copy that takes so many steps, and is described so. Override it where more depends on their number.
 
         Raises:
-            ValueError: If ``steps`` is below 1, or the class is not constructed with any.
+            ValueError: If the class is not constructed with steps.
         """
         check_range("steps", steps, at_least=1)
         try:
@@ -169,8 +137,8 @@ class Sampler(Described, ABC):
     # ---------------------------------------------------------------- the loop
 
     def levels(self, schedule: Schedule, start: float = 1.0) -> list[NoiseLevel]:
-        """Return the noise levels on the way from time ``start`` to the clean image."""
-        return levels_of(self.spacing.path(self.steps, schedule, start), schedule)
+        """Return the levels on the way from time ``start`` to the clean image."""
+        return schedule.levels(self.spacing.path(self.steps, schedule, start))
 
     def begin(self, denoise: Denoiser, generator: torch.Generator | None = None) -> SamplingState:
         """Return the state of a run before its first step: the thresholded denoiser, and no memory."""
@@ -205,26 +173,22 @@ class Sampler(Described, ABC):
 
         Args:
             denoise: What is asked at each step.
-            x_T: Where to begin, (B, ...). From noise alone that is ``levels(schedule)[0].sigma`` times a standard
-                normal.
+            x_T: Where to begin, (B, ...): noise of the standard deviation ``levels(schedule)[0].sigma``.
             schedule: The one that the denoiser was trained with.
             generator: The source of all noise, on any device. None: torch's own.
             start: The time to begin at, in (0, 1].
             adjust: Called with x and its level at the beginning and after each step; it is gone on with the result.
         """
         state, levels = self.begin(denoise, generator), self.levels(schedule, start)
-        x = x_T if adjust is None else adjust(x_T, levels[0])
+        adjust = adjust or (lambda x, level: x)
+        x = adjust(x_T, levels[0])
         yield x
         for t, s in pairwise(levels):
-            is_down = s.is_below(t)
-            if is_down:
-                x = self.step(x, t, s, state)
+            if s.is_below(t):
+                yield (x := adjust(self.step(x, t, s, state), s))
             else:
-                x = raise_noise(x, t, s, state.noise(x), self.spacing.inflation)
+                x = adjust(raise_noise(x, t, s, state.noise(x), self.spacing.inflation), s)
                 state.earlier = None  # there is no smooth path from there to here
-            x = x if adjust is None else adjust(x, s)
-            if is_down:
-                yield x
 
 
 # -------------------------------------------------------------------- samplers

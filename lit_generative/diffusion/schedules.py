@@ -9,6 +9,7 @@ stops just short of it, at :attr:`Schedule.ends`. All is computed in float64 and
 
 import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ __all__ = [
     "CosineSchedule",
     "EDMSchedule",
     "LinearBetaSchedule",
+    "NoiseLevel",
     "RectifiedFlowSchedule",
     "Schedule",
     "ShiftedSchedule",
@@ -32,6 +34,25 @@ __all__ = [
 def per_image(values: Tensor, x: Tensor) -> Tensor:
     """Shape one number per image of ``x`` (B, C, H, W), (B,), or one for all, (), as (B, 1, 1, 1) or (1, 1, 1, 1)."""
     return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class NoiseLevel(NamedTuple):
+    """A time and what a schedule says of it: x_t = alpha x_0 + sigma eps.
+
+    These are Python floats, so that a sampler's coefficients cost no tensor operation and no wait for a device.
+    """
+
+    t: float
+    alpha: float
+    sigma: float
+
+    def is_below(self, other: "NoiseLevel") -> bool:
+        """Whether there is less noise here, that is, a lower sigma / alpha, than at ``other``."""
+        return self.sigma * other.alpha < other.sigma * self.alpha
+
+    def noise_ratio(self, other: "NoiseLevel") -> float:
+        """Return sigma / alpha here over that at the noisier ``other``: e^-h, h the step in log(alpha / sigma)."""
+        return self.sigma * other.alpha / (self.alpha * other.sigma)
 
 
 class Schedule(Described, ABC):
@@ -61,6 +82,12 @@ class Schedule(Described, ABC):
         """Return alpha_t and sigma_t, both float32 and positive, of the shape of ``t``."""
         alpha_t, sigma_t = self.path(self.exact_log_snr(t))
         return alpha_t.float().to(t.device), sigma_t.float().to(t.device)
+
+    def levels(self, times: list[float]) -> list[NoiseLevel]:
+        """Return the levels at ``times``; t = 0 is the clean image, alpha = 1 and sigma = 0, on any schedule."""
+        alpha, sigma = self(torch.tensor(times, dtype=torch.float64))
+        levels = zip(times, alpha.tolist(), sigma.tolist(), strict=True)
+        return [NoiseLevel(t, alpha_t, sigma_t) if t else NoiseLevel(0.0, 1.0, 0.0) for t, alpha_t, sigma_t in levels]
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Return lambda(t) = 2 (log alpha_t - log sigma_t), float32 and finite, of the shape of ``t``."""

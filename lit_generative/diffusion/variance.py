@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.diffusion.likelihood import ChainStep, decoder_nll, step_divergence
+from lit_generative.diffusion.likelihood import ChainStep
 from lit_generative.diffusion.schedules import Schedule
 
 __all__ = ["LearnedVariance"]
@@ -55,4 +55,4 @@ class LearnedVariance(Described):
         """
         i = (t * self.num_steps).round().clamp(1, self.num_steps)
         x0_hat, step = x0_hat.detach(), ChainStep.at(i, schedule, self.num_steps).like(x0)
-        return decoder_nll(x0, x0_hat, v, step).where(i == 1, step_divergence(x0, x0_hat, v, step))
+        return step.decoder_nll(x0, x0_hat, v).where(i == 1, step.divergence(x0, x0_hat, v))

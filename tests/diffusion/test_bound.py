@@ -203,14 +203,6 @@ def test_steps_are_drawn_from_strata_that_cover_all_but_the_first() -> None:
     assert torch.equal((every * 1000).round(), torch.arange(2, 1001).expand(3, -1).float())
 
 
-def test_bits_per_dimension() -> None:
-    x0 = images(3, (2, 4, 4))
-    terms = VariationalBound(10).terms(lambda x, t: Estimate(0.5 * x), x0, CosineSchedule(), generator=seeded())
-    bits = terms.bits_per_dim()
-    torch.testing.assert_close(bits.total, terms.total / (32 * math.log(2)))
-    assert torch.equal(bits.times, terms.times)
-
-
 def test_estimates_are_thresholded_and_float32_will_do() -> None:
     x0, bound = images(4), VariationalBound(50, thresholding=StaticThresholding())
     exact, same = (

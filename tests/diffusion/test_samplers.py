@@ -18,15 +18,14 @@ from lit_generative.diffusion.samplers import (
     DPMSolverPP2M,
     EulerSampler,
     HeunSampler,
-    NoiseLevel,
     Sampler,
     SamplingState,
-    levels_of,
 )
 from lit_generative.diffusion.schedules import (
     CosineSchedule,
     EDMSchedule,
     LinearBetaSchedule,
+    NoiseLevel,
     RectifiedFlowSchedule,
     Schedule,
 )
@@ -131,7 +130,7 @@ def test_ancestral_step_on_the_grid_is_ddpm_s_posterior(k: int, v: float) -> Non
     alpha_bars = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
     beta, alpha_bar, before = betas[k - 1], alpha_bars[k], alpha_bars[k - 1]
     x_t, x0 = torch.randn(2, 5, 1, 4, 4, dtype=torch.float64, generator=seeded())
-    t, s = levels_of([k / 1000, (k - 1) / 1000], LinearBetaSchedule())
+    t, s = LinearBetaSchedule().levels([k / 1000, (k - 1) / 1000])
     x_s = AncestralSampler(1000, v=v).step(x_t, t, s, SamplingState(lambda x, t: Estimate(x0), seeded(1)))
 
     mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t) / (1 - alpha_bar)  # Ho et al. eq. 7
