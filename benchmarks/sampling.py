@@ -31,7 +31,7 @@ def samplers(evaluations: int) -> dict[str, Sampler]:
     return {
         "DDIM": DDIM(evaluations),
         "DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformSpacing()),
-        "HeunSampler": HeunSampler((evaluations + 1) // 2),
+        "Heun": HeunSampler((evaluations + 1) // 2),
         "ancestral": AncestralSampler(evaluations),
         "SDE-DPM-Solver++(2M)": DPMSolverPP2M(evaluations, UniformSpacing(), eta=1.0),
     }
@@ -105,7 +105,7 @@ def main() -> None:
     model = GenerativeModule.load_from_checkpoint(options.checkpoint)
     assert isinstance(model, DDPM)
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    model.guidance = 1.0
+    model.guidance = None
     if options.repetitions:
         overhead(model, 25, 64, options.repetitions)
         print()

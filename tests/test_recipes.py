@@ -82,7 +82,7 @@ def test_a_large_experiment_runs_two_batches(
         (
             "fit",
             "diffusion/cifar10",
-            [*LOCAL, "--model.network.init_args.widths=[32,32]", "--trainer.callbacks+=Denoising"],
+            [*LOCAL, "--model.network.init_args.widths=[32,32]", "--trainer.callbacks+=DenoisingPictures"],
         ),
         ("fit", "gan/fashion", []),
         ("fit", "vae/fashion", []),

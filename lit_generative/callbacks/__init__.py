@@ -1,6 +1,7 @@
 """Callbacks for any GenerativeModule, usable in YAML and in Python; those of a family are in its folder."""
 
 from lit_generative.callbacks.clock import TrainingClock
+from lit_generative.callbacks.compile import Compile
 from lit_generative.callbacks.ema import EMA
 from lit_generative.callbacks.evaluate import Evaluate
 from lit_generative.callbacks.interrupt import SaveOnInterrupt
@@ -12,6 +13,7 @@ from lit_generative.callbacks.samples import SampleGrid, SampleWriter
 
 __all__ = [
     "EMA",
+    "Compile",
     "EstimateLikelihood",
     "Evaluate",
     "ImagesProgressBar",

@@ -1,9 +1,10 @@
 """Diffusion models: :class:`DDPM` and what it is put together from."""
 
+from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.denoising_pictures import DenoisingPictures
-from lit_generative.diffusion.editing import inpaint, sdedit
+from lit_generative.diffusion.editing import encode, inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
-from lit_generative.diffusion.guidance import Guided
+from lit_generative.diffusion.guidance import AutoGuidance, ClassifierFree, Guidance
 from lit_generative.diffusion.likelihood import BoundTerms, VariationalBound
 from lit_generative.diffusion.module import DDPM
 from lit_generative.diffusion.predictions import (
@@ -14,23 +15,32 @@ from lit_generative.diffusion.predictions import (
     SamplePrediction,
     VelocityPrediction,
 )
-from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion.samplers import (
+    DDIM,
+    AncestralSampler,
+    DPMSolverPP2M,
+    EulerSampler,
+    HeunSampler,
+    Sampler,
+    SamplingState,
+)
 from lit_generative.diffusion.schedules import (
     CosineSchedule,
     EDMSchedule,
     LinearBetaSchedule,
+    NoiseLevel,
     RectifiedFlowSchedule,
     Schedule,
     ShiftedSchedule,
     SigmoidSchedule,
 )
-from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
 from lit_generative.diffusion.spacings import (
     ChurnedSpacing,
     KarrasSpacing,
     LeadingSpacing,
     LogSNRSpacing,
     ResampledSpacing,
+    Spacing,
     TrailingSpacing,
     UniformSpacing,
 )
@@ -59,21 +69,25 @@ __all__ = [
     "DDIM",
     "DDPM",
     "AncestralSampler",
+    "AutoGuidance",
     "BoundTerms",
     "ChurnedSpacing",
+    "ClassifierFree",
     "CosineSchedule",
     "DPMSolverPP2M",
+    "Denoiser",
     "DenoisingPictures",
     "DiscreteBoundWeight",
     "DynamicThresholding",
     "EDMPrediction",
     "EDMSchedule",
     "EDMWeight",
+    "Estimate",
     "EulerSampler",
     "FlowLikelihood",
     "FlowVelocityPrediction",
     "GridTimes",
-    "Guided",
+    "Guidance",
     "HeunSampler",
     "KarrasSpacing",
     "LeadingSpacing",
@@ -84,17 +98,20 @@ __all__ = [
     "LogitNormalTimes",
     "LossAwareTimes",
     "MinSNRWeight",
+    "NoiseLevel",
     "NoisePrediction",
     "Prediction",
     "RectifiedFlowSchedule",
     "ResampledSpacing",
     "SamplePrediction",
     "Sampler",
+    "SamplingState",
     "Schedule",
     "ShiftedSchedule",
     "SigmoidSchedule",
     "SimpleWeight",
     "SoftMinSNRWeight",
+    "Spacing",
     "StaticThresholding",
     "StratifiedTimes",
     "Thresholding",
@@ -106,6 +123,7 @@ __all__ = [
     "VariationalBoundWeight",
     "VelocityPrediction",
     "Weight",
+    "encode",
     "inpaint",
     "sdedit",
 ]

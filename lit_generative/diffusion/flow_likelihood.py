@@ -6,11 +6,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.diffusion.likelihood import BIN
-from lit_generative.diffusion.runs import Denoise, Level, Predict, Run, levels_of
-from lit_generative.diffusion.schedules import Schedule
-from lit_generative.diffusion.spacings import ChurnedSpacing, LogSNRSpacing, ResampledSpacing, Spacing
+from lit_generative.diffusion.denoiser import Denoiser
+from lit_generative.diffusion.samplers import SamplingState, draw_like
+from lit_generative.diffusion.schedules import NoiseLevel, Schedule
+from lit_generative.diffusion.spacings import LogSNRSpacing, Spacing, check_descends
+from lit_generative.eight_bit import BIN
 
 __all__ = ["FlowLikelihood"]
 
@@ -28,69 +30,67 @@ class FlowLikelihood(Described):
     errors average out; it has no bias. All this is the likelihood of samples by Heun's method that end at s_min.
 
     Args:
-        steps: Steps of Heun's method, each of two evaluations of the network and ``probes`` gradients. On Gaussian
-            data 50 are 0.006 bits/dim too favourable, and twice as many a quarter of that.
-        probes: Vectors z an evaluation.
+        steps: Steps of Heun's method, each of two evaluations of the network and ``probes`` gradients of both. On
+            Gaussian data 50 are 0.006 bits/dim too favourable, and twice as many a quarter of that.
+        probes: Vectors z an evaluation, at least 1.
         spacing: The levels; their lowest before 0 is s_min, the highest s_max. None: equal steps in log s.
         dequantise: For images of 256 levels in [-1, 1]: add to each value noise that is uniform over its bin, and
             return a bound, in expectation, on the logarithm of the bin's probability (Theis et al. 2016, section 3.1),
             comparable with the variational bound. Otherwise return a density at x_0.
 
     Raises:
-        ValueError: If ``steps`` or ``probes`` is below 1, or ``spacing`` goes up as well as down.
+        ValueError: If ``spacing`` puts noise back.
     """
 
     def __init__(
         self, steps: int = 50, probes: int = 1, spacing: Spacing | None = None, dequantise: bool = True
     ) -> None:
-        if min(steps, probes) < 1:
-            raise ValueError(f"steps={steps}, probes={probes}: both must be at least 1, for instance 50 and 1")
-        if isinstance(spacing, ChurnedSpacing | ResampledSpacing):
-            raise ValueError(f"spacing={type(spacing).__name__}: an ODE has no noise put back; take a plain spacing")
+        check_range("steps", steps, at_least=1)
+        check_range("probes", probes, at_least=1)
         self.steps, self.probes, self.dequantise = steps, probes, dequantise
         self.spacing = LogSNRSpacing() if spacing is None else spacing
+        check_descends(self.spacing)
 
     def log_prob(
-        self, denoise: Denoise | Predict, x0: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
+        self, denoise: Denoiser, x0: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return log p of images ``x0`` (B, ...), (B,), in nats. Autograd may be off, or in inference mode.
 
         Args:
-            denoise: The estimate of x_0, differentiable by x_t, each image's depending on that image alone. It must
-                not keep tensors that were made in inference mode, labels for instance; clone them.
+            denoise: Differentiable by x_t, each image's estimate depending on that image alone. It must not keep
+                tensors that were made in inference mode, labels for instance; clone them.
             x0: The images.
-            schedule: The one that the network was trained with.
-            generator: The source of all noise.
+            schedule, generator: See :meth:`Sampler.trajectory`.
         """
-        run = Run(denoise, None, generator)
-        *levels, _clean = levels_of(self.spacing.path(self.steps + 1, schedule), schedule)
+        state = SamplingState(denoise, generator)
+        *levels, _clean = schedule.levels(self.spacing.path(self.steps + 1, schedule))
         with torch.inference_mode(False), torch.no_grad():
             x, log_p = x0.clone(), x0.new_zeros(len(x0))
             if self.dequantise:
-                x = x + BIN * (run.uniform(x) - 0.5)
+                x = x + BIN * (draw_like(x, generator, torch.rand) - 0.5)
                 log_p += x0[0].numel() * math.log(BIN)
             for s, t in pairwise(reversed(levels)):
                 step, log_step = _ratio(t) - _ratio(s), math.log(_ratio(t) / _ratio(s))
-                eps, divergence = self._slopes(x, s, run)
-                eps_t, divergence_t = self._slopes(x + step * eps, t, run)
+                eps, divergence = self._slopes(x, s, state)
+                eps_t, divergence_t = self._slopes(x + step * eps, t, state)
                 x = x + step / 2 * (eps + eps_t)
                 log_p += log_step / 2 * (divergence + divergence_t)
             return log_p + _log_normal(x, _ratio(levels[0]))
 
-    def _slopes(self, x: Tensor, level: Level, run: Run) -> tuple[Tensor, Tensor]:
+    def _slopes(self, x: Tensor, level: NoiseLevel, state: SamplingState) -> tuple[Tensor, Tensor]:
         """Return at x' = ``x`` the derivative by s, eps (B, ...), and the estimate of that of -log p by log s, (B,)."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            residual = x - run.denoise(level.alpha * x, level)
+            residual = x - state.denoise(level.alpha * x, level).x0
         divergence = x.new_zeros(len(x))
         for probe in range(1, self.probes + 1):
-            z = torch.ones_like(x).copysign(run.noise(x))
+            z = torch.ones_like(x).copysign(state.noise(x))
             (gradient,) = torch.autograd.grad(residual, x, z, retain_graph=probe < self.probes)
             divergence += (z * gradient).flatten(1).sum(1) / self.probes
         return residual.detach() / _ratio(level), divergence
 
 
-def _ratio(level: Level) -> float:
+def _ratio(level: NoiseLevel) -> float:
     """Return s = sigma / alpha."""
     return level.sigma / level.alpha
 

@@ -1,58 +1,180 @@
-"""Guidance: a denoiser made from a better and a worse one."""
+"""Guidance: sampling goes beyond the model's own estimate of the clean image, away from a worse one."""
 
-from collections.abc import Callable
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Guided"]
+from lit_generative.checks import check_range
+from lit_generative.description import Described, describe
+from lit_generative.diffusion.denoiser import Denoiser, Estimate
+from lit_generative.diffusion.schedules import per_image
+
+__all__ = ["AutoGuidance", "ClassifierFree", "Guidance"]
+
+NO_LABELS = "guidance=ClassifierFree: the model has no labels; set num_classes, or take AutoGuidance"
 
 
-class Guided:
-    """Classifier-free guidance, x_0 = u + scale (c - u) (Ho & Salimans 2022, eq. 6, with w = scale - 1).
+class Guidance(Described, nn.Module, ABC):
+    """x_0 = u + scale (c - u), from the model's own estimate c of the clean image and a worse one u.
 
-    c and u are the conditional and unconditional estimates of x_0. The paper combines estimates of eps; as eps is an
-    affine function of x_0, that is the same. Autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad
-    version of itself", eq. 3) is the same formula, with the estimate of a worse network for u.
+    The papers combine estimates of eps; as eps is an affine function of x_0, that is the same. A subclass says whose
+    estimate u is. It may also combine the two otherwise, change the labels of training, and follow the training.
 
     Args:
-        conditional: The estimate of x_0 for the wanted class, as a function of x_t (B, ...) and t (B,).
-            With a learned variance it returns v as well, which is not guided (Dhariwal & Nichol 2021).
-        unconditional: The estimate of x_0 for any image.
-        scale: 0 is unconditional, 1 conditional, more exaggerates the condition.
-        interval: Guide only where low < t <= high (Kynkäänniemi et al. 2024), be conditional elsewhere, which saves
-            evaluations of ``unconditional``. None: guide everywhere. On a GPU, knowing where t is waits for the device.
+        scale: 0 is u, 1 is c, more goes beyond; not negative.
+        interval: Guide only where low < t <= high (Kynkäänniemi et al. 2024), which saves evaluations elsewhere. None:
+            at all times. On a GPU, knowing where t is waits for the device.
 
-    Raises:
-        ValueError: If ``scale`` is negative, or ``interval`` is not 0 <= low < high <= 1.
+    Attributes:
+        follows_training: Whether :meth:`observe` is to be called, for which the training's length must be known.
     """
 
-    def __init__(
-        self,
-        conditional: Callable[[Tensor, Tensor], Any],
-        unconditional: Callable[[Tensor, Tensor], Any],
-        scale: float,
-        interval: tuple[float, float] | None = None,
-    ) -> None:
-        if scale < 0:
-            raise ValueError(f"scale={scale}: guidance cannot be negative; 1 is none, 2 to 8 are usual")
+    follows_training: bool = False
+
+    def __init__(self, scale: float, interval: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        check_range("scale", scale, at_least=0, hint="1 is no guidance, 1.5 to 8 are usual")
         if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
             raise ValueError(f"interval={interval}: it must be two rising times in [0, 1], or None for all of them")
-        self.conditional, self.unconditional, self.scale, self.interval = conditional, unconditional, scale, interval
+        self.scale, self.interval = scale, interval
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Any:
-        """Return the guided estimate of x_0, (B, ...), for ``x_t`` (B, ...) at ``t`` (B,)."""
-        if self.scale == 1:
-            return self.conditional(x_t, t)
-        scale: Any = self.scale
-        if self.interval is not None:
-            low, high = self.interval
-            is_guided = (low < t) & (t <= high)
-            if not is_guided.any():
-                return self.conditional(x_t, t)
-            scale = torch.where(is_guided, self.scale, 1.0).to(x_t.dtype).view(-1, *[1] * (x_t.ndim - 1))
-        unconditional, conditional = self.unconditional(x_t, t), self.conditional(x_t, t)
-        if isinstance(conditional, tuple):
-            return torch.lerp(unconditional[0], conditional[0], scale), conditional[1]
-        return torch.lerp(unconditional, conditional, scale)
+    # ---------------------------------------------------------------- what a subclass decides
+
+    @abstractmethod
+    def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
+        """Return the network and the labels (B,) that u is made with, given those of c; ``no_class`` is "none"."""
+
+    def combine(self, better: Tensor, worse: Tensor, scale: float | Tensor) -> Tensor:
+        """Return the guided estimate of two estimates of x_0, (B, ...); ``scale`` is broadcast against them."""
+        return torch.lerp(worse, better, scale)
+
+    def prepare(self, network: nn.Module, num_classes: int | None) -> None:
+        """Check, and take, what is needed of the model that is to be guided. It calls this when it is made."""
+
+    def training_labels(self, y: Tensor, no_class: int) -> Tensor:
+        """Return the labels to train with, (B,), for a batch of labels ``y``."""
+        return y
+
+    def observe(self, network: nn.Module, share: float, images_seen: int) -> None:
+        """Take note of the network at a validation, after a share of the training in (0, 1]."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether samples are guided at present."""
+        return self.scale != 1
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """What should accompany a number that was measured with it, as plain data."""
+        return {"guidance": describe(self)}
+
+    # ---------------------------------------------------------------- the same for all
+
+    def wrap(self, denoise: Denoiser, worse: Denoiser) -> Denoiser:
+        """Return the guided denoiser. Its v, if there is one, is that of ``denoise`` (Dhariwal & Nichol 2021)."""
+
+        def guided(x_t: Tensor, t: Tensor) -> Estimate:
+            scale: float | Tensor = self.scale
+            if self.interval is not None:
+                is_guided = self._is_guided(t)
+                if not is_guided.any():
+                    return denoise(x_t, t)
+                scale = per_image(torch.where(is_guided, self.scale, 1.0).to(x_t.dtype), x_t)
+            (u, _), (c, v) = worse(x_t, t), denoise(x_t, t)
+            return Estimate(self.combine(c, u, scale), v)
+
+        return denoise if self.scale == 1 else guided
+
+    def evaluations(self, times: Sequence[float]) -> int:
+        """Return at how many of ``times`` the worse denoiser is asked."""
+        return int(self._is_guided(torch.tensor(times, dtype=torch.float32)).sum()) if self.scale != 1 else 0
+
+    def _is_guided(self, t: Tensor) -> Tensor:
+        low, high = self.interval or (0.0, 1.0)
+        return (low < t) & (t <= high)
+
+
+class ClassifierFree(Guidance):
+    """Away from the estimate without a label (Ho & Salimans 2022, eq. 6 with w = scale - 1).
+
+    For the network to know images without one, some of the training labels are replaced by "none".
+
+    Args:
+        scale, interval: See :class:`Guidance`.
+        label_dropout: The share of training labels that are left out, in (0, 1).
+    """
+
+    def __init__(self, scale: float, interval: tuple[float, float] | None = None, label_dropout: float = 0.1) -> None:
+        super().__init__(scale, interval)
+        check_range("label_dropout", label_dropout, above=0, below=1, hint="guidance needs some; theirs is 0.1 to 0.2")
+        self.label_dropout = label_dropout
+
+    def prepare(self, network: nn.Module, num_classes: int | None) -> None:
+        """Refuse a model without classes."""
+        if num_classes is None:
+            raise ValueError(NO_LABELS)
+
+    def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
+        """Return the network itself and no classes."""
+        if y is None:
+            raise ValueError(NO_LABELS)
+        return network, torch.full_like(y, no_class)
+
+    def training_labels(self, y: Tensor, no_class: int) -> Tensor:
+        """Leave some out."""
+        return y.where(torch.rand(len(y), device=y.device) >= self.label_dropout, no_class)
+
+
+class AutoGuidance(Guidance):
+    """Away from the estimate of the network's own former state (Karras et al. 2024, eq. 3).
+
+    Before the state is kept, nothing is guided.
+
+    Args:
+        scale, interval: See :class:`Guidance`.
+        keep_at: The share of the training, in (0, 1], after which the network's state (its average, with EMA) is kept,
+            at the next validation. A much better or worse guide helps less.
+
+    Attributes:
+        guide: The network in that state.
+        kept_at: The images seen by then; 0: not yet.
+    """
+
+    follows_training = True
+    kept_at: Tensor
+
+    def __init__(self, scale: float, interval: tuple[float, float] | None = None, keep_at: float = 0.1) -> None:
+        super().__init__(scale, interval)
+        check_range("keep_at", keep_at, above=0, at_most=1, hint="it is a share of the training, such as 0.1")
+        self.keep_at = keep_at
+        self.guide: nn.Module | None = None
+        self.register_buffer("kept_at", torch.zeros((), dtype=torch.long))
+
+    def prepare(self, network: nn.Module, num_classes: int | None) -> None:
+        """Make room for the guide, so that it has a place in checkpoints."""
+        self.guide = copy.deepcopy(network).requires_grad_(False)
+
+    def observe(self, network: nn.Module, share: float, images_seen: int) -> None:
+        """Keep the network's state, if it is time."""
+        if self.guide is not None and not self.kept_at and share >= self.keep_at:
+            self.guide.load_state_dict(network.state_dict())
+            self.kept_at.fill_(images_seen)
+
+    def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
+        """Return the guide and the same labels."""
+        assert self.guide is not None  # or nothing was kept
+        return self.guide, y
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is a guide, and a scale."""
+        return super().is_active and bool(self.kept_at)
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """With the guide's age."""
+        return super().stamp | {"guide": f"itself after {int(self.kept_at):,} images"}

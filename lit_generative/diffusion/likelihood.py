@@ -12,24 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.diffusion.runs import Denoise, Predict, Run
-from lit_generative.diffusion.samplers import check_unit
+from lit_generative.diffusion.denoiser import Denoiser
+from lit_generative.diffusion.samplers import draw_like
 from lit_generative.diffusion.schedules import Schedule, per_image
 from lit_generative.diffusion.thresholding import Thresholding
+from lit_generative.eight_bit import HALF_BIN
+from lit_generative.numerics import in_double
 
-__all__ = [
-    "BIN",
-    "BoundTerms",
-    "Step",
-    "VariationalBound",
-    "decoder_nll",
-    "discretized_gaussian",
-    "step_divergence",
-]
-
-BIN = 2 / 255
-"""The distance of two of the 256 levels of images in [-1, 1]."""
+__all__ = ["BoundTerms", "ChainStep", "VariationalBound", "discretized_gaussian"]
 
 
 class BoundTerms(NamedTuple):
@@ -41,7 +33,6 @@ class BoundTerms(NamedTuple):
         times: The t = i / T of ``steps``, (B, n).
         steps: L_{i-1} = KL(q(x_s|x_t, x_0) || p(x_s|x_t)), (B, n): all those with i > 1, or a sample of them.
         num_steps: T.
-        dims: The number of values of an image.
     """
 
     prior: Tensor
@@ -49,22 +40,15 @@ class BoundTerms(NamedTuple):
     times: Tensor
     steps: Tensor
     num_steps: int
-    dims: int
 
     @property
     def total(self) -> Tensor:
         """The bound, or an unbiased estimate of it, (B,)."""
         return self.prior + self.decoder + (self.num_steps - 1) * self.steps.mean(1)
 
-    def bits_per_dim(self) -> "BoundTerms":
-        """Return the same terms in bits per dimension."""
-        scale = 1 / (self.dims * math.log(2))
-        prior, decoder, steps = (scale * term for term in (self.prior, self.decoder, self.steps))
-        return self._replace(prior=prior, decoder=decoder, steps=steps)
 
-
-class Step(NamedTuple):
-    """What the terms of steps i depend on, (n,) or one number per image shaped (B, 1, ...).
+class ChainStep(NamedTuple):
+    """What the terms of the chain's steps i depend on, (n,) or one number per image shaped (B, 1, ...).
 
     Attributes:
         log_tilde: log beta-tilde; at i = 1, where it is infinite, that of i = 2 (Nichol & Dhariwal's code).
@@ -77,10 +61,10 @@ class Step(NamedTuple):
     fall: Tensor
 
     @classmethod
-    def at(cls, i: Tensor, schedule: Schedule, num_steps: int) -> "Step":
+    def at(cls, i: Tensor, schedule: Schedule, num_steps: int) -> "ChainStep":
         """Return the float64 values for ``i``, of any shape, whole numbers from 1 to ``num_steps``."""
-        i = i.cpu() if i.device.type == "mps" else i  # Apple's GPUs have no float64
-        later = i.double().clamp(min=2)
+        i = in_double(i)
+        later = i.clamp(min=2)
         lambda_t, lambda_s = schedule.exact_log_snr(later / num_steps), schedule.exact_log_snr((later - 1) / num_steps)
         log_variance_t, log_variance_s = (2 * schedule.path(log_snr)[1].log() for log_snr in (lambda_t, lambda_s))
         share = -torch.expm1(lambda_t - lambda_s)  # 1 - SNR(t) / SNR(s), beta's share of sigma_t^2
@@ -90,35 +74,32 @@ class Step(NamedTuple):
         log_beta = log_beta.where(i > 1, log_variance_s)
         return cls(log_tilde, log_beta - log_tilde, lambda_s.exp() * share)
 
-    def like(self, x: Tensor) -> "Step":
+    def like(self, x: Tensor) -> "ChainStep":
         """Return values (B,) as (B, 1, ...) of the device and type of ``x`` (B, ...)."""
-        return Step(*(per_image(value, x).to(x.device, x.dtype) for value in self))
+        return ChainStep(*(per_image(value, x).to(x.device, x.dtype) for value in self))
 
+    def divergence(self, x0: Tensor, x0_hat: Tensor, v: Tensor | float) -> Tensor:
+        """Return KL(q(x_s|x_t, x_0) || p(x_s|x_t)), (B,), where i > 1; x_t itself cancels.
 
-def step_divergence(x0: Tensor, x0_hat: Tensor, v: Tensor | float, step: Step) -> Tensor:
-    """Return KL(q(x_s|x_t, x_0) || p(x_s|x_t)), (B,), of steps i > 1; x_t itself cancels.
+        With r = v log(beta / beta-tilde) it is (r + e^-r - 1 + e^-r (SNR(s) - SNR(t)) (x_0 - x0_hat)^2) / 2, summed.
 
-    With r = v log(beta / beta-tilde) it is (r + e^-r - 1 + e^-r (SNR(s) - SNR(t)) (x_0 - x0_hat)^2) / 2, summed.
+        Args:
+            x0: Images (B, ...).
+            x0_hat: Their estimates, (B, ...).
+            v: The fraction of the variance, (B, ...) or one for all.
+        """
+        r = v * self.log_ratio
+        return (r + torch.expm1(-r) + torch.exp(-r) * self.fall * (x0 - x0_hat).square()).flatten(1).sum(1) / 2
 
-    Args:
-        x0: Images (B, ...).
-        x0_hat: Their estimates, (B, ...).
-        v: The fraction of the variance, (B, ...) or one for all.
-        step: The steps, shaped by :meth:`Step.like`.
-    """
-    r = v * step.log_ratio
-    return (r + torch.expm1(-r) + torch.exp(-r) * step.fall * (x0 - x0_hat).square()).flatten(1).sum(1) / 2
-
-
-def decoder_nll(x0: Tensor, x0_hat: Tensor, v: Tensor | float, step: Step) -> Tensor:
-    """Return -log p(x_0|x_1), (B,), of step i = 1, whose mean is x0_hat; arguments as in :func:`step_divergence`."""
-    return -discretized_gaussian(x0, x0_hat, step.log_tilde + v * step.log_ratio).flatten(1).sum(1)
+    def decoder_nll(self, x0: Tensor, x0_hat: Tensor, v: Tensor | float) -> Tensor:
+        """Return -log p(x_0|x_1), (B,), where i = 1, of mean x0_hat; arguments as in :meth:`divergence`."""
+        return -discretized_gaussian(x0, x0_hat, self.log_tilde + v * self.log_ratio).flatten(1).sum(1)
 
 
 def discretized_gaussian(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return log P of each value of ``x``, one of 256 levels in [-1, 1], in nats (Ho et al. 2020 eq. 13).
 
-    A level's probability is the Gaussian's mass within half a bin of it; the outermost two take the tails, so that the
+    A level's probability is the Gaussian's mass within half a bin of it. The outermost two take the tails, so that the
     256 sum to 1. With F the normal distribution function and a > b the edges, of which those above the mean are
     mirrored to below, log(F(a) - F(b)) = log F(a) + log(1 - exp(log F(b) - log F(a))) does not underflow.
 
@@ -128,8 +109,8 @@ def discretized_gaussian(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tenso
         log_variance: The logarithm of the variance, broadcast against the images.
     """
     centred, precision = x - mean, torch.exp(-log_variance / 2)
-    above = (precision * (centred + BIN / 2)).masked_fill(x > 1 - BIN / 2, math.inf)
-    below = (precision * (centred - BIN / 2)).masked_fill(x < -1 + BIN / 2, -math.inf)
+    above = (precision * (centred + HALF_BIN)).masked_fill(x > 1 - HALF_BIN, math.inf)
+    below = (precision * (centred - HALF_BIN)).masked_fill(x < -1 + HALF_BIN, -math.inf)
     is_high = centred > 0
     log_a = torch.special.log_ndtr((-below).where(is_high, above))
     log_b = torch.special.log_ndtr((-above).where(is_high, below))
@@ -144,58 +125,54 @@ class VariationalBound(Described):
     that have these levels.
 
     Args:
-        num_steps: T.
+        num_steps: T, at least 2.
         evaluations: How often the network is evaluated for an image: once for the decoder, and for a stratified sample
             of the other T - 1 steps, which makes the bound an unbiased estimate. None: T, all of them.
-        limit: What is done to each estimate of x_0; Ho et al. clip to [-1, 1].
-        v: The variance where ``predict`` returns none; 0 is beta-tilde, 1 is beta.
-
-    Raises:
-        ValueError: If ``num_steps`` is below 2, ``evaluations`` is not in 2, ..., ``num_steps``, or ``v`` is outside
-            [0, 1].
+        thresholding: What is done to each estimate of x_0; Ho et al. clip to [-1, 1]. None: nothing.
+        v: The variance where estimates have none, from beta-tilde, 0, to beta, 1.
     """
 
     def __init__(
-        self, num_steps: int = 1000, evaluations: int | None = None, limit: Thresholding | None = None, v: float = 0.0
+        self,
+        num_steps: int = 1000,
+        evaluations: int | None = None,
+        thresholding: Thresholding | None = None,
+        v: float = 0.0,
     ) -> None:
-        if num_steps < 2:
-            raise ValueError(f"num_steps={num_steps}: there must be at least 2 steps; Ho et al. have 1000")
-        if evaluations is not None and not 2 <= evaluations <= num_steps:
-            raise ValueError(f"evaluations={evaluations}: it must be from 2 to num_steps={num_steps}, or None for all")
-        check_unit("v", v)
-        self.num_steps, self.limit, self.v = num_steps, limit, v
+        check_range("num_steps", num_steps, at_least=2, hint="Ho et al. have 1000")
+        check_range("evaluations", evaluations, at_least=2, at_most=num_steps, hint="None takes all steps")
+        check_range("v", v, at_least=0, at_most=1)
+        self.num_steps, self.thresholding, self.v = num_steps, thresholding, v
         self.evaluations = num_steps if evaluations is None else evaluations
 
     @torch.no_grad()
     def terms(
-        self, predict: Denoise | Predict, x0: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
+        self, denoise: Denoiser, x0: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
     ) -> BoundTerms:
         """Return the terms for images ``x0`` (B, ...) of 256 levels in [-1, 1], in their type.
 
         Args:
-            predict: The estimate of x_0, with or without v.
+            denoise, schedule, generator: See :meth:`Sampler.trajectory`.
             x0: The images; memory and time of one evaluation are those of a batch of these.
-            schedule: The one that the network was trained with.
-            generator: The source of all noise.
         """
-        run = Run(predict, self.limit, generator)
-        i = self._indices(x0, run)
+        denoise = self.thresholding.wrap(denoise) if self.thresholding else denoise
+        i = self._indices(x0, generator)
         times = (i / self.num_steps).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
-        steps = Step.at(i, schedule, self.num_steps)
+        steps = ChainStep.at(i, schedule, self.num_steps)
         nats = []
         for k, t in enumerate(times.unbind(1)):
             alpha, sigma = (per_image(level, x0).to(x0.dtype) for level in schedule(t))
-            x0_hat, v = run.estimate(alpha * x0 + sigma * run.noise(x0), t)
-            term = step_divergence if k else decoder_nll
-            step = Step(*(value[:, k] for value in steps)).like(x0)
-            nats.append(term(x0, x0_hat, self.v if v is None else v, step))
+            x0_hat, v = denoise(alpha * x0 + sigma * draw_like(x0, generator), t)
+            step = ChainStep(*(value[:, k] for value in steps)).like(x0)
+            term = step.divergence if k else step.decoder_nll
+            nats.append(term(x0, x0_hat, self.v if v is None else v))
         snr = schedule.exact_log_snr(torch.ones(())).exp().item()
         prior = snr / 2 * x0.square().flatten(1).sum(1)
-        return BoundTerms(prior, nats[0], times[:, 1:], torch.stack(nats[1:], 1), self.num_steps, x0[0].numel())
+        return BoundTerms(prior, nats[0], times[:, 1:], torch.stack(nats[1:], 1), self.num_steps)
 
-    def _indices(self, x0: Tensor, run: Run) -> Tensor:
+    def _indices(self, x0: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw each image's steps, (B, evaluations) in float64 on the CPU: 1, and one of each stratum of 2, ..., T."""
         strata = self.evaluations - 1
-        u = run.uniform(x0.new_empty(len(x0), strata, dtype=torch.float32)).cpu().double()
+        u = draw_like(x0.new_empty(len(x0), strata, dtype=torch.float32), generator, torch.rand).cpu().double()
         i = 2 + ((torch.arange(strata) + u) * (self.num_steps - 1) / strata).floor()
         return torch.cat([torch.ones(len(x0), 1).double(), i], 1)

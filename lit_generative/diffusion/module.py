@@ -1,43 +1,50 @@
 """The denoising diffusion probabilistic model."""
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from math import log
+from math import inf
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from lit_generative.checks import check_range
+from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
-from lit_generative.diffusion.generation import DenoisingModel
-from lit_generative.diffusion.guidance import Guided
+from lit_generative.diffusion.denoiser import Denoiser, Estimate
+from lit_generative.diffusion.editing import encode, inpaint, sdedit
+from lit_generative.diffusion.flow_likelihood import FlowLikelihood
+from lit_generative.diffusion.guidance import Guidance
+from lit_generative.diffusion.likelihood import VariationalBound
 from lit_generative.diffusion.predictions import NoisePrediction, Prediction
-from lit_generative.diffusion.runs import Denoise, Predict
-from lit_generative.diffusion.samplers import DDIM, Sampler
+from lit_generative.diffusion.samplers import DDIM, HeunSampler, Sampler
 from lit_generative.diffusion.schedules import LinearBetaSchedule, Schedule, per_image
 from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.times import TimeSampler, UniformTimes
 from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import Weight
-from lit_generative.sampling import inference
+from lit_generative.eight_bit import bits_per_dim
+from lit_generative.interpolation import spherical
+from lit_generative.sampling import check_labels, inference, sampling_mode
 
 __all__ = ["DDPM"]
 
 
-class DDPM(DenoisingModel):
+class DDPM(GenerativeModule):
     """Denoising diffusion (Ho et al. 2020): a network that undoes a little noise, many times.
 
-    Noise is added to an image, x_t = alpha_t x_0 + sigma_t eps, and the network learns to tell it from the image, on
-    the mean of w(t) |eps - eps_hat|^2 over all times; by default their algorithm 1 and eq. 14. Time t runs from 0, the
+    Noise is added to an image, x_t = alpha_t x_0 + sigma_t eps. The network learns to tell it from the image, on the
+    mean of w(t) |eps - eps_hat|^2 over all times; by default their algorithm 1 and eq. 14. Time t runs from 0, the
     image, to 1, noise alone.
 
     To change it, override one hook: :meth:`sample_time`, :meth:`perturb`, :meth:`predict`, :meth:`denoise` or
-    :meth:`loss_weight`.
+    :meth:`loss_weight`. Sampler and guidance of a trained model may be exchanged at any time.
 
     Args:
-        network: Maps noisy images (B, C, H, W), times (B,) in (0, 1] and labels (B,), where the label ``num_classes``
-            is "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance.
+        network: Maps noisy images (B, C, H, W), times (B,) in (0, 1] and labels (B,), of which ``num_classes`` is
+            "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance.
         image_shape: (C, H, W).
         schedule: alpha_t and sigma_t. None: Ho et al.'s, of linear betas.
         prediction: What the network puts out. None: the noise.
@@ -46,24 +53,12 @@ class DDPM(DenoisingModel):
         times: Which times are trained at. None: uniform.
         variance: How the variance of the reverse process is learned (hybrid loss). None: it is not.
         sampler: How images are made. None: 50 steps of DDIM, with estimates clipped to [-1, 1].
+        guidance: How sampling goes beyond the network's estimate. None: it does not.
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
-        label_dropout: The share of training labels replaced by "none"; guidance needs some (Ho & Salimans 2022: 0.1).
-        guidance: How far sampling goes beyond the network's estimate, away from a worse one: from that without a label
-            (classifier-free guidance), or with ``guide_at`` from its own former state's (autoguidance). 1 is none.
-        guide_at: Training images after which the network's state (its average, with EMA) is kept, at the next
-            validation, as the worse network to guide by (Karras et al. 2024). None: it is not.
-        guidance_interval: Guide only at times in (low, high]. None: at all times.
-        compile_network: Compile the network with torch.compile, which takes a minute at first. Checkpoints are the
-            same with and without.
         optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
-
-    Raises:
-        ValueError: If ``label_dropout`` is not in [0, 1) or there are no classes, or if there is guidance and nothing
-            to guide by, neither label dropout nor ``guide_at``.
     """
 
-    guide_kept_at: Tensor
     loss_units: ClassVar[dict[str, str]] = {"bound_term": "nats", "noise_mse": "per pixel"}
 
     def __init__(
@@ -76,17 +71,12 @@ class DDPM(DenoisingModel):
         times: TimeSampler | None = None,
         variance: LearnedVariance | None = None,
         sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
         num_classes: int | None = None,
-        label_dropout: float = 0.0,
-        guidance: float = 1.0,
-        guidance_interval: tuple[float, float] | None = None,
-        guide_at: int | None = None,
-        compile_network: bool = False,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
-        _check_guidance(num_classes, label_dropout, guidance, guide_at)
         self.network = network
         self.image_shape = tuple(image_shape)
         self.schedule = schedule or LinearBetaSchedule()
@@ -94,15 +84,10 @@ class DDPM(DenoisingModel):
         self.weight = weight
         self.times = times or UniformTimes()
         self.variance = variance
-        self.num_steps = 1000 if variance is None else variance.num_steps
-        self.sampler = sampler or DDIM(limit=StaticThresholding())
-        self.label_dropout = label_dropout
-        self.guidance, self.guidance_interval = guidance, guidance_interval
-        Guided(self.denoise, self.denoise, guidance, guidance_interval)  # which checks the two, before training
-        self.guide_at = guide_at
-        self.guide = None if guide_at is None else copy.deepcopy(network).requires_grad_(False)
-        self.register_buffer("guide_kept_at", torch.zeros((), dtype=torch.long))  # images seen; 0: not yet
-        self.compile_network = compile_network
+        self.sampler = sampler or DDIM(thresholding=StaticThresholding())
+        self.guidance = guidance
+        if guidance is not None:
+            guidance.prepare(network, num_classes)
 
     # ---------------------------------------------------------------- learning
 
@@ -127,14 +112,15 @@ class DDPM(DenoisingModel):
             y: Labels (B,), of which ``num_classes`` means "none"; None for a model without classes.
 
         Returns:
-            The estimate of the prediction's target, and the fraction v of a learned variance or None, (B, C, H, W).
+            The estimate of the prediction's target, and the v of a learned variance or None, (B, C, H, W).
         """
-        return self._ask(self.network, x_t, t, y)
+        output = self.network(x_t * self.prediction.input_scale(*self._levels(t, x_t)), t, y).float()
+        return (output, None) if self.variance is None else self.variance.split(output)
 
-    def denoise(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the estimate of x_0, (B, C, H, W); arguments as those of :meth:`predict`."""
-        output, _ = self.predict(x_t, t, y)
-        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t))
+    def denoise(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Estimate:
+        """Return the estimate of x_0, and v if the variance is learned; arguments as those of :meth:`predict`."""
+        output, v = self.predict(x_t, t, y)
+        return Estimate(self.prediction.to_x0(output, x_t, *self._levels(t, x_t)), v)
 
     def loss_weight(self, t: Tensor) -> Tensor:
         """Return how much the noise's mean squared error counts at times ``t`` (B,), (B,)."""
@@ -152,8 +138,10 @@ class DDPM(DenoisingModel):
             raise ValueError(
                 f"image_shape={self.image_shape}, but the images have {tuple(x.shape[1:])}: make them equal"
             )
-        t, importance = self.sample_time(len(x))
-        losses = self.losses_at(t, x, torch.randn_like(x), self._drop(y))
+        (t, importance), noise = self.sample_time(len(x)), torch.randn_like(x)
+        if y is not None and self.guidance is not None and self.training:
+            y = self.guidance.training_labels(y, self._no_class)
+        losses = self.losses_at(t, x, noise, y)
         if self.training:
             self.times.observe(t, losses["loss"].detach())
         return losses | {"loss": importance * losses["loss"]}
@@ -168,9 +156,9 @@ class DDPM(DenoisingModel):
         losses = {"loss": self.loss_weight(t) * noise_mse, "noise_mse": noise_mse}
         if self.variance is not None and v is not None:
             x0 = self.prediction.to_x0(output.detach(), x_t, alpha, sigma)
-            bound_term = self.variance.bound_term(x, x_t, x0, v, t, self.schedule)
-            bits_per_dim = bound_term * self.variance.num_steps / (log(2) * x[0].numel())
-            losses["loss"] = losses["loss"] + self.variance.weight * bits_per_dim
+            bound_term = self.variance.bound_term(x, x0, v, t, self.schedule)
+            bound = bits_per_dim(bound_term * self.variance.num_steps, x[0].numel())
+            losses["loss"] = losses["loss"] + self.variance.weight * bound
             losses["bound_term"] = bound_term
         return losses
 
@@ -181,8 +169,7 @@ class DDPM(DenoisingModel):
         Returns:
             ``t``, ``log_snr`` and ``noise_mse``, all (num_levels,).
         """
-        if num_levels < 1:
-            raise ValueError(f"num_levels={num_levels}: there must be at least 1")
+        check_range("num_levels", num_levels, at_least=1)
         x, y = x.to(self.device), None if y is None else y.to(self.device)
         with inference(self, torch.Generator(self.device).manual_seed(0)):
             noise = torch.randn_like(x)
@@ -190,101 +177,225 @@ class DDPM(DenoisingModel):
             errors = [self.losses_at(t.expand(len(x)), x, noise, y)["noise_mse"].mean() for t in times]
         return {"t": times, "log_snr": self.schedule.log_snr(times), "noise_mse": torch.stack(errors)}
 
-    # ---------------------------------------------------------------- sampling
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether samples are guided: with ``guide_at`` not before the guide is kept."""
-        return self.guidance != 1 and (self.guide is None or bool(self.guide_kept_at))
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The sampler with all its options, the guidance, and evaluations of the network for each image."""
-        stamp = super().sampling | {"sampler": describe(self.sampler)}
-        if self.is_guided:
-            guide = "no label" if self.guide is None else f"itself after {int(self.guide_kept_at):,} images"
-            stamp |= {"guidance": self.guidance, "guidance_interval": self.guidance_interval, "guide": guide}
-        return stamp
-
-    @property
-    def network_evaluations(self) -> int:  # type: ignore[override]
-        """How often the network, or the guide, is evaluated for an image."""
-        calls = []
-
-        def count(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            calls.append(t)
-            return x_t, x_t
-
-        denoise = self._guide_by(count, count) if self.is_guided else count
-        self.sampler.sample(denoise, torch.zeros(1, 1, 1, 1), self.schedule, generator=torch.Generator())
-        return len(calls)
-
-    def denoiser(self, y: Tensor | None = None, *, is_guided: bool = True) -> Denoise | Predict:
-        """Return what a sampler asks: :meth:`denoise`, guided; with a learned variance, :meth:`predict` and its v."""
-        estimate = self.denoise if self.variance is None else self._denoise_with_variance
-        denoise: Denoise | Predict = partial(estimate, y=y)
-        if not (is_guided and self.is_guided):
-            return denoise
-        if self.guide is not None:
-            return self._guide_by(denoise, partial(self._denoise_by_guide, y=y))
-        assert y is not None  # a model without classes is guided by itself
-        return self._guide_by(denoise, partial(self.denoise, y=self._no_class(y)))
-
-    def _guide_by(self, denoise: Denoise | Predict, worse: Denoise | Predict) -> Denoise | Predict:
-        return Guided(denoise, worse, self.guidance, self.guidance_interval)
-
-    def _denoise_by_guide(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        assert self.guide is not None
-        output, _ = self._ask(self.guide, x_t, t, y)
-        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t))
-
-    def _denoise_with_variance(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        output, v = self.predict(x_t, t, y)
-        return self.prediction.to_x0(output, x_t, *self._levels(t, x_t)), v
-
-    # ---------------------------------------------------------------- details
-
-    def setup(self, stage: str) -> None:
-        """Compile the network for training, in place: its weights keep their names."""
-        if stage == "fit" and self.compile_network:
-            self.network.compile()
-
-    def on_validation_epoch_end(self) -> None:
-        """Keep the guide, if it is time; the network has the weights that validation uses."""
-        super().on_validation_epoch_end()
-        is_training = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
-        is_due = self.guide_at is not None and not self.guide_kept_at and self.images_seen >= self.guide_at
-        if is_training and is_due and self.guide is not None:
-            self.guide.load_state_dict(self.network.state_dict())
-            self.guide_kept_at.fill_(self.images_seen)
-
-    def _ask(self, network: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        output = network(x_t * self.prediction.input_scale(*self._levels(t, x_t)), t, y).float()
-        return (output, None) if self.variance is None else self.variance.split(output)
-
     def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.schedule(t)
         return per_image(alpha, x), per_image(sigma, x)
 
-    def _no_class(self, y: Tensor) -> Tensor:
-        return torch.full_like(y, self.num_classes or 0)
+    @property
+    def _no_class(self) -> int:
+        return self.num_classes or 0
 
-    def _drop(self, y: Tensor | None) -> Tensor | None:
-        if y is None or not self.training or not self.label_dropout:
-            return y
-        return y.where(torch.rand(len(y), device=y.device) >= self.label_dropout, self._no_class(y))
+    # ---------------------------------------------------------------- sampling
 
+    def denoiser(self, y: Tensor | None = None, *, is_guided: bool = True) -> Denoiser:
+        """Return what a sampler asks: :meth:`denoise` for labels ``y`` (B,), guided if the model is."""
+        own, guidance = partial(self.denoise, y=y), self.active_guidance
+        if guidance is None or not is_guided:
+            return own
+        network, labels = guidance.worse(self.network, y, self._no_class)
+        return guidance.wrap(own, partial(self._denoise_by, network, y=labels))
 
-def _check_guidance(num_classes: int | None, label_dropout: float, guidance: float, guide_at: int | None) -> None:
-    if not 0 <= label_dropout < 1:
-        raise ValueError(f"label_dropout={label_dropout}: a share of labels must be in [0, 1), for instance 0.1")
-    if num_classes is None and label_dropout:
-        raise ValueError(f"label_dropout={label_dropout}: the model has no labels; set num_classes")
-    if guidance < 0:
-        raise ValueError(f"guidance={guidance}: it cannot be negative; 1 is none, 1.5 to 8 are usual")
-    if guide_at is not None and (guide_at < 1 or guidance == 1):
-        raise ValueError(f"guide_at={guide_at}, guidance={guidance}: guide_at is a number of images, with guidance=2")
-    if guidance != 1 and guide_at is None and not label_dropout:
-        raise ValueError(
-            f"guidance={guidance} needs a worse estimate to guide by: num_classes with label_dropout=0.1, or guide_at"
-        )
+    def _denoise_by(self, network: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> Estimate:
+        """As :meth:`denoise`, with its hooks, by another network."""
+        own, self.network = self.network, network
+        try:
+            return self.denoise(x_t, t, y)
+        finally:
+            self.network = own
+
+    @sampling_mode
+    def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return new images (n, C, H, W) in [-1, 1], made from noise by the sampler.
+
+        Args:
+            n: How many.
+            y: Labels (n,) of a conditional model, here as in all that follows.
+            generator: The source of all randomness, here as in all that follows; None: torch's global one.
+        """
+        return self.sampler.sample(self.denoiser(y), self._noise(n, self.sampler), self.schedule)
+
+    def trajectory(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Return x_t (n, C, H, W) from pure noise to the images that :meth:`sample` returns, after every step."""
+        with self._drawing(n, y, generator) as denoise:
+            return list(self.sampler.trajectory(denoise, self._noise(n, self.sampler), self.schedule))
+
+    def inpaint(
+        self, image: Tensor, known: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return ``image`` (B, C, H, W) in [-1, 1] with all that is not ``known`` made up.
+
+        ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number.
+        """
+        with self._drawing(len(image), y, generator) as denoise:
+            image, known = image.to(self.device), known.to(self.device)
+            return inpaint(self.sampler, denoise, image, known, self.schedule).clamp(-1, 1)
+
+    def sdedit(
+        self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled (SDEdit)."""
+        with self._drawing(len(image), y, generator) as denoise:
+            return sdedit(self.sampler, denoise, image.to(self.device), self.schedule, start=start).clamp(-1, 1)
+
+    def encode(self, x: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None) -> Tensor:
+        """Return the noise x_T (B, C, H, W) that :meth:`decode` makes images ``x`` from, without guidance.
+
+        As the map is an ODE's (:func:`~lit_generative.diffusion.editing.encode`) there is exactly one; the error is
+        that of the steps. Encoded images differ from fresh noise, in length for instance, as far as the model is
+        imperfect or the images are unlike its training images. ``sampler`` is a deterministic one, by default 25 steps
+        of Heun's method.
+        """
+        with self._drawing(len(x), y, is_guided=False) as denoise:
+            return encode(sampler or self._ode(), denoise, x.to(self.device), self.schedule)
+
+    def decode(
+        self, x_T: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None, is_guided: bool = False
+    ) -> Tensor:
+        """Return images (B, C, H, W) in [-1, 1] made from ``x_T``, by a sampler as in :meth:`encode`.
+
+        Guided, if the model is to be guided, they are better ones, but not those that were encoded.
+        """
+        with self._drawing(len(x_T), y, is_guided=is_guided) as denoise:
+            images = (sampler or self._ode()).sample(denoise, x_T.to(self.device), self.schedule)
+            return images.float().clamp(-1, 1)
+
+    def interpolate(
+        self, x_0: Tensor, x_1: Tensor, steps: int = 8, y: Tensor | None = None, *, sampler: Sampler | None = None
+    ) -> Tensor:
+        """Return what is between images, (steps, B, C, H, W): along great arcs between their latents x_T.
+
+        The first and the last are ``x_0`` and ``x_1`` (B, C, H, W) but for the error of :meth:`encode`.
+        """
+        z_0, z_1 = (self.encode(x, y, sampler=sampler) for x in (x_0, x_1))
+        return torch.stack([self.decode(z, y, sampler=sampler) for z in spherical(z_0, z_1, steps)])
+
+    def interpolate_samples(
+        self,
+        n: int,
+        steps: int = 8,
+        y: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return images on great arcs between fresh noises, (steps, n, C, H, W) (Song et al. 2021, section 5.3).
+
+        They are guided, if the model is, and each path is of one class. ``sampler`` is as in :meth:`encode`.
+        """
+        sampler = sampler or self._ode()
+        with self._drawing(n, y, generator):
+            z_0, z_1 = self._noise(2 * n, sampler).chunk(2)
+        path = spherical(z_0, z_1, steps)
+        return torch.stack([self.decode(z, y, sampler=sampler, is_guided=True) for z in path])
+
+    @contextmanager
+    def _drawing(
+        self, n: int, y: Tensor | None, generator: torch.Generator | None = None, *, is_guided: bool = True
+    ) -> Iterator[Denoiser]:
+        """Check the labels, and yield the denoiser where images are drawn."""
+        y = check_labels(self, n, y)
+        with inference(self, generator):
+            yield self.denoiser(y, is_guided=is_guided)
+
+    def _noise(self, n: int, sampler: Sampler) -> Tensor:
+        return torch.randn(n, *self.image_shape, device=self.device) * sampler.levels(self.schedule)[0].sigma
+
+    def _ode(self) -> Sampler:
+        return HeunSampler(25, thresholding=self.sampler.thresholding)
+
+    # ---------------------------------------------------------------- what is known of sampling
+
+    @property
+    def active_guidance(self) -> Guidance | None:
+        """The guidance, if samples are guided at present: by a former state of the network, not before that is kept."""
+        return self.guidance if self.guidance is not None and self.guidance.is_active else None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampler with all its options, the guidance, and evaluations of the network for each image."""
+        guidance = self.active_guidance
+        stamp = {} if guidance is None else guidance.stamp
+        return super().sampling | {"sampler": describe(self.sampler)} | stamp
+
+    @property
+    def network_evaluations(self) -> int:  # type: ignore[override]
+        """How often the network, or the guide, is evaluated for an image."""
+        return self._evaluations_by(self.sampler)
+
+    @contextmanager
+    def at_most(self, evaluations: int | None) -> Iterator[None]:
+        """Let it take at most so many network evaluations a sample in the context.
+
+        The sampler is exchanged for one of the most steps that keep within the limit. None is no limit.
+
+        Raises:
+            ValueError: If even one step takes more, or the sampler cannot be made with other steps.
+        """
+        own = self.sampler
+        try:
+            if evaluations is not None and self.network_evaluations > evaluations:
+                self.sampler = self._within(evaluations)
+            yield
+        finally:
+            self.sampler = own
+
+    def _within(self, evaluations: int) -> Sampler:
+        try:
+            least = self._evaluations_by(self.sampler.with_steps(1))
+        except ValueError as error:
+            hint = "give the model a sampler that can, or leave evaluations out"
+            raise ValueError(f"evaluations={evaluations}: {error}; {hint}") from error
+        if least > evaluations:
+            raise ValueError(f"evaluations={evaluations}: one step of this model takes {least}; give at least {least}")
+        fewer = map(self.sampler.with_steps, range(min(evaluations, self.sampler.steps), 0, -1))
+        return next(sampler for sampler in fewer if self._evaluations_by(sampler) <= evaluations)
+
+    def _evaluations_by(self, sampler: Sampler) -> int:
+        guidance = self.active_guidance
+        more = 0 if guidance is None else guidance.evaluations(sampler.evaluated_at(self.schedule))
+        return sampler.evaluations + more
+
+    def likelihoods(
+        self, x: Tensor, y: Tensor | None = None, *, evaluations: int = 100, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
+
+        ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound`,
+        ``flow`` that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
+        Each takes about so many ``evaluations`` of the network for an image, and neither is guided. Points of the plane
+        have no levels, and so none of the two.
+        """
+        if self.image_shape[1:] == (1, 1):
+            return {}
+        denoise = self.denoiser(y, is_guided=False)
+        num_steps = 1000 if self.variance is None else self.variance.num_steps
+        bound = VariationalBound(num_steps, min(max(evaluations, 2), num_steps), StaticThresholding(), v=1.0)
+        flow = FlowLikelihood(max(evaluations // 2, 1))
+        return {
+            "bound": bound.terms(denoise, x, self.schedule, generator=generator).total,
+            "flow": -flow.log_prob(denoise, x, self.schedule, generator=generator),
+        }
+
+    # ---------------------------------------------------------------- guidance that follows the training
+
+    def on_train_start(self) -> None:
+        """Refuse such guidance where the training's length is not known."""
+        super().on_train_start()
+        if self.guidance is not None and self.guidance.follows_training:
+            self._share_of_training()
+
+    def on_validation_epoch_end(self) -> None:
+        """Show it the network, which has the weights that validation uses."""
+        super().on_validation_epoch_end()
+        is_training = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if is_training and self.guidance is not None and self.guidance.follows_training:
+            self.guidance.observe(self.network, self._share_of_training(), self.images_seen)
+
+    def _share_of_training(self) -> float:
+        steps = self.trainer.estimated_stepping_batches  # -1 and infinity: not known
+        if not 0 < steps < inf:
+            name = type(self.guidance).__name__
+            raise ValueError(
+                f"guidance={name}: it follows the training, whose length is not known; give max_steps or max_epochs"
+            )
+        return self.trainer.global_step / steps

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = [
@@ -67,7 +68,7 @@ class NoisePrediction(Prediction):
     """eps (Ho et al. 2020 eq. 14). Its x_0 is poor where alpha is small: errors are multiplied by sigma / alpha."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return 0 and 1."""
+        """F = eps."""
         return torch.zeros_like(alpha), torch.ones_like(alpha)
 
 
@@ -75,7 +76,7 @@ class SamplePrediction(Prediction):
     """x_0. Its noise is poor where sigma is small: errors are multiplied by alpha / sigma."""
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return 1 and 0."""
+        """F = x_0."""
         return torch.ones_like(alpha), torch.zeros_like(alpha)
 
 
@@ -86,7 +87,7 @@ class VelocityPrediction(Prediction):
     """
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return -sigma and alpha."""
+        """F = alpha eps - sigma x_0."""
         return -sigma, alpha
 
 
@@ -97,7 +98,7 @@ class FlowVelocityPrediction(Prediction):
     """
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return -1 and 1."""
+        """F = eps - x_0."""
         return -torch.ones_like(alpha), torch.ones_like(alpha)
 
 
@@ -111,19 +112,15 @@ class EDMPrediction(Prediction):
     prediction's business.
 
     Args:
-        sigma_data: The standard deviation of the images' pixels.
-
-    Raises:
-        ValueError: If ``sigma_data`` is not positive.
+        sigma_data: The standard deviation of the images' pixels, positive.
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data={sigma_data}: a standard deviation must be positive; Karras et al. have 0.5")
+        check_range("sigma_data", sigma_data, above=0, hint="Karras et al. have 0.5")
         self.sigma_data = sigma_data
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sigma / (sigma_data n) and -alpha sigma_data / n, where n^2 is the variance of x_t.
+        """F = (sigma / sigma_data x_0 - alpha sigma_data eps) / n, where n^2 is the variance of x_t.
 
         This is (x_0 - c_skip x) / c_out with the terms in x_0 put together, which cancel if taken one by one.
         """
@@ -131,5 +128,5 @@ class EDMPrediction(Prediction):
         return sigma * scale / self.sigma_data, -alpha * self.sigma_data * scale
 
     def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return 1 / sqrt(alpha^2 sigma_data^2 + sigma^2), which is c_in / alpha."""
+        """1 / n = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2), which is c_in / alpha."""
         return torch.rsqrt((alpha * self.sigma_data).square() + sigma.square())

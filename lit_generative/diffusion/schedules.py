@@ -9,16 +9,20 @@ stops just short of it, at :attr:`Schedule.ends`. All is computed in float64 and
 
 import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.numerics import in_double
 
 __all__ = [
     "CosineSchedule",
     "EDMSchedule",
     "LinearBetaSchedule",
+    "NoiseLevel",
     "RectifiedFlowSchedule",
     "Schedule",
     "ShiftedSchedule",
@@ -30,6 +34,25 @@ __all__ = [
 def per_image(values: Tensor, x: Tensor) -> Tensor:
     """Shape one number per image of ``x`` (B, C, H, W), (B,), or one for all, (), as (B, 1, 1, 1) or (1, 1, 1, 1)."""
     return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class NoiseLevel(NamedTuple):
+    """A time and what a schedule says of it: x_t = alpha x_0 + sigma eps.
+
+    These are Python floats, so that a sampler's coefficients cost no tensor operation and no wait for a device.
+    """
+
+    t: float
+    alpha: float
+    sigma: float
+
+    def is_below(self, other: "NoiseLevel") -> bool:
+        """Whether there is less noise here, that is, a lower sigma / alpha, than at ``other``."""
+        return self.sigma * other.alpha < other.sigma * self.alpha
+
+    def noise_ratio(self, other: "NoiseLevel") -> float:
+        """Return sigma / alpha here over that at the noisier ``other``: e^-h, h the step in log(alpha / sigma)."""
+        return self.sigma * other.alpha / (self.alpha * other.sigma)
 
 
 class Schedule(Described, ABC):
@@ -60,13 +83,19 @@ class Schedule(Described, ABC):
         alpha_t, sigma_t = self.path(self.exact_log_snr(t))
         return alpha_t.float().to(t.device), sigma_t.float().to(t.device)
 
+    def levels(self, times: list[float]) -> list[NoiseLevel]:
+        """Return the levels at ``times``; t = 0 is the clean image, alpha = 1 and sigma = 0, on any schedule."""
+        alpha, sigma = self(torch.tensor(times, dtype=torch.float64))
+        levels = zip(times, alpha.tolist(), sigma.tolist(), strict=True)
+        return [NoiseLevel(t, alpha_t, sigma_t) if t else NoiseLevel(0.0, 1.0, 0.0) for t, alpha_t, sigma_t in levels]
+
     def log_snr(self, t: Tensor) -> Tensor:
         """Return lambda(t) = 2 (log alpha_t - log sigma_t), float32 and finite, of the shape of ``t``."""
         return self.exact_log_snr(t).float().to(t.device)
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """Return the time t with lambda(t) = ``log_snr``, float32 of its shape; one of the ends if there is none."""
-        wanted = _in_double(log_snr)
+        wanted = in_double(log_snr)
         low, high = torch.zeros_like(wanted), torch.ones_like(wanted)
         for _ in range(56):  # to 1e-17: precise however small t is
             middle = (low + high) / 2
@@ -77,7 +106,7 @@ class Schedule(Described, ABC):
     def exact_log_snr(self, t: Tensor) -> Tensor:
         """Return lambda(t) in float64 (on the CPU, if the device has none), for what takes differences of it."""
         # t is limited, not the result: then no infinity turns gradients into nan; clamp would stop them at the ends
-        (first, last), t = self.ends, _in_double(t)
+        (first, last), t = self.ends, in_double(t)
         return self.formula(t.where(t >= first, first).where(t <= last, last))
 
 
@@ -88,12 +117,9 @@ class LinearBetaSchedule(Schedule):
     linear, so that discrete and continuous time agree on the grid.
 
     Args:
-        beta_min: beta_1, the variance of the noise that the first step adds.
-        beta_max: beta_T.
+        beta_min: beta_1, positive, the variance of the noise that the first step adds.
+        beta_max: beta_T, from ``beta_min`` to below 1.
         num_steps: T.
-
-    Raises:
-        ValueError: If not 0 < ``beta_min`` <= ``beta_max`` < 1, or ``num_steps`` is below 1.
     """
 
     ends = (1e-9, 1.0)
@@ -101,14 +127,13 @@ class LinearBetaSchedule(Schedule):
     def __init__(self, beta_min: float = 1e-4, beta_max: float = 0.02, num_steps: int = 1000) -> None:
         if not 0 < beta_min <= beta_max < 1:
             raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: need 0 < beta_min <= beta_max < 1")
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps}: there must be at least 1 step; Ho et al. have 1000")
+        check_range("num_steps", num_steps, at_least=1, hint="Ho et al. have 1000")
         self.num_steps = num_steps
         betas = torch.linspace(beta_min, beta_max, num_steps, dtype=torch.float64)
         self._log_alpha_bars = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
 
     def formula(self, t: Tensor) -> Tensor:
-        """Return log(alpha_t^2) - log(1 - alpha_t^2)."""
+        """log(alpha_t^2) - log(1 - alpha_t^2)."""
         self._log_alpha_bars = self._log_alpha_bars.to(t.device)  # stays there, instead of a copy each time
         position = t * self.num_steps
         before = position.detach().long().clamp(max=self.num_steps - 1)
@@ -123,22 +148,18 @@ class CosineSchedule(Schedule):
     the clip only keeps the last step from alpha = 0, and :attr:`ends` is chosen so that it ends at the same value.
 
     Args:
-        s: The offset that keeps the first steps from being too small.
-
-    Raises:
-        ValueError: If ``s`` is negative.
+        s: The offset that keeps the first steps from being too small; not negative.
     """
 
     # near 1, alpha is proportional to 1 - t: sqrt(1 - 0.999) of its value at 1 - 1/1000; lambda(1) = -19.8
     ends = (1e-9, 1 - 1e-3 * math.sqrt(1e-3))
 
     def __init__(self, s: float = 0.008) -> None:
-        if s < 0:
-            raise ValueError(f"s={s}: the offset must be at least 0, for instance 0.008")
+        check_range("s", s, at_least=0, hint="theirs is 0.008")
         self.s = s
 
     def formula(self, t: Tensor) -> Tensor:
-        """Return log(alpha_t^2) - log(1 - alpha_t^2), where f(0) - f(t) is sin(a - a_0) sin(a + a_0) for angles a."""
+        """log(alpha_t^2) - log(1 - alpha_t^2), where f(0) - f(t) is sin(a - a_0) sin(a + a_0) for angles a."""
         advance, first = math.pi / 2 * t / (1 + self.s), math.pi / 2 * self.s / (1 + self.s)
         angle = first + advance
         return 2 * angle.cos().log() - advance.sin().log() - (angle + first).sin().log()
@@ -152,11 +173,8 @@ class SigmoidSchedule(Schedule):
 
     Args:
         start: Where the piece begins.
-        end: Where the piece ends.
-        tau: Temperature; larger is closer to a straight line.
-
-    Raises:
-        ValueError: If ``start`` is not below ``end``, or ``tau`` is not positive.
+        end: Where it ends, above ``start``.
+        tau: Temperature, positive; larger is closer to a straight line.
     """
 
     ends = (1e-9, 1 - 1e-8)  # Jabri et al. keep alpha^2 at 1e-9 or more; here lambda(1) = -19.6
@@ -167,7 +185,7 @@ class SigmoidSchedule(Schedule):
         self.a, self.b = start / tau, end / tau
 
     def formula(self, t: Tensor) -> Tensor:
-        """Return log(alpha_t^2) - log(1 - alpha_t^2)."""
+        """log(alpha_t^2) - log(1 - alpha_t^2)."""
         # sigmoid(p) - sigmoid(q) = sigmoid(p) sigmoid(-q) (1 - exp(q - p)) keeps both exact where they are small
         width = self.b - self.a
         u = self.a + t * width
@@ -179,12 +197,9 @@ class EDMSchedule(Schedule):
     """alpha_t = 1 and sigma_t^(1 / rho) linear in time (Karras et al. 2022 eq. 5, with t = 1 - i / (N - 1)).
 
     Args:
-        sigma_min: sigma at t = 0, in units of the images.
-        sigma_max: sigma at t = 1.
-        rho: How much finer small sigmas are spaced.
-
-    Raises:
-        ValueError: If not 0 < ``sigma_min`` < ``sigma_max``, or ``rho`` is not positive.
+        sigma_min: sigma at t = 0, in units of the images; positive.
+        sigma_max: sigma at t = 1, above ``sigma_min``.
+        rho: How much finer small sigmas are spaced; positive.
     """
 
     variance_preserving = False
@@ -197,11 +212,11 @@ class EDMSchedule(Schedule):
         self.first, self.last = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def formula(self, t: Tensor) -> Tensor:
-        """Return -2 log sigma_t."""
+        """-2 log sigma_t."""
         return -2 * self.rho * torch.log(self.first + t * (self.last - self.first))
 
     def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha = 1 and sigma = exp(-lambda / 2)."""
+        """alpha = 1, sigma = exp(-lambda / 2)."""
         return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
 
 
@@ -212,11 +227,11 @@ class RectifiedFlowSchedule(Schedule):
     ends = (1e-9, CosineSchedule.ends[1])  # lambda(1) = -20.7
 
     def formula(self, t: Tensor) -> Tensor:
-        """Return 2 (log(1 - t) - log t)."""
+        """2 (log(1 - t) - log t)."""
         return 2 * (torch.log1p(-t) - torch.log(t))
 
     def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (alpha, sigma) with alpha + sigma = 1."""
+        """alpha + sigma = 1."""
         return (log_snr / 2).sigmoid(), (-log_snr / 2).sigmoid()
 
 
@@ -230,27 +245,19 @@ class ShiftedSchedule(Schedule):
         schedule: What is right for images of the reference's size.
         image_size: Pixels along a side of the images.
         reference_size: Pixels along a side of the reference.
-
-    Raises:
-        ValueError: If a size is below 1.
     """
 
     def __init__(self, schedule: Schedule, image_size: int, reference_size: int = 64) -> None:
-        if min(image_size, reference_size) < 1:
-            raise ValueError(f"image_size={image_size}, reference_size={reference_size}: sizes are at least 1 pixel")
+        check_range("image_size", image_size, at_least=1)
+        check_range("reference_size", reference_size, at_least=1)
         self.schedule = schedule
         self.shift = 2 * math.log(reference_size / image_size)
         self.ends, self.variance_preserving = schedule.ends, schedule.variance_preserving
 
     def formula(self, t: Tensor) -> Tensor:
-        """Return the other schedule's log-SNR and the shift."""
+        """The other schedule's, shifted."""
         return self.schedule.formula(t) + self.shift
 
     def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the other schedule returns."""
+        """The other schedule's."""
         return self.schedule.path(log_snr)
-
-
-def _in_double(values: Tensor) -> Tensor:
-    # Apple's GPUs have no float64
-    return values.cpu().double() if values.device.type == "mps" else values.double()

@@ -10,6 +10,7 @@ from math import inf, log
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
@@ -30,42 +31,40 @@ class Spacing(Described, ABC):
 
     Attributes:
         passes: How often each step down is taken.
+        puts_noise_back: Whether the path may go up again.
         inflation: The standard deviation of the noise that is put back on the way up; 1: that of the forward process.
     """
 
     passes: int = 1
+    puts_noise_back: bool = False
     inflation: float = 1.0
 
     @abstractmethod
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the times, from the noisiest (at most ``start``) to 0; ``steps`` + 1 of them if it only descends."""
+        """Return the times, from the noisiest (at most ``start``) to 0: N + 1 for N steps, if it only descends."""
 
 
 class UniformSpacing(Spacing):
     """Equal steps in t: start * i / N for i = N, ..., 0."""
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the ``steps`` + 1 times."""
+        """Return start, ..., start / N, 0."""
         return [start * i / steps for i in range(steps, -1, -1)]
 
 
-class Grid(Spacing, ABC):
+class GridSpacing(Spacing, ABC):
     """Times among the multiples of 1/T, where a model of T discrete steps was trained; its step k is t = k / T.
 
     Args:
-        T: The number of discrete steps.
-
-    Raises:
-        ValueError: If ``T`` is not positive.
+        T: The number of discrete steps, that of the schedule.
     """
 
     def __init__(self, T: int = 1000) -> None:
-        if T < 1:
-            raise ValueError(f"T={T}: a grid needs at least one step; use the T of the schedule")
+        check_range("T", T, at_least=1, hint="take the number of steps of the schedule")
         self.T = T
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the ``steps`` + 1 times.
+        """Return k / T for the :meth:`indices` k, and 0.
 
         Raises:
             ValueError: If there are more steps than points of the grid up to ``start``.
@@ -79,25 +78,25 @@ class Grid(Spacing, ABC):
 
     @abstractmethod
     def indices(self, steps: int, points: int) -> list[int]:
-        """Return ``steps`` descending numbers from 1, ..., ``points``."""
+        """Return N descending numbers from 1, ..., ``points``."""
 
 
-class TrailingSpacing(Grid):
+class TrailingSpacing(GridSpacing):
     """The last point and every (T / N)-th below it, rounded (Lin et al. 2024, table 2, "trailing")."""
 
     def indices(self, steps: int, points: int) -> list[int]:
-        """Return ``steps`` descending numbers, the first of them ``points``."""
+        """Return the rounded points i / N, i = N, ..., 1."""
         return [round(points * i / steps) for i in range(steps, 0, -1)]
 
 
-class LeadingSpacing(Grid):
+class LeadingSpacing(GridSpacing):
     """The first point and every floor(T / N)-th above it (Lin et al. 2024, table 2, "leading").
 
     It begins below t = 1, although what it begins from is pure noise; it is here since published models use it.
     """
 
     def indices(self, steps: int, points: int) -> list[int]:
-        """Return ``steps`` descending numbers, the last of them 1."""
+        """Return 1 + stride i, i = N - 1, ..., 0."""
         stride = points // steps
         return [1 + stride * i for i in range(steps - 1, -1, -1)]
 
@@ -107,21 +106,17 @@ class KarrasSpacing(Spacing):
 
     Args:
         rho: 1 gives equal steps in sigma / alpha; the larger, the more of them are at low noise.
-        sigma_min: The lowest level before 0, a value of sigma / alpha; at least the schedule's at t = 1/1000.
-        sigma_max: The highest level, a value of sigma / alpha; at most the schedule's at the start.
-
-    Raises:
-        ValueError: If ``rho`` is not positive or the levels are not 0 < sigma_min < sigma_max < infinity.
+        sigma_min: The lowest sigma / alpha before 0; where the schedule's at t = 1/1000 is higher, that.
+        sigma_max: The highest sigma / alpha; where the schedule's at the start is lower, that.
     """
 
     def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        if rho <= 0:
-            raise ValueError(f"rho={rho}: the exponent must be positive, 7 in the paper")
+        check_range("rho", rho, above=0, hint="it is 7 in the paper")
         _check_levels(sigma_min, sigma_max)
         self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the ``steps`` + 1 times."""
+        """Return the times of N levels, and 0."""
         low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
         levels = torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), steps, dtype=torch.float64) ** self.rho
         return [*_times(levels.log(), schedule, start), 0.0]
@@ -131,11 +126,7 @@ class LogSNRSpacing(Spacing):
     """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, "DPM-Solver"), and from the last level to 0.
 
     Args:
-        sigma_min: The lowest level before 0, a value of sigma / alpha; at least the schedule's at t = 1/1000.
-        sigma_max: The highest level, a value of sigma / alpha; at most the schedule's at the start.
-
-    Raises:
-        ValueError: If the levels are not 0 < sigma_min < sigma_max < infinity.
+        sigma_min, sigma_max: See :class:`KarrasSpacing`.
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
@@ -143,7 +134,7 @@ class LogSNRSpacing(Spacing):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the ``steps`` + 1 times."""
+        """Return the times of N levels, and 0."""
         low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
         return [*_times(torch.linspace(log(high), log(low), steps, dtype=torch.float64), schedule, start), 0.0]
 
@@ -153,13 +144,13 @@ class ChurnedSpacing(Spacing):
 
     Args:
         spacing: The levels to step down to.
-        amount: S_churn: gamma is amount / N, at most sqrt(2) - 1.
+        amount: S_churn, not negative: gamma is amount / N, at most sqrt(2) - 1.
         lowest: S_tmin, the lowest sigma / alpha at which there is churn.
         highest: S_tmax, the highest; where sigma * (1 + gamma) is noisier than the start, there is none either.
-        inflation: S_noise, the standard deviation of the noise that is put back.
+        inflation: S_noise, the standard deviation of the noise that is put back; not negative.
 
     Raises:
-        ValueError: If ``amount`` or ``inflation`` is negative, or ``spacing`` goes up already.
+        ValueError: If ``spacing`` puts noise back already.
     """
 
     def __init__(
@@ -170,14 +161,14 @@ class ChurnedSpacing(Spacing):
         highest: float = 50.0,
         inflation: float = 1.003,
     ) -> None:
-        if amount < 0 or inflation < 0:
-            raise ValueError(f"amount={amount}, inflation={inflation}: neither may be negative; 0 and 1 are no churn")
-        _check_descends(spacing)
+        check_range("amount", amount, at_least=0, hint="0 is no churn")
+        check_range("inflation", inflation, at_least=0, hint="1 is the noise of the forward process")
+        check_descends(spacing)
         self.spacing, self.amount, self.lowest, self.highest = spacing, amount, lowest, highest
-        self.inflation = inflation
+        self.inflation, self.puts_noise_back = inflation, amount > 0
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the times: up to twice ``steps``, and 0."""
+        """Return the times: N, up to N more above them, and 0."""
         times = torch.tensor(self.spacing.path(steps, schedule, start), dtype=torch.float64)[:-1]
         levels = _log_levels(times, schedule)
         gamma = min(self.amount / steps, 2**0.5 - 1)
@@ -197,20 +188,20 @@ class ResampledSpacing(Spacing):
     Args:
         spacing: The levels to step down to.
         jump: The number of steps in a block.
-        passes: How often each block is taken.
+        passes: How often each block is taken; 1 is no resampling.
 
     Raises:
-        ValueError: If ``jump`` or ``passes`` is below 1, or ``spacing`` goes up already.
+        ValueError: If ``spacing`` puts noise back already.
     """
 
     def __init__(self, spacing: Spacing, jump: int = 10, passes: int = 10) -> None:
-        if jump < 1 or passes < 1:
-            raise ValueError(f"jump={jump}, passes={passes}: both must be at least 1; passes=1 is no resampling")
-        _check_descends(spacing)
-        self.spacing, self.jump, self.passes = spacing, jump, passes
+        check_range("jump", jump, at_least=1)
+        check_range("passes", passes, at_least=1, hint="1 is no resampling")
+        check_descends(spacing)
+        self.spacing, self.jump, self.passes, self.puts_noise_back = spacing, jump, passes, passes > 1
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the times: ``passes`` times as many steps down, and the jumps up."""
+        """Return the times of ``passes`` N steps down, and of the jumps up."""
         times = self.spacing.path(steps, schedule, start)
         path = times[:1]
         for first in range(0, steps, self.jump):
@@ -219,14 +210,15 @@ class ResampledSpacing(Spacing):
         return path
 
 
+def check_descends(spacing: Spacing) -> None:
+    """Refuse a spacing that puts noise back where a plain one is needed."""
+    if spacing.puts_noise_back:
+        raise ValueError(f"spacing={type(spacing).__name__}: it puts noise back; take a plain one here")
+
+
 def _check_levels(sigma_min: float, sigma_max: float) -> None:
     if not 0 < sigma_min < sigma_max < inf:
         raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise and be positive and finite")
-
-
-def _check_descends(spacing: Spacing) -> None:
-    if isinstance(spacing, ChurnedSpacing | ResampledSpacing):
-        raise ValueError(f"spacing={type(spacing).__name__}: it puts noise back already; wrap a plain spacing")
 
 
 def _log_levels(times: Tensor, schedule: Schedule) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
@@ -32,7 +33,7 @@ class TimeSampler(Described, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
-        """Return ``n`` times in (0, 1] and their importances, both (n,) and float32, on ``device``."""
+        """Draw times in (0, 1]; return them and the importance of each, both (n,) and float32, on ``device``."""
 
     def observe(self, t: Tensor, loss: Tensor) -> None:
         """Take note of a training step; by default nothing happens. To be called on every process, or on none.
@@ -47,7 +48,7 @@ class UniformTimes(TimeSampler):
     """t ~ U(0, 1], independently."""
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
-        """Return ``n`` times and ones."""
+        """Draw from the unit interval."""
         return _with_ones(_uniform(n, device))
 
 
@@ -60,7 +61,7 @@ class StratifiedTimes(TimeSampler):
     """
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
-        """Return ``n`` times and ones."""
+        """Draw one time from each of ``n`` strata."""
         strata = torch.randperm(n, device=device)
         return _with_ones((strata + _uniform(n, device)) / n)
 
@@ -70,19 +71,16 @@ class LogitNormalTimes(TimeSampler):
 
     Args:
         mean: Where: below 0 towards the data, above 0 towards the noise.
-        std: How widely.
-
-    Raises:
-        ValueError: If ``std`` is not positive.
+        std: How widely; positive.
     """
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         super().__init__()
-        _check_std(std)
+        check_range("std", std, above=0)
         self.mean, self.std = mean, std
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
-        """Return ``n`` times and ones."""
+        """Draw normal logits."""
         return _with_ones((self.mean + self.std * torch.randn(n, device=device, dtype=torch.float32)).sigmoid())
 
 
@@ -94,19 +92,16 @@ class LogNormalTimes(TimeSampler):
     Args:
         schedule: The schedule in use.
         mean: P_mean.
-        std: P_std.
-
-    Raises:
-        ValueError: If ``std`` is not positive.
+        std: P_std, positive.
     """
 
     def __init__(self, schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> None:
         super().__init__()
-        _check_std(std)
+        check_range("std", std, above=0)
         self.schedule, self.mean, self.std = schedule, mean, std
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
-        """Return ``n`` times and ones."""
+        """Draw noise levels, and find their times."""
         log_ratio = self.mean + self.std * torch.randn(n, device=device, dtype=torch.float32)
         return _with_ones(self.schedule.time_of_log_snr(-2 * log_ratio))
 
@@ -116,19 +111,15 @@ class GridTimes(TimeSampler):
 
     Args:
         num_steps: T.
-
-    Raises:
-        ValueError: If ``num_steps`` is below 1.
     """
 
     def __init__(self, num_steps: int = 1000) -> None:
         super().__init__()
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps}: there must be at least 1 step; Ho et al. have 1000")
+        check_range("num_steps", num_steps, at_least=1, hint="Ho et al. have 1000")
         self.num_steps = num_steps
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
-        """Return ``n`` times and ones."""
+        """Draw from the grid."""
         return _with_ones(torch.randint(1, self.num_steps + 1, (n,), device=device).float() / self.num_steps)
 
 
@@ -144,9 +135,6 @@ class LossAwareTimes(TimeSampler):
         num_bins: The number of bins; theirs are the steps of discrete DDPM.
         history: The number of steps that each bin remembers.
         uniform: A share of uniform times, so that no bin dies out, in (0, 1].
-
-    Raises:
-        ValueError: If ``num_bins`` or ``history`` is below 1, or ``uniform`` is not in (0, 1].
     """
 
     mean_squares: Tensor
@@ -154,10 +142,9 @@ class LossAwareTimes(TimeSampler):
 
     def __init__(self, num_bins: int = 1000, history: int = 10, uniform: float = 0.001) -> None:
         super().__init__()
-        if min(num_bins, history) < 1:
-            raise ValueError(f"num_bins={num_bins}, history={history}: both must be at least 1, for instance 1000, 10")
-        if not 0 < uniform <= 1:
-            raise ValueError(f"uniform={uniform}: a share must be in (0, 1]; without any, rare bins would die out")
+        check_range("num_bins", num_bins, at_least=1)
+        check_range("history", history, at_least=1)
+        check_range("uniform", uniform, above=0, at_most=1, hint="without any, rare bins would die out")
         self.uniform = uniform
         self.register_buffer("mean_squares", torch.zeros(num_bins, history))  # of each of a bin's last steps
         self.register_buffer("counts", torch.zeros(num_bins, dtype=torch.long))  # steps in which a bin occurred
@@ -171,7 +158,7 @@ class LossAwareTimes(TimeSampler):
         return p.where((self.counts >= history).all(), 1 / num_bins)
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
-        """Return ``n`` times and the importance of each."""
+        """Draw bins by their probabilities, and times within them."""
         p = self.probabilities()
         bins = torch.multinomial(p, n, replacement=True)
         t = (bins + _uniform(n, p.device)) / len(p)
@@ -201,8 +188,3 @@ def _uniform(n: int, device: Device) -> Tensor:
 
 def _with_ones(t: Tensor) -> tuple[Tensor, Tensor]:
     return t, torch.ones_like(t)
-
-
-def _check_std(std: float) -> None:
-    if not std > 0:
-        raise ValueError(f"std={std}: a standard deviation must be positive, for instance 1")

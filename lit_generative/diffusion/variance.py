@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
-from lit_generative.diffusion.likelihood import Step, decoder_nll, step_divergence
+from lit_generative.diffusion.likelihood import ChainStep
 from lit_generative.diffusion.schedules import Schedule
 
 __all__ = ["LearnedVariance"]
@@ -18,18 +19,13 @@ class LearnedVariance(Described):
     :meth:`bound_term` over uniform times, in bits/dim where the simple loss is a mean over dimensions.
 
     Args:
-        weight: lambda.
-        num_steps: T, the number of steps of the chain that the bound is of.
-
-    Raises:
-        ValueError: If ``weight`` is not positive, or ``num_steps`` is below 2.
+        weight: lambda, positive.
+        num_steps: T, the number of steps of the chain that the bound is of, at least 2.
     """
 
     def __init__(self, weight: float = 1e-3, num_steps: int = 1000) -> None:
-        if not weight > 0:
-            raise ValueError(f"weight={weight}: without the bound nothing is learned of the variance; theirs is 0.001")
-        if num_steps < 2:
-            raise ValueError(f"num_steps={num_steps}: there must be at least 2 steps; theirs are 4000")
+        check_range("weight", weight, above=0, hint="nothing else teaches the variance; theirs is 0.001")
+        check_range("num_steps", num_steps, at_least=2, hint="theirs is 4000")
         self.weight, self.num_steps = weight, num_steps
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,19 +41,18 @@ class LearnedVariance(Described):
         prediction, raw = output.chunk(2, dim=1)
         return prediction, (raw.to(torch.promote_types(raw.dtype, torch.float32)) + 1) / 2
 
-    def bound_term(self, x0: Tensor, x_t: Tensor, x0_hat: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    def bound_term(self, x0: Tensor, x0_hat: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """Return the bound's term of the step whose time is nearest to ``t``, (B,), in nats summed over dimensions.
 
         That is the KL of the step from t = i / T to (i - 1) / T, or at i = 1 the decoder's -log p(x_0|x_1).
 
         Args:
             x0: Images (B, ...), of 256 levels in [-1, 1].
-            x_t: What the estimates are made from, (B, ...); it cancels in the difference of the two means.
             x0_hat: Their estimates (B, ...), to which no gradient flows.
             v: The fraction of the variance, (B, ...).
             t: Times (B,) in (0, 1].
             schedule: The schedule in use.
         """
         i = (t * self.num_steps).round().clamp(1, self.num_steps)
-        x0_hat, step = x0_hat.detach(), Step.at(i, schedule, self.num_steps).like(x0)
-        return decoder_nll(x0, x0_hat, v, step).where(i == 1, step_divergence(x0, x0_hat, v, step))
+        x0_hat, step = x0_hat.detach(), ChainStep.at(i, schedule, self.num_steps).like(x0)
+        return step.decoder_nll(x0, x0_hat, v).where(i == 1, step.divergence(x0, x0_hat, v))

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
@@ -42,7 +43,7 @@ class SimpleWeight(Weight):
     """1 (Ho et al. 2020 eq. 14)."""
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """Return ones."""
+        """w = 1."""
         return torch.ones_like(log_snr)
 
 
@@ -60,7 +61,7 @@ class VariationalBoundWeight(Weight):
         self.schedule = schedule
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """Return half the slope of -lambda at the time of ``log_snr``, from a difference in float64."""
+        """w = -lambda' / 2, by a difference in float64."""
         t = self.schedule.time_of_log_snr(log_snr).double()
         earlier, later = t * (1 - 1e-5), (t * (1 + 1e-5)).clamp(max=1)
         fall = self.schedule.exact_log_snr(earlier) - self.schedule.exact_log_snr(later)
@@ -78,19 +79,15 @@ class DiscreteBoundWeight(Weight):
     Args:
         schedule: The schedule in use.
         num_steps: T.
-
-    Raises:
-        ValueError: If ``num_steps`` is below 1.
     """
 
     def __init__(self, schedule: Schedule, num_steps: int = 1000) -> None:
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps}: there must be at least 1 step; Ho et al. have 1000")
+        check_range("num_steps", num_steps, at_least=1, hint="Ho et al. have 1000")
         self.schedule = schedule
         self.num_steps = num_steps
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """Return the weight of the step i whose time is nearest to that of ``log_snr``."""
+        """w of the step that is nearest in time."""
         i = (self.schedule.time_of_log_snr(log_snr).double() * self.num_steps).round().clamp(min=1)
         later = self.schedule.exact_log_snr(i / self.num_steps)
         earlier = self.schedule.exact_log_snr((i - 1) / self.num_steps)
@@ -102,19 +99,15 @@ class MinSNRWeight(Weight):
     """min(SNR, gamma) / SNR, for x_0 min(SNR, gamma) (Hang et al. 2023 section 3).
 
     Args:
-        gamma: The SNR from which on errors of x_0 count no more than there.
-
-    Raises:
-        ValueError: If ``gamma`` is not positive.
+        gamma: The SNR from which on errors of x_0 count no more than there; positive.
     """
 
     def __init__(self, gamma: float = 5.0) -> None:
-        if not gamma > 0:
-            raise ValueError(f"gamma={gamma}: a signal-to-noise ratio must be positive, for instance 5")
+        check_range("gamma", gamma, above=0, hint="theirs is 5")
         self.log_gamma = math.log(gamma)
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """Return min(1, gamma / SNR)."""
+        """w = min(1, gamma / SNR)."""
         return (self.log_gamma - log_snr).clamp(max=0).exp()
 
 
@@ -126,7 +119,7 @@ class SoftMinSNRWeight(MinSNRWeight):
     """
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """Return gamma / (SNR + gamma)."""
+        """w = gamma / (SNR + gamma)."""
         return (self.log_gamma - log_snr).sigmoid()
 
 
@@ -136,17 +129,13 @@ class EDMWeight(Weight):
     Together with an ``EDMPrediction`` of the same ``sigma_data`` the network's own squared error has weight 1.
 
     Args:
-        sigma_data: The standard deviation of the images' pixels.
-
-    Raises:
-        ValueError: If ``sigma_data`` is not positive.
+        sigma_data: The standard deviation of the images' pixels, positive.
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data={sigma_data}: a standard deviation must be positive; Karras et al. have 0.5")
+        check_range("sigma_data", sigma_data, above=0, hint="Karras et al. have 0.5")
         self.sigma_data = sigma_data
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """Return 1 + 1 / (SNR sigma_data^2)."""
+        """w = 1 + 1 / (SNR sigma_data^2)."""
         return 1 + torch.exp(-log_snr) / self.sigma_data**2

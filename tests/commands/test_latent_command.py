@@ -58,7 +58,7 @@ def data() -> ImageDataModule:
 def ddpm() -> DDPM:
     torch.manual_seed(0)
     network = UNet((1, 28, 28), widths=(8, 8), blocks=1, attention=(), groups=4, patch=4)
-    return DDPM(network, (1, 28, 28), sampler=DDIM(4, limit=StaticThresholding()))
+    return DDPM(network, (1, 28, 28), sampler=DDIM(4, thresholding=StaticThresholding()))
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from running import TINY, Outcome
 
 from lit_generative import GenerativeModule
 from lit_generative.diffusion import (
+    ClassifierFree,
     CosineSchedule,
     DPMSolverPP2M,
     KarrasSpacing,
@@ -25,7 +26,7 @@ model:
   class_path: my_ddpms.{name}
   init_args:
     schedule: CosineSchedule
-    sampler: {{class_path: DDIM, init_args: {{steps: 2, limit: StaticThresholding}}}}
+    sampler: {{class_path: DDIM, init_args: {{steps: 2, thresholding: StaticThresholding}}}}
     network: {{class_path: UNet, init_args: {{widths: [8], blocks: 1, attention: [], groups: 4, patch: 4}}}}
 """
 OPTIONS = """
@@ -37,11 +38,9 @@ model:
     variance: {class_path: LearnedVariance, init_args: {num_steps: 100}}
     sampler:
       class_path: DPMSolverPP2M
-      init_args: {steps: 3, spacing: KarrasSpacing, limit: DynamicThresholding, eta: 1.0}
+      init_args: {steps: 3, spacing: KarrasSpacing, thresholding: DynamicThresholding, eta: 1.0}
     num_classes: 10
-    label_dropout: 0.1
-    guidance: 2.0
-    guidance_interval: [0.2, 0.8]
+    guidance: {class_path: ClassifierFree, init_args: {scale: 2.0, interval: [0.2, 0.8], label_dropout: 0.2}}
     network: {init_args: {output_multiple: 2}}
     optimizer: {class_path: Adam, init_args: {lr: 1.0e-3}}
     lr_scheduler: {class_path: OneCycleLR, init_args: {max_lr: 1.0e-3}}
@@ -76,4 +75,5 @@ def test_a_users_model_runs_by_its_dotted_path(
     assert isinstance(model.times, LossAwareTimes)
     assert isinstance(model.sampler, DPMSolverPP2M)
     assert (len(model.times.counts), model.variance.num_steps, model.sampler.eta) == (10, 100, 1.0)
-    assert (model.label_dropout, model.guidance, list(model.guidance_interval)) == (0.1, 2.0, [0.2, 0.8])
+    assert isinstance(model.guidance, ClassifierFree)
+    assert (model.guidance.scale, model.guidance.interval, model.guidance.label_dropout) == (2.0, (0.2, 0.8), 0.2)

@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
-from lit_generative.comparison.evaluations import at_most
 from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.comparison.measure import bits_per_dim, family, measure, parameters_of_sampling
 from lit_generative.comparison.real_images import RealImages
 from lit_generative.data import GaussianRing
-from lit_generative.diffusion import DDIM, HeunSampler, UniformSpacing
+from lit_generative.diffusion import DDIM, AutoGuidance, HeunSampler, UniformSpacing
 from lit_generative.evaluation import Evaluator, radial_spectrum
 from lit_generative.report.results import Run
 from lit_generative.sampling import sampling_mode
@@ -172,7 +171,7 @@ def test_a_diffusion_model_has_a_curve_below_its_own_evaluations(data, real, tmp
     assert run.evaluations == run.protocol["evaluations"] == 7
     assert [point.evaluations for point in run.curve] == [1, 3]  # at most 2, 3 and 4; 7 are its own here
     assert model.sampler.steps == 10
-    with at_most(model, 3):
+    with model.at_most(3):
         alone = evaluator.evaluate(model, data, progress=False)
     assert run.curve[1].metrics == alone.metrics
     assert all(point.images_per_second > 0 for point in run.curve)
@@ -185,9 +184,10 @@ def test_trained_parameters_are_those_of_both_networks_of_a_gan_and_samples_need
     vae = make_vae(num_classes=10)
     of_sampling = [*vae.decoder.parameters(), *vae.likelihood.parameters()]
     assert parameters_of_sampling(vae) == sum(p.numel() for p in of_sampling)
-    ddpm = diffusion(DDIM(2), guidance=2.0, guide_at=10)
+    guidance = AutoGuidance(2.0)
+    ddpm = diffusion(DDIM(2), guidance=guidance)
     assert parameters_of_sampling(ddpm) == 1
-    ddpm.guide_kept_at.fill_(10)
+    guidance.kept_at.fill_(10)
     assert parameters_of_sampling(ddpm) == 2  # with the guide, which is not trained
 
 

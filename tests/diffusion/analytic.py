@@ -1,15 +1,13 @@
 """Data whose best denoiser, E[x_0 | x_t], is known exactly, so that samplers are tested without a network."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from lit_generative.diffusion.schedules import Schedule, per_image
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
+from lit_generative.diffusion import Denoiser, Estimate, Schedule
+from lit_generative.diffusion.schedules import per_image
 
 
 class GaussianData:
@@ -19,14 +17,14 @@ class GaussianData:
         self.mean, self.covariance = torch.tensor(mean).double(), torch.tensor(covariance).double()
         self.variances, self.axes = torch.linalg.eigh(self.covariance)
 
-    def denoiser(self, schedule: Schedule) -> Denoise:
+    def denoiser(self, schedule: Schedule) -> Denoiser:
         """Return x_t, t -> mean + alpha S (alpha^2 S + sigma^2)^-1 (x_t - alpha mean), S being the covariance."""
 
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        def denoise(x_t: Tensor, t: Tensor) -> Estimate:
             alpha, sigma = (level.double()[:, None] for level in schedule(t))  # (B, 1)
             centred = (x_t.flatten(1).double() - alpha * self.mean) @ self.axes
             shrunk = alpha * self.variances / (alpha**2 * self.variances + sigma**2) * centred
-            return (self.mean + shrunk @ self.axes.T).view_as(x_t).to(x_t.dtype)
+            return Estimate((self.mean + shrunk @ self.axes.T).view_as(x_t).to(x_t.dtype))
 
         return denoise
 
@@ -49,16 +47,16 @@ class MixtureData:
         self.means, self.std = torch.tensor(means), std
         self.shares = torch.tensor([share, 1 - share])
 
-    def denoiser(self, schedule: Schedule) -> Denoise:
+    def denoiser(self, schedule: Schedule) -> Denoiser:
         """Return x_t, t -> the components' own E[x_0 | x_t], weighted by their posterior probabilities."""
 
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        def denoise(x_t: Tensor, t: Tensor) -> Estimate:
             alpha, sigma = (per_image(level, x_t).to(x_t.dtype) for level in schedule(t))
             variance = alpha**2 * self.std**2 + sigma**2
             means = self.means.to(x_t.dtype)
             log_p = self.shares.to(x_t.dtype).log() - (x_t - alpha * means) ** 2 / (2 * variance)  # (B, 1, 1, 2)
             x0 = means + alpha * self.std**2 / variance * (x_t - alpha * means)
-            return (log_p.softmax(-1) * x0).sum(-1, keepdim=True)
+            return Estimate((log_p.softmax(-1) * x0).sum(-1, keepdim=True))
 
         return denoise
 
@@ -69,15 +67,15 @@ class PlaneMixture:
     def __init__(self, means: list[list[float]], std: float) -> None:
         self.means, self.std = torch.tensor(means).double(), std  # (K, 2)
 
-    def denoiser(self, schedule: Schedule) -> Denoise:
+    def denoiser(self, schedule: Schedule) -> Denoiser:
         """Return x_t, t -> the components' own E[x_0 | x_t], weighted by their posterior probabilities."""
 
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        def denoise(x_t: Tensor, t: Tensor) -> Estimate:
             alpha, sigma = (level.double()[:, None, None] for level in schedule(t))  # (B, 1, 1)
             variance = alpha**2 * self.std**2 + sigma**2
             offset = x_t.flatten(1)[:, None] - alpha * self.means  # (B, K, 2)
             shares = (-offset.square().sum(2, keepdim=True) / (2 * variance)).softmax(1)
-            return (shares * (self.means + alpha * self.std**2 / variance * offset)).sum(1).view_as(x_t)
+            return Estimate((shares * (self.means + alpha * self.std**2 / variance * offset)).sum(1).view_as(x_t))
 
         return denoise
 

@@ -16,9 +16,9 @@ import torch
 from resuming import assert_identical, assert_resumes
 from torch import Tensor, nn
 
-from lit_generative import DDPM, GenerativeModule, ImageDataModule
-from lit_generative.callbacks import EMA
-from lit_generative.diffusion import DDIM, LossAwareTimes
+from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
+from lit_generative.callbacks import EMA, Compile
+from lit_generative.diffusion import DDIM, ClassifierFree, LossAwareTimes
 from lit_generative.nn import DiT, UNet
 
 SHAPE = (1, 28, 28)
@@ -56,46 +56,45 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
     return found
 
 
-def build(compile_network: bool = True, network: type[nn.Module] = Tiny) -> DDPM:
+def build() -> DDPM:
     torch.manual_seed(0)
     optimizer = functools.partial(torch.optim.Adam, lr=1e-2)
-    times = LossAwareTimes(num_bins=4, history=2)
-    sampler = DDIM(2)
-    return DDPM(network(), SHAPE, times=times, sampler=sampler, compile_network=compile_network, optimizer=optimizer)
+    return DDPM(Tiny(), SHAPE, times=LossAwareTimes(num_bins=4, history=2), sampler=DDIM(2), optimizer=optimizer)
 
 
 def train(
-    model: DDPM, make_trainer: MakeTrainer, steps: int = 4, path: Path | None = None
+    model: DDPM, make_trainer: MakeTrainer, *compiles: Compile, steps: int = 4, path: Path | None = None
 ) -> tuple[list[float], L.Trainer]:
     """Return the losses of a run of a few steps with EMA and validation, and its trainer."""
     torch.manual_seed(0)
     losses: list[float] = []
     model.on_train_batch_end = lambda outputs, batch, i: losses.append(outputs["loss"].item())  # type: ignore[assignment]
     data = ImageDataModule(subset=100, batch_size=25)
-    trainer = make_trainer(max_steps=steps, limit_val_batches=1, callbacks=[EMA(0.9)])
+    trainer = make_trainer(max_steps=steps, limit_val_batches=1, callbacks=[EMA(0.9), *compiles])
     trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
     return losses, trainer
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_our_networks_are_captured_whole(graphs: Graphs, name: str) -> None:
+def test_our_networks_are_captured_whole(graphs: Graphs, make_trainer: MakeTrainer, name: str) -> None:
     torch.manual_seed(0)
     network, x, y = NETWORKS[name](), torch.randn(8, 1, 8, 8), torch.arange(8) % 3
     names = list(network.state_dict())
-    model = DDPM(network, (1, 8, 8), num_classes=3, label_dropout=0.1, compile_network=True)
+    model = DDPM(network, (1, 8, 8), num_classes=3, guidance=ClassifierFree(2.0))
     losses = []
     for _ in range(2):
         torch.manual_seed(1)
         losses.append(model.losses(x, y)["loss"])
-        model.setup("fit")
+        Compile().setup(make_trainer(), model, "fit")
     assert len(graphs) == 1
     torch.testing.assert_close(losses[1], losses[0])
     assert list(network.state_dict()) == names
 
 
 def test_a_compiled_run_equals_one_that_is_not(graphs: Graphs, make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    models = build(compile_network=True), build(compile_network=False)
-    (compiled, trainer), (plain, _) = (train(model, make_trainer) for model in models)
+    models = build(), build()
+    compiled, trainer = train(models[0], make_trainer, Compile())
+    plain, _ = train(models[1], make_trainer)
     assert graphs
     assert compiled == plain
     assert_identical(dict(models[0].state_dict()), dict(models[1].state_dict()), "state")
@@ -110,17 +109,36 @@ def test_a_compiled_run_equals_one_that_is_not(graphs: Graphs, make_trainer: Mak
 def test_a_compiled_run_goes_on_without_and_the_other_way_round(
     graphs: Graphs, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
-    whole, _ = train(build(compile_network=True), make_trainer, 6)
-    for first in (True, False):
-        _, trainer = train(build(compile_network=first), make_trainer, 3)
+    whole, _ = train(build(), make_trainer, Compile(), steps=6)
+    for first, second in (([Compile()], []), ([], [Compile()])):
+        _, trainer = train(build(), make_trainer, *first, steps=3)
         trainer.save_checkpoint(tmp_path / "half.ckpt")
-        rest, _ = train(build(compile_network=not first), make_trainer, 6, tmp_path / "half.ckpt")
+        rest, _ = train(build(), make_trainer, *second, steps=6, path=tmp_path / "half.ckpt")
         assert rest == whole[3:]
 
 
 def test_a_compiled_run_resumes_bit_for_bit(graphs: Graphs, make_trainer: MakeTrainer) -> None:
-    assert_resumes(build, make_trainer, (4, 7))  # at the end of the first epoch, in the middle of the second
+    def make_compiling(**options: Any) -> L.Trainer:
+        return make_trainer(**options | {"callbacks": [*options["callbacks"], Compile()]})
+
+    assert_resumes(build, make_compiling, (4, 7))  # at the end of the first epoch, in the middle of the second
     assert graphs
+
+
+def test_a_part_of_any_model_is_compiled_for_training_alone(
+    graphs: Graphs, make_vae: Callable[..., VAE], make_trainer: MakeTrainer
+) -> None:
+    model, data = make_vae(), ImageDataModule(subset=50, batch_size=25)
+    trainer = make_trainer(max_steps=1, limit_val_batches=0, limit_test_batches=1, callbacks=[Compile("decoder")])
+    trainer.test(model, datamodule=data)
+    assert not graphs
+    trainer.fit(model, datamodule=data)
+    assert len(graphs) == 1
+
+
+def test_a_part_that_is_not_there_is_refused(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(ValueError, match="part='encoder': the model has no such submodule; it has network, times"):
+        make_trainer(callbacks=[Compile("encoder")]).fit(build(), datamodule=ImageDataModule(subset=50))
 
 
 @pytest.mark.skipif("TEST_COMPILER" not in os.environ, reason="takes 10 to 100 s; TEST_COMPILER=1 has it run")
@@ -131,9 +149,9 @@ def test_torchs_own_compiler_gives_the_same_losses(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # starting workers takes longer than it saves
     torch._dynamo.reset()
-    model, plain = build(), build(compile_network=False)
+    model, plain = build(), build()
     x = torch.rand(8, *SHAPE)
-    model.setup("fit")
+    Compile().setup(make_trainer(), model, "fit")
     gradients = []
     for each in (model, plain):
         torch.manual_seed(1)

@@ -15,6 +15,7 @@ from lit_generative import DDPM, Described, GenerativeModule, ImageDataModule
 from lit_generative.diffusion import (
     DDIM,
     AncestralSampler,
+    ClassifierFree,
     CosineSchedule,
     DiscreteBoundWeight,
     DPMSolverPP2M,
@@ -135,7 +136,7 @@ SAMPLERS = cycle(
         ),
         *(
             lambda: DPMSolverPP2M(4, LogSNRSpacing(), DynamicThresholding()),
-            lambda: EulerSampler(4, limit=StaticThresholding()),
+            lambda: EulerSampler(4, thresholding=StaticThresholding()),
         ),
         *(
             lambda: DPMSolverPP2M(4, eta=1.0),
@@ -158,10 +159,10 @@ def build(network: str, prediction: type) -> DDPM:
     if learns_variance:
         options |= {
             "variance": LearnedVariance(num_steps=100),
-            "sampler": AncestralSampler(4, limit=StaticThresholding(), v=None),
+            "sampler": AncestralSampler(4, thresholding=StaticThresholding(), v=None),
         }
     if num_classes is not None:
-        options |= {"label_dropout": 0.3, "guidance": 2.0, "guidance_interval": (0.2, 0.9)}
+        options |= {"guidance": ClassifierFree(2.0, (0.2, 0.9), label_dropout=0.3)}
     model = DDPM(make(), shape, schedule, prediction(), **options)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -213,6 +214,18 @@ def test_the_losses_of_an_image_do_not_depend_on_the_others(case: tuple[DDPM, Te
     alone = model.losses_at(t[2:3], x[2:3], noise[2:3], None if y is None else y[2:3])
     for name, value in alone.items():
         torch.testing.assert_close(value, together[name][2:3], rtol=1e-3, atol=1e-5)
+
+
+def test_the_estimate_of_an_image_does_not_depend_on_the_others(case: tuple[DDPM, Tensor, Tensor | None]) -> None:
+    model, x, y = case
+    model.eval()
+    t = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.85, 1.0])
+    together = model.denoiser(y)(x, t)
+    assert (together.v is None) == (model.variance is None)
+    alone = model.denoiser(None if y is None else y[2:3])(x[2:3], t[2:3])
+    for a, b in zip(alone, together, strict=True):
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b[2:3], rtol=1e-3, atol=1e-4)
 
 
 def test_samples_are_images_and_a_checkpoint_gives_back_the_model(

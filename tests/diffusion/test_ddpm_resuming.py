@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from lit_generative import DDPM
 from lit_generative.diffusion import (
     DDIM,
+    ClassifierFree,
     CosineSchedule,
     LearnedVariance,
     LossAwareTimes,
@@ -27,7 +28,7 @@ MakeTrainer = Callable[..., L.Trainer]
 def build(output_multiple: int = 1, **options: Any) -> DDPM:
     torch.manual_seed(0)
     network = UNet(SHAPE, (8, 16), 1, (), None, 4, 0.1, 10, patch=4, output_multiple=output_multiple)
-    options |= {"num_classes": 10, "label_dropout": 0.3, "guidance": 2.0, "sampler": DDIM(2)}
+    options |= {"num_classes": 10, "guidance": ClassifierFree(2.0, label_dropout=0.3), "sampler": DDIM(2)}
     return DDPM(network, SHAPE, CosineSchedule(), VelocityPrediction(), **options)
 
 

@@ -1,4 +1,4 @@
-"""What a DDPM makes: samples of the data's distribution, guided, counted, reproducible, and edited images."""
+"""What a DDPM makes: samples of the data's distribution, guided, reproducible, and edited images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,18 @@ from known_networks import MEAN, STD, Exact, Stub
 from torch import Tensor
 
 from lit_generative import DDPM
+from lit_generative.contracts import (
+    Interpolates,
+    InterpolatesSamples,
+    Inverts,
+    MeasuresNoiseLevels,
+    SamplesInSteps,
+    Trajectories,
+)
 from lit_generative.diffusion import (
     DDIM,
     AncestralSampler,
+    ClassifierFree,
     CosineSchedule,
     DPMSolverPP2M,
     EDMPrediction,
@@ -31,7 +40,6 @@ from lit_generative.diffusion import (
     ShiftedSchedule,
     SigmoidSchedule,
     StaticThresholding,
-    Thresholding,
     UniformSpacing,
     VelocityPrediction,
 )
@@ -54,13 +62,14 @@ PREDICTIONS: list[Prediction] = [
 ]
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "ddim": lambda: DDIM(7),
-    "stochastic": lambda: DDIM(7, eta=1.0, limit=StaticThresholding()),
+    "stochastic": lambda: DDIM(7, eta=1.0, thresholding=StaticThresholding()),
     "heun": lambda: HeunSampler(5),
     "2m": lambda: DPMSolverPP2M(6, LogSNRSpacing()),
     "ancestral": lambda: AncestralSampler(4),
     "resampled": lambda: AncestralSampler(6, ResampledSpacing(UniformSpacing(), jump=2, passes=3)),
 }
 EVERY_SAMPLER = pytest.mark.parametrize("sampler", SAMPLERS)
+Interval = tuple[float, float]
 IMAGES, NONE = 0.1, -0.2  # what is made for class 0 and for no class
 
 
@@ -70,8 +79,9 @@ def by_class(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     return torch.tensor([IMAGES, 0.4, NONE])[y].view(-1, 1, 1, 1).expand_as(x)
 
 
-def conditional(network: Stub, **options: Any) -> DDPM:
-    return DDPM(network, SHAPE, CosineSchedule(), SamplePrediction(), num_classes=2, label_dropout=0.1, **options)
+def conditional(network: Stub, scale: float = 1.0, interval: Interval | None = None, **options: Any) -> DDPM:
+    guidance = ClassifierFree(scale, interval)
+    return DDPM(network, SHAPE, CosineSchedule(), SamplePrediction(), guidance=guidance, num_classes=2, **options)
 
 
 def exact(sampler: Sampler, schedule: Schedule | None = None, prediction: Prediction | None = None) -> DDPM:
@@ -139,7 +149,7 @@ def test_the_generator_decides_all(sampler: str) -> None:
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, NONE), (1.0, IMAGES), (3.0, NONE + 3 * (IMAGES - NONE))])
 def test_guidance_goes_beyond_the_class(scale: float, expected: float) -> None:
     network = Stub(by_class)
-    model = conditional(network, guidance=scale)
+    model = conditional(network, scale)
     torch.testing.assert_close(model.sample(2, torch.tensor([0, 0])), torch.full((2, *SHAPE), expected))
     asked = {tuple(y.tolist()) for _, _, y in network.asked if y is not None}
     assert asked == ({(0, 0)} if scale == 1 else {(0, 0), (2, 2)})
@@ -147,7 +157,7 @@ def test_guidance_goes_beyond_the_class(scale: float, expected: float) -> None:
 
 def test_guidance_is_limited_to_its_interval() -> None:
     network = Stub(by_class)
-    model = conditional(network, guidance=3.0, guidance_interval=(0.25, 0.75), sampler=DDIM(8))
+    model = conditional(network, 3.0, (0.25, 0.75), sampler=DDIM(8))
     model.sample(1, torch.tensor([1]), generator=source())
     unconditional = [t.item() for _, t, y in network.asked if y == torch.tensor([2])]
     assert unconditional == [0.75, 0.625, 0.5, 0.375]
@@ -155,42 +165,43 @@ def test_guidance_is_limited_to_its_interval() -> None:
 
 
 @EVERY_SAMPLER
-@pytest.mark.parametrize("guidance", [None, 1.0, 2.0, (0.25, 0.75)], ids=str)
-def test_evaluations_of_the_network_are_counted(sampler: str, guidance: Any) -> None:
+@pytest.mark.parametrize("interval", [None, (0.25, 0.75)], ids=str)
+@pytest.mark.parametrize("scale", [None, 1.0, 2.0], ids=str)
+def test_evaluations_of_the_network_are_declared(sampler: str, scale: float | None, interval: Interval | None) -> None:
     network = Stub(lambda x, t, y: 0.5 * x)
-    options: dict[str, Any] = {"guidance": guidance}
-    if isinstance(guidance, tuple):
-        options = {"guidance": 2.0, "guidance_interval": guidance}
-    labels = None if guidance is None else torch.tensor([1, 0, 1])
-    model = conditional(network, sampler=SAMPLERS[sampler](), **options) if guidance is not None else None
-    model = model or DDPM(network, SHAPE, CosineSchedule(), SamplePrediction(), sampler=SAMPLERS[sampler]())
-    before = torch.get_rng_state()
+    labels, options = torch.tensor([1, 0, 1]), {"sampler": SAMPLERS[sampler]()}
+    model = conditional(network, 1.0 if scale is None else scale, interval, **options)
+    model.guidance = None if scale is None else model.guidance
     counted = model.network_evaluations
-    assert torch.equal(torch.get_rng_state(), before)
     assert not network.asked
     assert model.sampling["evaluations"] == counted
-    assert ("guidance" in model.sampling) == (guidance not in (None, 1.0))
+    assert ("guidance" in model.sampling) == (scale == 2)
     model.sample(3, labels)
     assert len(network.asked) == counted
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_evaluations_are_counted_with_a_learned_variance(guidance: float) -> None:
+@pytest.mark.parametrize("scale", [1, 2])
+def test_evaluations_are_declared_with_a_learned_variance(scale: int) -> None:
     network = Stub(lambda x, t, y: torch.cat([0.5 * x, x], 1))
-    model = conditional(network, sampler=AncestralSampler(4, v=None), variance=LearnedVariance(), guidance=guidance)
+    model = conditional(network, scale, sampler=AncestralSampler(4, v=None), variance=LearnedVariance())
     model.sample(2, torch.tensor([0, 1]))
-    assert len(network.asked) == model.network_evaluations == 4 * guidance
+    assert len(network.asked) == model.network_evaluations == 4 * scale
 
 
-class Balanced(Thresholding):
-    """A limit that takes images for granted."""
+def test_each_image_is_guided_away_from_its_own_estimate_with_a_learned_variance() -> None:
+    network = Stub(lambda x, t, y: torch.cat([x * (1 + y.view(-1, 1, 1, 1)), x], 1))
+    model = conditional(network, 2.0, variance=LearnedVariance())
+    x, t = torch.randn(2, *SHAPE), torch.full((2,), 0.5)
+    estimate = model.denoiser(torch.tensor([0, 1]))(x, t)
+    torch.testing.assert_close(estimate.x0, torch.stack([(3 + 2 * (1 - 3)) * x[0], (3 + 2 * (2 - 3)) * x[1]]))
+    torch.testing.assert_close(estimate.v, (x + 1) / 2)
 
-    def __call__(self, x0: Tensor) -> Tensor:
-        return x0 - x0.mean((2, 3), keepdim=True)
 
-
-def test_evaluations_are_counted_with_a_limit_on_images() -> None:
-    assert exact(DDIM(3, limit=Balanced())).network_evaluations == 3
+def test_guidance_is_exchanged_after_training() -> None:
+    model, y = conditional(Stub(by_class)), torch.tensor([0, 0])
+    for guidance, expected in ((ClassifierFree(2.0), 2 * IMAGES - NONE), (None, IMAGES)):
+        model.guidance = guidance
+        torch.testing.assert_close(model.sample(2, y), torch.full((2, *SHAPE), expected))
 
 
 # ---------------------------------------------------------------- editing
@@ -215,7 +226,12 @@ def test_remaking_from_almost_no_noise_gives_the_image() -> None:
     assert (anew - image).abs().mean() > 0.3
 
 
-# ---------------------------------------------------------------- errors
+# ---------------------------------------------------------------- errors and contracts
+
+
+def test_it_has_what_callbacks_and_comparisons_ask_for() -> None:
+    protocols = (Interpolates, InterpolatesSamples, Inverts, MeasuresNoiseLevels, SamplesInSteps, Trajectories)
+    assert all(isinstance(exact(DDIM(2)), protocol) for protocol in protocols)
 
 
 @pytest.mark.parametrize("make", ["trajectory", "inpaint", "sdedit"])

@@ -11,7 +11,7 @@ from processes import JOINED, SHAPE, fit, run_in_two
 from torch import Tensor
 
 from lit_generative import DDPM
-from lit_generative.diffusion import CosineSchedule, LearnedVariance, LossAwareTimes, VelocityPrediction
+from lit_generative.diffusion import ClassifierFree, CosineSchedule, LearnedVariance, LossAwareTimes, VelocityPrediction
 from lit_generative.nn import UNet
 
 STEPS = 6
@@ -47,7 +47,9 @@ MODELS: dict[str, Callable[[], DDPM]] = {
     "uniform": build,
     "loss-aware": lambda: build(times=LossAwareTimes(num_bins=4, history=2)),
     "variance": lambda: build(output_multiple=2, lr=0.05, variance=LearnedVariance(weight=0.01, num_steps=100)),
-    "own-noise": lambda: build(DDPM, times=LossAwareTimes(num_bins=4, history=2), label_dropout=0.2),
+    "own-noise": lambda: build(
+        DDPM, times=LossAwareTimes(num_bins=4, history=2), guidance=ClassifierFree(2.0, label_dropout=0.2)
+    ),
 }
 
 

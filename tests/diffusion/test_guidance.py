@@ -1,91 +1,152 @@
+"""Guidance as an object: two denoisers made one, counted, and limited to an interval."""
+
+from collections.abc import Callable
+
 import pytest
 import torch
 from analytic import GaussianData
-from torch import Tensor
+from torch import Tensor, nn
 
-from lit_generative.diffusion.editing import inpaint, sdedit
-from lit_generative.diffusion.guidance import Guided
-from lit_generative.diffusion.runs import Denoise
-from lit_generative.diffusion.samplers import DDIM, AncestralSampler
-from lit_generative.diffusion.schedules import CosineSchedule
-from lit_generative.diffusion.solvers import DPMSolverPP2M
-from lit_generative.diffusion.spacings import ResampledSpacing, UniformSpacing
+from lit_generative.description import describe, rebuild
+from lit_generative.diffusion import (
+    DDIM,
+    AncestralSampler,
+    AutoGuidance,
+    ClassifierFree,
+    CosineSchedule,
+    Denoiser,
+    DPMSolverPP2M,
+    Estimate,
+    Guidance,
+    HeunSampler,
+    KarrasSpacing,
+    LogSNRSpacing,
+    ResampledSpacing,
+    Sampler,
+    UniformSpacing,
+)
 
-CORRELATED = GaussianData([0.0, 0.0], [[0.25, 0.2], [0.2, 0.25]])
 
-
-def constant(value: float, calls: list[Tensor]) -> Denoise:
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+def constant(value: float, calls: list[Tensor], v: Tensor | None = None) -> Denoiser:
+    def denoise(x_t: Tensor, t: Tensor) -> Estimate:
         calls.append(t)
-        return torch.full_like(x_t, value)
+        return Estimate(torch.full_like(x_t, value), v)
 
     return denoise
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, 0.2), (1.0, 0.5), (3.0, 1.1)])
-def test_guidance_extrapolates_from_the_unconditional_estimate(scale: float, expected: float) -> None:
-    x, t = torch.randn(2, 1, 3, 3), torch.full((2,), 0.5)
-    guided = Guided(constant(0.5, []), constant(0.2, []), scale)
-    torch.testing.assert_close(guided(x, t), torch.full_like(x, expected))
+def test_guidance_extrapolates_from_the_worse_estimate(scale: float, expected: float) -> None:
+    x, t, v = torch.randn(2, 1, 3, 3), torch.full((2,), 0.5), torch.rand(2, 1, 3, 3)
+    guided = ClassifierFree(scale).wrap(constant(0.5, [], v), constant(0.2, [], torch.zeros(())))
+    torch.testing.assert_close(guided(x, t).x0, torch.full_like(x, expected))
+    assert guided(x, t).v is v  # the variance is not guided
 
 
 def test_scale_1_costs_one_evaluation() -> None:
     calls: list[Tensor] = []
-    Guided(constant(0.5, []), constant(0.2, calls), 1.0)(torch.randn(2, 1, 3, 3), torch.ones(2))
+    guidance = ClassifierFree(1.0)
+    guidance.wrap(constant(0.5, []), constant(0.2, calls))(torch.randn(2, 1, 3, 3), torch.ones(2))
     assert not calls
+    assert not guidance.is_active
+    assert guidance.evaluations([0.5, 1.0]) == 0
 
 
 def test_guidance_is_limited_to_its_interval() -> None:
     calls: list[Tensor] = []
-    guided = Guided(constant(0.5, []), constant(0.2, calls), 3.0, interval=(0.25, 0.75))
+    guided = ClassifierFree(3.0, interval=(0.25, 0.75)).wrap(constant(0.5, []), constant(0.2, calls))
     x = torch.zeros(4, 1, 1, 1)
-    mixed = guided(x, torch.tensor([0.1, 0.25, 0.5, 0.9])).flatten()
+    mixed = guided(x, torch.tensor([0.1, 0.25, 0.5, 0.9])).x0.flatten()
     torch.testing.assert_close(mixed, torch.tensor([0.5, 0.5, 1.1, 0.5]))
     calls.clear()
     DDIM(8).sample(guided, x, CosineSchedule())
     assert [t[0].item() for t in calls] == [0.75, 0.625, 0.5, 0.375]
 
 
+@pytest.mark.parametrize("interval", [None, (0.0, 0.75), (0.2, 0.95), (0.95, 1.0)], ids=str)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        DDIM(20),
+        AncestralSampler(6, ResampledSpacing(UniformSpacing(), jump=2, passes=3)),
+        DPMSolverPP2M(15, LogSNRSpacing()),
+        HeunSampler(9, KarrasSpacing()),
+        HeunSampler(20, UniformSpacing()),
+    ],
+    ids=["ddim", "resampled", "2m", "heun", "heun-uniform"],
+)
+def test_evaluations_are_known_beforehand(sampler: Sampler, interval: tuple[float, float] | None) -> None:
+    calls: list[Tensor] = []
+    guidance, schedule = ClassifierFree(2.0, interval), CosineSchedule()
+    guided = guidance.wrap(constant(0.5, []), constant(0.2, calls))
+    sampler.sample(guided, torch.zeros(1, 1, 1, 1), schedule)
+    assert guidance.evaluations(sampler.evaluated_at(schedule)) == len(calls)
+
+
 def test_guided_gaussians_have_the_mean_of_the_product() -> None:
     """Where conditional and unconditional differ in mean alone, guidance moves the mean by scale times as much."""
     schedule, x_T = CosineSchedule(), torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(0)).double()
     near, far = (GaussianData([mean], [[0.04]]).denoiser(schedule) for mean in (0.1, 0.3))
-    x = DPMSolverPP2M(40).sample(Guided(far, near, 2.0), x_T, schedule)
+    x = DPMSolverPP2M(40).sample(ClassifierFree(2.0).wrap(far, near), x_T, schedule)
     assert x.mean().item() == pytest.approx(0.5, abs=0.01)
     assert x.std().item() == pytest.approx(0.2, rel=0.05)
 
 
-def test_impossible_guidance_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"scale=-1"):
-        Guided(constant(0, []), constant(0, []), -1)
-    with pytest.raises(ValueError, match=r"interval=\(0.5, 0.2\)"):
-        Guided(constant(0, []), constant(0, []), 2, (0.5, 0.2))
+def test_a_users_guidance_combines_otherwise() -> None:
+    class Clipped(ClassifierFree):
+        def combine(self, better: Tensor, worse: Tensor, scale: float | Tensor) -> Tensor:
+            return super().combine(better, worse, scale).clamp(-1, 1)
+
+    x, t = torch.randn(2, 1, 3, 3), torch.full((2,), 0.5)
+    guided = Clipped(3.0).wrap(constant(0.5, []), constant(0.2, []))
+    assert torch.equal(guided(x, t).x0, torch.ones_like(x))
 
 
-def test_inpainting_keeps_what_is_known_and_resampling_makes_the_rest_agree() -> None:
-    schedule = CosineSchedule()
-    image = torch.tensor([0.5, 99.0]).double().view(1, 2, 1, 1).repeat(1500, 1, 1, 1)
-    known = torch.tensor([True, False]).view(1, 2, 1, 1)
-    errors = []
-    for spacing in (UniformSpacing(), ResampledSpacing(UniformSpacing(), jump=5, passes=8)):
-        sampler, generator = AncestralSampler(50, spacing), torch.Generator().manual_seed(0)
-        x = inpaint(sampler, CORRELATED.denoiser(schedule), image, known, schedule, generator=generator)
-        assert torch.equal(x[:, 0], image[:, 0])
-        errors.append(abs(x[:, 1].mean().item() - 0.4))  # E[x_2 | x_1 = 0.5] = 0.2 / 0.25 * 0.5
-    assert errors[1] < 0.5 * errors[0]
-    assert errors[1] < 0.05
+def test_labels_are_dropped_at_their_share() -> None:
+    y = torch.arange(4000) % 10
+    labels = ClassifierFree(2.0, label_dropout=0.3).training_labels(y, 10)
+    is_dropped = labels == 10
+    assert is_dropped.float().mean().item() == pytest.approx(0.3, abs=0.03)  # 4 standard deviations
+    assert torch.equal(labels[~is_dropped], y[~is_dropped])
+    assert torch.equal(AutoGuidance(2.0).training_labels(y, 10), y)
 
 
-def test_remaking_stays_the_nearer_to_the_image_the_later_it_starts() -> None:
-    schedule, image = CosineSchedule(), torch.full((2000, 2, 1, 1), 0.8).double()
-    denoise = CORRELATED.denoiser(schedule)
-    results = [
-        sdedit(DDIM(50), denoise, image, schedule, start=start, generator=torch.Generator().manual_seed(0))
-        for start in (0.05, 0.4, 1.0)
-    ]
-    distances = [(x - image).square().mean().sqrt().item() for x in results]
-    assert distances[0] < 0.1
-    assert distances == sorted(distances)
-    torch.testing.assert_close(results[-1].flatten(1).T.cov(), CORRELATED.covariance, rtol=0.15, atol=0)
-    with pytest.raises(ValueError, match=r"start=0\.0.*0\.5"):
-        sdedit(DDIM(5), denoise, image, schedule, start=0.0)
+def test_a_state_is_kept_once_after_its_share_of_the_training() -> None:
+    guidance, network = AutoGuidance(2.0, keep_at=0.3), nn.Linear(1, 1)
+    guidance.prepare(network, None)
+    found = []
+    for share in (0.1, 0.29, 0.3, 0.9):
+        nn.init.constant_(network.weight, share)
+        guidance.observe(network, share, int(1000 * share))
+        found.append((guidance.is_active, int(guidance.kept_at)))
+    assert found == [(False, 0), (False, 0), (True, 300), (True, 300)]
+    guide, y = guidance.worse(network, None, 0)
+    assert isinstance(guide, nn.Linear)
+    assert guide.weight.item() == pytest.approx(0.3)
+    assert y is None
+
+
+@pytest.mark.parametrize("guidance", [ClassifierFree(2.0, (0.2, 0.9), 0.2), AutoGuidance(1.5, None, 0.3)])
+def test_guidance_is_rebuilt_from_its_description(guidance: Guidance) -> None:
+    again = rebuild(describe(guidance))
+    assert describe(again) == describe(guidance)
+    assert type(again) is type(guidance)
+    assert (again.scale, again.interval) == (guidance.scale, guidance.interval)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ClassifierFree(-1), r"scale=-1: it must be at least 0; 1 is no guidance"),
+        (lambda: AutoGuidance(2, (0.5, 0.2)), r"interval=\(0.5, 0.2\): it must be two rising times"),
+        (lambda: ClassifierFree(2, label_dropout=1.0), r"label_dropout=1\.0: it must be in \(0, 1\)"),
+        (lambda: ClassifierFree(2, label_dropout=0.0), r"label_dropout=0\.0: .*guidance needs some"),
+        (lambda: AutoGuidance(2, keep_at=0.0), r"keep_at=0\.0: it must be in \(0, 1\]; it is a share of the training"),
+        (lambda: AutoGuidance(2, keep_at=14000), r"keep_at=14000: .*such as 0\.1"),
+        (lambda: ClassifierFree(2).prepare(nn.Identity(), None), r"the model has no labels; set num_classes"),
+        (lambda: ClassifierFree(2).worse(nn.Identity(), None, 0), r"the model has no labels; set num_classes"),
+    ],
+)
+def test_impossible_guidance_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion import Estimate
+from lit_generative.diffusion.samplers import DDIM, AncestralSampler, DPMSolverPP2M, EulerSampler, HeunSampler, Sampler
 from lit_generative.diffusion.schedules import LinearBetaSchedule, per_image
-from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
 from lit_generative.diffusion.spacings import LeadingSpacing, TrailingSpacing
 from lit_generative.diffusion.thresholding import DynamicThresholding, StaticThresholding
 
@@ -24,9 +24,9 @@ def eps(x: Tensor, t: float) -> Tensor:
     return x * (0.2 + 0.75 * t) + 0.15 * torch.sin(3 * x + 2 * t)
 
 
-def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+def denoise(x_t: Tensor, t: Tensor) -> Estimate:
     alpha, sigma = (per_image(level, x_t) for level in SCHEDULE(t))
-    return (x_t - sigma * eps(x_t, t[0].item())) / alpha
+    return Estimate((x_t - sigma * eps(x_t, t[0].item())) / alpha)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -74,13 +74,13 @@ def test_noised_images(k: int) -> None:
 
 @pytest.mark.parametrize("steps", [50, 1000])
 @pytest.mark.parametrize(("variance", "v"), [("fixed_small", 0.0), ("fixed_large", 1.0)])
-@pytest.mark.parametrize("limit", [None, StaticThresholding(1.0)])
-def test_ddpm(steps: int, variance: str, v: float, limit: StaticThresholding | None) -> None:
+@pytest.mark.parametrize("thresholding", [None, StaticThresholding(1.0)])
+def test_ddpm(steps: int, variance: str, v: float, thresholding: StaticThresholding | None) -> None:
     scheduler = diffusers.DDPMScheduler(
-        **BETAS, variance_type=variance, clip_sample=limit is not None, timestep_spacing="leading"
+        **BETAS, variance_type=variance, clip_sample=thresholding is not None, timestep_spacing="leading"
     )  # "trailing" has theirs add noise to the final image of 50 steps, which is not at its timestep 0
     theirs = their_trajectory(scheduler, steps, generator=seeded(1))
-    assert_equal(our_trajectory(AncestralSampler(steps, LeadingSpacing(), limit, v=v)), theirs)
+    assert_equal(our_trajectory(AncestralSampler(steps, LeadingSpacing(), thresholding, v=v)), theirs)
 
 
 @pytest.mark.parametrize(("name", "spacing"), [("leading", LeadingSpacing()), ("trailing", TrailingSpacing())])
@@ -92,18 +92,18 @@ def test_ddim(eta: float, name: str, spacing: LeadingSpacing | TrailingSpacing) 
 
 
 @pytest.mark.parametrize(
-    ("limit", "options"),
+    ("thresholding", "options"),
     [
         (StaticThresholding(1.0), {"clip_sample": True}),
         (DynamicThresholding(0.9), {"clip_sample": False, "thresholding": True, "dynamic_thresholding_ratio": 0.9}),
     ],
 )
-def test_limits(limit: StaticThresholding | DynamicThresholding, options: dict[str, Any]) -> None:
+def test_thresholding(thresholding: StaticThresholding | DynamicThresholding, options: dict[str, Any]) -> None:
     if options.get("thresholding"):
         options = options | {"sample_max_value": 1e9}  # theirs caps the quantile, the paper does not
     scheduler = diffusers.DDIMScheduler(**BETAS, timestep_spacing="trailing", **options)
     theirs = their_trajectory(scheduler, 20, use_clipped_model_output=True)
-    assert_equal(our_trajectory(DDIM(20, TrailingSpacing(), limit)), theirs)
+    assert_equal(our_trajectory(DDIM(20, TrailingSpacing(), thresholding)), theirs)
 
 
 @pytest.mark.parametrize("steps", [10, 20, 37])

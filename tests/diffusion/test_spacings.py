@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lit_generative.diffusion.runs import Run, levels_of, raise_noise
+from lit_generative.diffusion.samplers import draw_like, raise_noise
 from lit_generative.diffusion.schedules import (
     CosineSchedule,
     EDMSchedule,
@@ -40,7 +40,7 @@ def test_paths_descend_from_the_start_to_the_clean_image(
     assert len(path) == steps + 1
     assert path[-1] == 0
     assert path[0] <= start
-    levels = levels_of(path, schedule)
+    levels = schedule.levels(path)
     assert all(later.is_below(earlier) for earlier, later in pairwise(levels))
     assert levels[-1] == (0, 1, 0)
     if not isinstance(spacing, LeadingSpacing):
@@ -57,7 +57,7 @@ def test_grids_are_those_of_a_discrete_model() -> None:
 
 
 def test_karras_levels_are_their_equation_5() -> None:
-    levels = levels_of(KarrasSpacing(7.0, 0.01, 50.0).path(9, CosineSchedule()), CosineSchedule())[:-1]
+    levels = CosineSchedule().levels(KarrasSpacing(7.0, 0.01, 50.0).path(9, CosineSchedule()))[:-1]
     i = torch.arange(9, dtype=torch.float64)
     expected = (50 ** (1 / 7) + i / 8 * (0.01 ** (1 / 7) - 50 ** (1 / 7))) ** 7
     ratios = torch.tensor([level.sigma / level.alpha for level in levels], dtype=torch.float64)
@@ -72,10 +72,9 @@ def test_log_snr_steps_are_equal() -> None:
 
 def test_churn_raises_sigma_by_gamma_within_its_range() -> None:
     schedule = EDMSchedule()
-    plain = levels_of(KarrasSpacing().path(20, schedule), schedule)
-    churned = levels_of(
-        ChurnedSpacing(KarrasSpacing(), amount=4.0, lowest=0.1, highest=30.0).path(20, schedule), schedule
-    )
+    plain = schedule.levels(KarrasSpacing().path(20, schedule))
+    churn = ChurnedSpacing(KarrasSpacing(), amount=4.0, lowest=0.1, highest=30.0)
+    churned = schedule.levels(churn.path(20, schedule))
     raised = {t.t: s.sigma / t.sigma for t, s in pairwise(churned) if not s.is_below(t)}
     for level in plain:
         if 0.1 <= level.sigma <= 30:
@@ -94,13 +93,27 @@ def test_resampling_takes_each_block_again() -> None:
 )
 @pytest.mark.parametrize("times", [(0.3, 0.5), (0.0, 0.7)])
 def test_noise_put_back_is_the_forward_process(schedule: Schedule, times: tuple[float, float]) -> None:
-    t, s = levels_of(list(times), schedule)
-    run = Run(lambda x, t: x, None, torch.Generator().manual_seed(0))
+    t, s = schedule.levels(list(times))
+    generator = torch.Generator().manual_seed(0)
     x0 = torch.full((50_000, 1, 1, 1), 0.6)
-    x_t = t.alpha * x0 + t.sigma * run.noise(x0)
-    x_s = raise_noise(x_t, t, s, run.noise(x_t))
+    x_t = t.alpha * x0 + t.sigma * draw_like(x0, generator)
+    x_s = raise_noise(x_t, t, s, draw_like(x_t, generator))
     assert x_s.mean().item() == pytest.approx(s.alpha * 0.6, abs=0.015 * s.sigma)
     assert x_s.std().item() == pytest.approx(s.sigma, rel=0.015)
+
+
+def test_a_spacing_says_whether_it_puts_noise_back() -> None:
+    for spacing in (
+        UniformSpacing(),
+        LeadingSpacing(),
+        KarrasSpacing(),
+        ChurnedSpacing(KarrasSpacing()),
+        ChurnedSpacing(KarrasSpacing(), amount=0.0),
+        ResampledSpacing(UniformSpacing(), jump=2, passes=3),
+        ResampledSpacing(UniformSpacing(), passes=1),
+    ):
+        levels = CosineSchedule().levels(spacing.path(20, CosineSchedule()))
+        assert spacing.puts_noise_back == any(t.is_below(s) for t, s in pairwise(levels))
 
 
 def test_impossible_spacings_are_refused() -> None:
@@ -110,7 +123,7 @@ def test_impossible_spacings_are_refused() -> None:
         (lambda: LogSNRSpacing(2.0, 1.0), "sigma_min=2.0"),
         (lambda: ChurnedSpacing(UniformSpacing(), amount=-1), "amount=-1"),
         (lambda: ResampledSpacing(UniformSpacing(), jump=0), "jump=0"),
-        (lambda: ChurnedSpacing(ResampledSpacing(UniformSpacing())), "Resampled.*plain spacing"),
+        (lambda: ChurnedSpacing(ResampledSpacing(UniformSpacing())), "ResampledSpacing: it puts noise back; .*plain"),
         (lambda: KarrasSpacing(sigma_min=5.0).path(4, CosineSchedule(), start=0.3), "sigma_min=5.0.*t=0.3"),
     ):
         with pytest.raises(ValueError, match=message):

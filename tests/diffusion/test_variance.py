@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from lit_generative.description import describe, rebuild
+from lit_generative.diffusion import Estimate
 from lit_generative.diffusion.likelihood import VariationalBound
-from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion.samplers import DDIM, AncestralSampler, DPMSolverPP2M, EulerSampler, HeunSampler, Sampler
 from lit_generative.diffusion.schedules import CosineSchedule, LinearBetaSchedule, per_image
-from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
 from lit_generative.diffusion.spacings import LeadingSpacing
 from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.variance import LearnedVariance
@@ -28,10 +28,10 @@ def network(x: Tensor, t: float) -> Tensor:
     return torch.cat([x * (0.2 + 0.75 * t) + 0.15 * torch.sin(3 * x + 2 * t), 1.1 * torch.cos(2 * x - t)], 1)
 
 
-def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def denoise(x_t: Tensor, t: Tensor) -> Estimate:
     eps, v = LearnedVariance().split(network(x_t, t[0].item()))
     alpha, sigma = (per_image(level, x_t) for level in SCHEDULE(t))
-    return (x_t - sigma * eps) / alpha, v
+    return Estimate((x_t - sigma * eps) / alpha, v)
 
 
 def test_split() -> None:
@@ -46,16 +46,16 @@ def test_split() -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("steps", [50, 1000])
-@pytest.mark.parametrize("limit", [None, StaticThresholding(1.0)])
+@pytest.mark.parametrize("thresholding", [None, StaticThresholding(1.0)])
 def test_ancestral_steps_with_learned_variance_are_those_of_diffusers(
-    steps: int, limit: StaticThresholding | None
+    steps: int, thresholding: StaticThresholding | None
 ) -> None:
     scheduler = diffusers.DDPMScheduler(
         beta_schedule="linear",
         beta_start=1e-4,
         beta_end=0.02,
         variance_type="learned_range",
-        clip_sample=limit is not None,
+        clip_sample=thresholding is not None,
         timestep_spacing="leading",
     )
     scheduler.set_timesteps(steps)
@@ -64,55 +64,56 @@ def test_ancestral_steps_with_learned_variance_are_those_of_diffusers(
     for k in scheduler.timesteps:
         x = scheduler.step(network(x, (k.item() + 1) / 1000), k, x, generator=noise).prev_sample
         theirs.append(x)
-    sampler = AncestralSampler(steps, LeadingSpacing(), limit, v=None)
-    _, *ours = sampler.trajectory(predict, x_T, SCHEDULE, generator=seeded(1))
+    sampler = AncestralSampler(steps, LeadingSpacing(), thresholding, v=None)
+    _, *ours = sampler.trajectory(denoise, x_T, SCHEDULE, generator=seeded(1))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_a_constant_learned_variance_is_the_fixed_one() -> None:
-    denoise, x_T = (
-        MixtureData((-0.8, 0.4), 0.1, 0.3).denoiser(CosineSchedule()),
-        torch.randn(8, 1, 1, 1, generator=seeded()),
-    )
+    schedule, x_T = CosineSchedule(), torch.randn(8, 1, 1, 1, generator=seeded())
+    known = MixtureData((-0.8, 0.4), 0.1, 0.3).denoiser(schedule)
     for v in (0.0, 0.4, 1.0):
-        learned = AncestralSampler(30, v=None).sample(
-            lambda x, t, v=v: (denoise(x, t), torch.full_like(x, v)), x_T, CosineSchedule(), generator=seeded(1)
-        )
-        fixed = AncestralSampler(30, v=v).sample(denoise, x_T, CosineSchedule(), generator=seeded(1))
+
+        def learnt(x: Tensor, t: Tensor, v: float = v) -> Estimate:
+            return Estimate(known(x, t).x0, torch.full_like(x, v))
+
+        learned = AncestralSampler(30, v=None).sample(learnt, x_T, schedule, generator=seeded(1))
+        fixed = AncestralSampler(30, v=v).sample(known, x_T, schedule, generator=seeded(1))
         torch.testing.assert_close(learned, fixed, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", [AncestralSampler(9), DDIM(9), DPMSolverPP2M(9), EulerSampler(9), HeunSampler(9)])
-def test_samplers_of_fixed_variance_take_both_kinds_of_estimate(sampler: Sampler) -> None:
+def test_samplers_of_fixed_variance_leave_a_learned_one_alone(sampler: Sampler) -> None:
     x_T = torch.randn(2, 1, 4, 4, generator=seeded())
     a, b = (
-        sampler.sample(denoise, x_T, SCHEDULE, generator=seeded(1))
-        for denoise in (predict, lambda x, t: predict(x, t)[0])
+        sampler.sample(estimate, x_T, SCHEDULE, generator=seeded(1))
+        for estimate in (denoise, lambda x, t: Estimate(denoise(x, t).x0))
     )
     assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_missing_variance_is_reported(steps: int) -> None:
-    with pytest.raises(ValueError, match=r"v=None.*\(x_0, v\).*v=0"):
-        AncestralSampler(steps, v=None).sample(lambda x, t: x, torch.randn(1, 1, 2, 2), SCHEDULE)
+    with pytest.raises(ValueError, match=r"v=None: .*not learned.*v=0"):
+        AncestralSampler(steps, v=None).sample(lambda x, t: Estimate(x), torch.randn(1, 1, 2, 2), SCHEDULE)
 
 
 def test_terms_are_those_of_the_bound_whatever_the_batch_mixes() -> None:
     x0 = torch.linspace(-1, 1, 256)[torch.randint(256, (5, 1, 4, 4), generator=seeded())]
-    calls: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    calls: list[tuple[Tensor, Estimate]] = []
 
-    def recorded(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        calls.append((x_t, t, *predict(x_t, t)))
-        return calls[-1][2:]
+    def recorded(x_t: Tensor, t: Tensor) -> Estimate:
+        calls.append((t, denoise(x_t, t)))
+        return calls[-1][1]
 
     terms = VariationalBound(1000).terms(recorded, x0, SCHEDULE, generator=seeded(1))
     expected = torch.cat([terms.decoder[:, None], terms.steps], 1)
     chosen = [0, 1, 2, 300, 999]
-    x_t, t, x0_hat, v = (torch.stack([calls[k][part][b] for b, k in enumerate(chosen)]) for part in range(4))
+    t = torch.stack([calls[k][0][b] for b, k in enumerate(chosen)])
+    x0_hat, v = (torch.stack([calls[k][1][part][b] for b, k in enumerate(chosen)]) for part in range(2))
     for offset in (0.0, 2e-4, -3e-4):  # times in between belong to the nearest step
-        found = LearnedVariance().bound_term(x0, x_t, x0_hat, v, (t + offset).clamp(max=1), SCHEDULE)
+        found = LearnedVariance().bound_term(x0, x0_hat, v, (t + offset).clamp(max=1), SCHEDULE)
         torch.testing.assert_close(found, expected[torch.arange(5), torch.tensor(chosen)], rtol=1e-5, atol=1e-6)
 
 
@@ -120,7 +121,7 @@ def test_the_gradient_reaches_v_but_not_the_mean_and_is_that_of_the_divergence()
     x0 = torch.linspace(-1, 1, 8).double().view(4, 2, 1, 1).round(decimals=1)
     x0_hat, v = (x0 + 0.05).requires_grad_(), torch.full_like(x0, 0.3).requires_grad_()
     t = torch.tensor([0.001, 0.002, 0.5, 1.0]).double()
-    LearnedVariance().bound_term(x0, torch.randn_like(x0), x0_hat, v, t, SCHEDULE).sum().backward()
+    LearnedVariance().bound_term(x0, x0_hat, v, t, SCHEDULE).sum().backward()
     assert x0_hat.grad is None
     assert v.grad.isfinite().all()
     assert (v.grad != 0).all()
@@ -143,7 +144,7 @@ def test_the_best_v_is_the_error_s_own_variance() -> None:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = LearnedVariance(num_steps=100).bound_term(x0, x0, x0_hat, v, t, CosineSchedule()).sum()
+        loss = LearnedVariance(num_steps=100).bound_term(x0, x0_hat, v, t, CosineSchedule()).sum()
         loss.backward()
         return loss
 

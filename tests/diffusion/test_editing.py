@@ -1,4 +1,4 @@
-"""Images to noise and back, along the ODE that deterministic samplers solve."""
+"""Images from images: to noise and back along the ODE, completed, and remade."""
 
 from typing import Any
 
@@ -13,9 +13,11 @@ from lit_generative.diffusion import (
     DDIM,
     AncestralSampler,
     ChurnedSpacing,
+    ClassifierFree,
     CosineSchedule,
     DPMSolverPP2M,
     EDMSchedule,
+    Estimate,
     EulerSampler,
     HeunSampler,
     KarrasSpacing,
@@ -29,9 +31,10 @@ from lit_generative.diffusion import (
     StaticThresholding,
     UniformSpacing,
 )
-from lit_generative.diffusion.inversion import encode
+from lit_generative.diffusion.editing import encode, inpaint, sdedit
 from lit_generative.interpolation import spherical
 
+CORRELATED = GaussianData([0.0, 0.0], [[0.25, 0.2], [0.2, 0.25]])
 DATA = GaussianData([0.3, -0.5], [[0.09, 0.03], [0.03, 0.04]])
 SHAPE = (1, 8, 8)
 
@@ -96,23 +99,58 @@ def test_latents_of_the_data_are_standard_normal() -> None:
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [
-        (AncestralSampler(10), r"sampler=Ancestral: it draws noise, so it has no way back; take DDIM\(\) or Heun\(\)"),
-        (AncestralSampler(10, v=None), "sampler=Ancestral: it draws noise"),
+        (
+            AncestralSampler(10),
+            r"sampler=AncestralSampler: it draws noise, so .*; take DDIM\(\) or Heun",
+        ),
+        (AncestralSampler(10, v=None), "sampler=AncestralSampler: it draws noise"),
         (DDIM(10, eta=0.5), "sampler=DDIM: it draws noise"),
         (DPMSolverPP2M(10, eta=1.0), "sampler=DPMSolverPP2M: it draws noise"),
         (
             HeunSampler(10, ChurnedSpacing(KarrasSpacing())),
-            "spacing=Churned: it puts noise back; encode with a plain one",
+            "spacing=ChurnedSpacing: it puts noise back; take a plain one here",
         ),
-        (DDIM(10, ResampledSpacing(UniformSpacing())), "spacing=Resampled: it puts noise back"),
+        (DDIM(10, ResampledSpacing(UniformSpacing())), "spacing=ResampledSpacing: it puts noise back"),
     ],
 )
 def test_what_has_no_way_back_is_refused_before_the_network_is_asked(sampler: Sampler, message: str) -> None:
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+    def denoise(x_t: Tensor, t: Tensor) -> Estimate:
         raise AssertionError
 
     with pytest.raises(ValueError, match=message):
         encode(sampler, denoise, images(), LinearBetaSchedule())
+
+
+# ---------------------------------------------------------------- completed, and remade
+
+
+def test_inpainting_keeps_what_is_known_and_resampling_makes_the_rest_agree() -> None:
+    schedule = CosineSchedule()
+    image = torch.tensor([0.5, 99.0]).double().view(1, 2, 1, 1).repeat(1500, 1, 1, 1)
+    known = torch.tensor([True, False]).view(1, 2, 1, 1)
+    errors = []
+    for spacing in (UniformSpacing(), ResampledSpacing(UniformSpacing(), jump=5, passes=8)):
+        sampler, generator = AncestralSampler(50, spacing), torch.Generator().manual_seed(0)
+        x = inpaint(sampler, CORRELATED.denoiser(schedule), image, known, schedule, generator=generator)
+        assert torch.equal(x[:, 0], image[:, 0])
+        errors.append(abs(x[:, 1].mean().item() - 0.4))  # E[x_2 | x_1 = 0.5] = 0.2 / 0.25 * 0.5
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.05
+
+
+def test_remaking_stays_the_nearer_to_the_image_the_later_it_starts() -> None:
+    schedule, image = CosineSchedule(), torch.full((2000, 2, 1, 1), 0.8).double()
+    denoise = CORRELATED.denoiser(schedule)
+    results = [
+        sdedit(DDIM(50), denoise, image, schedule, start=start, generator=torch.Generator().manual_seed(0))
+        for start in (0.05, 0.4, 1.0)
+    ]
+    distances = [(x - image).square().mean().sqrt().item() for x in results]
+    assert distances[0] < 0.1
+    assert distances == sorted(distances)
+    torch.testing.assert_close(results[-1].flatten(1).T.cov(), CORRELATED.covariance, rtol=0.15, atol=0)
+    with pytest.raises(ValueError, match=r"start=0\.0.*0\.5"):
+        sdedit(DDIM(5), denoise, image, schedule, start=0.0)
 
 
 # ---------------------------------------------------------------- the model's methods
@@ -131,7 +169,7 @@ def test_a_model_encodes_and_decodes() -> None:
     x_T = model.encode(x)
     torch.testing.assert_close(x_T, (x - MEAN) / STD, atol=0.02, rtol=0.02)
     torch.testing.assert_close(model.decode(x_T), x, atol=0.01, rtol=0)
-    coarse = DDIM(10, limit=StaticThresholding())
+    coarse = DDIM(10, thresholding=StaticThresholding())
     assert rms(model.decode(model.encode(x, sampler=coarse), sampler=coarse) - x) > 5 * rms(model.decode(x_T) - x)
 
 
@@ -162,7 +200,7 @@ def test_noise_is_decided_by_the_generator_and_leaves_the_random_state() -> None
 
 def test_encoding_takes_labels_and_is_not_guided_unlike_new_images() -> None:
     network = Stub(lambda x, t, y: torch.full_like(x, 0.1) * y.view(-1, 1, 1, 1))
-    model = DDPM(network, SHAPE, num_classes=2, label_dropout=0.1, guidance=2.0).eval()
+    model = DDPM(network, SHAPE, num_classes=2, guidance=ClassifierFree(2.0)).eval()
     y = torch.tensor([0, 1])
     model.decode(model.encode(gaussian_images(2), y), y)
     assert all(torch.equal(asked, y) for _, _, asked in network.asked)

@@ -1,6 +1,9 @@
+"""Samplers on data whose best denoiser is known: distributions, orders, and what they declare of themselves."""
+
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -8,16 +11,24 @@ from analytic import GaussianData, MixtureData
 from torch import Tensor
 
 from lit_generative.description import describe, rebuild
-from lit_generative.diffusion.runs import Level, Run, levels_of
-from lit_generative.diffusion.samplers import DDIM, AncestralSampler, Sampler
+from lit_generative.diffusion import Estimate
+from lit_generative.diffusion.samplers import (
+    DDIM,
+    AncestralSampler,
+    DPMSolverPP2M,
+    EulerSampler,
+    HeunSampler,
+    Sampler,
+    SamplingState,
+)
 from lit_generative.diffusion.schedules import (
     CosineSchedule,
     EDMSchedule,
     LinearBetaSchedule,
+    NoiseLevel,
     RectifiedFlowSchedule,
     Schedule,
 )
-from lit_generative.diffusion.solvers import DPMSolverPP2M, EulerSampler, HeunSampler
 from lit_generative.diffusion.spacings import (
     ChurnedSpacing,
     KarrasSpacing,
@@ -119,8 +130,8 @@ def test_ancestral_step_on_the_grid_is_ddpm_s_posterior(k: int, v: float) -> Non
     alpha_bars = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
     beta, alpha_bar, before = betas[k - 1], alpha_bars[k], alpha_bars[k - 1]
     x_t, x0 = torch.randn(2, 5, 1, 4, 4, dtype=torch.float64, generator=seeded())
-    t, s = levels_of([k / 1000, (k - 1) / 1000], LinearBetaSchedule())
-    x_s = AncestralSampler(1000, v=v).step(x_t, t, s, Run(lambda x, t: x0, None, seeded(1)))
+    t, s = LinearBetaSchedule().levels([k / 1000, (k - 1) / 1000])
+    x_s = AncestralSampler(1000, v=v).step(x_t, t, s, SamplingState(lambda x, t: Estimate(x0), seeded(1)))
 
     mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t) / (1 - alpha_bar)  # Ho et al. eq. 7
     z = torch.randn(x_t.shape, dtype=torch.float64, generator=seeded(1)) if k > 1 else torch.zeros_like(x_t)
@@ -149,9 +160,9 @@ def test_euler_is_ddim_at_the_same_times() -> None:
 def test_one_step_returns_the_estimate_of_the_clean_image(sampler: Sampler) -> None:
     x_T, seen = torch.randn(3, 1, 4, 4), []
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def denoise(x: Tensor, t: Tensor) -> Estimate:
         seen.append((x, t))
-        return x.tanh()
+        return Estimate(x.tanh())
 
     torch.testing.assert_close(sampler.sample(denoise, x_T, CosineSchedule()), x_T.tanh(), rtol=0, atol=1e-6)
     assert len(seen) == 1
@@ -161,19 +172,30 @@ def test_one_step_returns_the_estimate_of_the_clean_image(sampler: Sampler) -> N
 
 @pytest.mark.parametrize(
     "spacing",
-    [None, KarrasSpacing(), ChurnedSpacing(LogSNRSpacing()), ResampledSpacing(UniformSpacing(), jump=2, passes=3)],
+    [
+        None,
+        KarrasSpacing(),
+        TrailingSpacing(),
+        ChurnedSpacing(LogSNRSpacing()),
+        ResampledSpacing(UniformSpacing(), jump=2, passes=3),
+    ],
+    ids=lambda s: type(s).__name__,
 )
+@pytest.mark.parametrize("schedule", [EDMSchedule(), CosineSchedule()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("cls", [AncestralSampler, DDIM, DPMSolverPP2M, EulerSampler, HeunSampler])
-def test_network_evaluations_are_counted_right(cls: type[Sampler], spacing: Spacing | None) -> None:
-    calls = []
+def test_evaluations_are_those_that_are_declared(
+    cls: type[Sampler], schedule: Schedule, spacing: Spacing | None
+) -> None:
+    calls: list[float] = []
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        calls.append(t)
-        return x
+    def denoise(x: Tensor, t: Tensor) -> Estimate:
+        calls.append(t[0].item())
+        return Estimate(x)
 
     sampler = cls(7, spacing)
-    *_, x = trajectory = list(sampler.trajectory(denoise, torch.randn(2, 1, 1, 1), EDMSchedule()))
-    assert len(calls) == sampler.network_evaluations
+    *_, x = trajectory = list(sampler.trajectory(denoise, torch.randn(2, 1, 1, 1), schedule))
+    assert len(calls) == sampler.evaluations
+    assert calls == torch.tensor(sampler.evaluated_at(schedule)).tolist()  # in single precision
     assert len(trajectory) == 1 + 7 * sampler.spacing.passes
     assert torch.isfinite(x).all()
 
@@ -181,17 +203,16 @@ def test_network_evaluations_are_counted_right(cls: type[Sampler], spacing: Spac
 def test_a_multistep_solver_forgets_what_was_before_noise_was_put_back() -> None:
     seen: list[tuple[float, bool]] = []
 
-    def adjust(x: Tensor, level: Level, run: Run) -> Tensor:
-        seen.append((level.t, run.earlier is not None))
-        return x
+    class Watched(DPMSolverPP2M):
+        def step(self, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, state: SamplingState) -> Tensor:
+            seen.append((t.t, state.earlier is not None))
+            return super().step(x_t, t, s, state)
 
-    sampler = DPMSolverPP2M(4, ResampledSpacing(UniformSpacing(), jump=2, passes=2))
-    list(
-        sampler.trajectory(MIXTURE.denoiser(CosineSchedule()), torch.randn(2, 1, 1, 1), CosineSchedule(), adjust=adjust)
-    )
-    assert seen[1:] == [
-        (0.75, True), (0.5, True), (1.0, False), (0.75, True), (0.5, True),
-        (0.25, True), (0.0, True), (0.5, False), (0.25, True), (0.0, True),
+    sampler, schedule = Watched(4, ResampledSpacing(UniformSpacing(), jump=2, passes=2)), CosineSchedule()
+    sampler.sample(MIXTURE.denoiser(schedule), torch.randn(2, 1, 1, 1), schedule)
+    assert seen == [
+        (1.0, False), (0.75, True), (1.0, False), (0.75, True),
+        (0.5, True), (0.25, True), (0.5, False), (0.25, True),
     ]  # fmt: skip
 
 
@@ -200,10 +221,8 @@ def test_a_generator_decides_everything(sampler: Sampler) -> None:
     denoise, x_T = MIXTURE.denoiser(CosineSchedule()), torch.randn(4, 1, 1, 1, generator=seeded())
     before, untouched = torch.get_rng_state(), x_T.clone()
     a, b, c = (sampler.sample(denoise, x_T, CosineSchedule(), generator=seeded(seed)) for seed in (1, 1, 2))
-    is_deterministic = isinstance(sampler, EulerSampler | DDIM | DPMSolverPP2M) and not getattr(sampler, "eta", 0)
-    is_deterministic &= not isinstance(sampler.spacing, ChurnedSpacing)
     assert torch.equal(a, b)
-    assert torch.equal(a, c) == is_deterministic
+    assert torch.equal(a, c) == sampler.is_deterministic
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(x_T, untouched)
 
@@ -223,13 +242,20 @@ def test_no_step_changes_an_image_that_was_handed_out() -> None:
 
 
 @pytest.mark.parametrize("cls", [AncestralSampler, DDIM, DPMSolverPP2M, EulerSampler, HeunSampler])
-def test_limits_hold_for_every_estimate(cls: type[Sampler]) -> None:
+def test_thresholding_holds_for_every_estimate(cls: type[Sampler]) -> None:
     x_T = torch.randn(4, 1, 2, 2, generator=seeded())
     constant = torch.linspace(-3, 3, 4).view(1, 1, 2, 2).expand(4, 1, 2, 2)
-    clipped = cls(10, limit=StaticThresholding(1.0)).sample(lambda x, t: constant, x_T, CosineSchedule())
-    torch.testing.assert_close(clipped, constant.clamp(-1, 1), rtol=0, atol=1e-5)
-    free = cls(10).sample(lambda x, t: constant, x_T, CosineSchedule())
-    torch.testing.assert_close(free, constant, rtol=0, atol=1e-5)
+    for thresholding, expected in ((StaticThresholding(1.0), constant.clamp(-1, 1)), (None, constant)):
+        x = cls(10, thresholding=thresholding).sample(lambda x, t: Estimate(constant), x_T, CosineSchedule())
+        torch.testing.assert_close(x, expected, rtol=0, atol=1e-5)
+
+
+def test_thresholding_wraps_a_denoiser_and_leaves_its_variance() -> None:
+    x0, v, t = 3 * torch.randn(2, 1, 4, 4), torch.rand(2, 1, 4, 4), torch.rand(2)
+    for thresholding in (StaticThresholding(0.5), DynamicThresholding(0.9)):
+        wrapped = thresholding.wrap(lambda x, t: Estimate(x, v))(x0, t)
+        assert torch.equal(wrapped.x0, thresholding(x0))
+        assert wrapped.v is v
 
 
 def test_dynamic_threshold_rescales_only_what_saturates() -> None:
@@ -242,20 +268,57 @@ def test_dynamic_threshold_rescales_only_what_saturates() -> None:
 
 def test_a_user_s_sampler_is_one_method() -> None:
     class Fresh(Sampler):
-        def step(self, x_t: Tensor, t: Level, s: Level, run: Run) -> Tensor:
-            return s.alpha * run.denoise(x_t, t) + s.sigma * run.noise(x_t)
+        def step(self, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, state: SamplingState) -> Tensor:
+            return s.alpha * state.denoise(x_t, t).x0 + s.sigma * state.noise(x_t)
 
-    x = Fresh(50).sample(
-        MIXTURE.denoiser(CosineSchedule()), torch.randn(2000, 1, 1, 1), CosineSchedule(), generator=seeded()
-    )
+    schedule, sampler = CosineSchedule(), Fresh(50)
+    x = sampler.sample(MIXTURE.denoiser(schedule), torch.randn(2000, 1, 1, 1), schedule, generator=seeded())
     assert ((x - MIXTURE.means).abs().amin(-1) < 0.5).all()
+    assert (sampler.evaluations, sampler.is_deterministic) == (50, False)
+
+
+class WithFloor(DDIM):
+    """A user's sampler, of which not all arguments are the parent's."""
+
+    def __init__(self, steps: int = 9, floor: float = 0.0, **options: Any) -> None:
+        super().__init__(steps, **options)
+        self.floor = floor
+
+
+class Stubborn(DDIM):
+    """A user's sampler, whose steps are its own affair."""
+
+    def __init__(self, eta: float = 0.0) -> None:
+        super().__init__(9, eta=eta)
+
+
+@pytest.mark.parametrize(
+    "sampler", [*SAMPLERS, WithFloor(30, floor=0.5, eta=0.1), WithFloor()], ids=[*IDS, "users", "users default"]
+)
+def test_the_same_sampler_with_other_steps_is_described_as_such(sampler: Sampler) -> None:
+    before = (sampler.steps, describe(sampler))
+    other = sampler.with_steps(5)
+    assert (sampler.steps, describe(sampler)) == before
+    assert type(other) is type(sampler)
+    assert describe(other)["init_args"] == before[1]["init_args"] | {"steps": 5}
+    again, x_T, schedule = rebuild(describe(other)), noise(4, 1, other, CosineSchedule()), CosineSchedule()
+    a, b = (each.sample(MIXTURE.denoiser(schedule), x_T, schedule, generator=seeded(1)) for each in (other, again))
+    assert torch.equal(a, b)
+    assert len(list(other.trajectory(MIXTURE.denoiser(schedule), x_T, schedule))) == 6
+
+
+def test_other_steps_are_refused_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match="Stubborn cannot be made with steps=5"):
+        Stubborn().with_steps(5)
+    with pytest.raises(ValueError, match="steps=0: it must be at least 1"):
+        DDIM().with_steps(0)
 
 
 def test_samplers_are_rebuilt_from_their_descriptions() -> None:
     sampler = DPMSolverPP2M(12, ChurnedSpacing(KarrasSpacing(5.0), 20.0), DynamicThresholding(0.9), eta=0.25)
     again = rebuild(describe(sampler))
     assert describe(again) == describe(sampler)
-    assert (again.steps, again.eta, again.spacing.spacing.rho, again.limit.quantile) == (12, 0.25, 5.0, 0.9)
+    assert (again.steps, again.eta, again.spacing.spacing.rho, again.thresholding.quantile) == (12, 0.25, 5.0, 0.9)
 
 
 @pytest.mark.parametrize(
