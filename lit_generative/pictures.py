@@ -1,5 +1,6 @@
 """The picture writer: image tensors in [-1, 1] to PNG files of the same size and channels, 8 bit; points to plots."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -7,7 +8,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["are_points", "picture", "save_csv", "save_png", "scatter", "tile", "to_uint8"]
+__all__ = [
+    "are_points",
+    "evenly_spaced",
+    "film",
+    "picture",
+    "save_csv",
+    "save_png",
+    "scatter",
+    "tile",
+    "to_uint8",
+]
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -55,6 +66,35 @@ def are_points(samples: Tensor) -> bool:
 def picture(samples: Tensor, columns: int | None = None) -> Tensor:
     """Draw one picture (C, H', W') of all samples: images by :func:`tile`, points of the plane by :func:`scatter`."""
     return scatter(samples.flatten(1)) if are_points(samples) else tile(samples, columns)
+
+
+def evenly_spaced(states: Iterable[Tensor], n: int) -> list[Tensor]:
+    """Return the first, the last and ``n`` - 2 evenly spaced ones between them, on the CPU; all, if there are no more.
+
+    How many states are to come is not known, and a thousand of them may not fit into memory. So not more than 8 ``n``
+    are kept, every second one being let go whenever there are more; then a place is off by at most an eighth of the
+    distance to the next one.
+    """
+    kept: list[Tensor] = []  # states 0, stride, 2 stride, ...
+    stride = 1
+    for i, state in enumerate(states):
+        last = state.to("cpu", torch.float32, copy=True)
+        if i % stride == 0:
+            kept.append(last)
+        if len(kept) > 8 * n:
+            kept, stride = kept[::2], 2 * stride
+    places = sorted({round(column * i / ((n - 1) * stride)) for column in range(n - 1)})
+    return [*(kept[place] for place in places if place * stride < i), last]
+
+
+def film(frames: list[Tensor]) -> Tensor:
+    """Draw frames (n, C, H, W), noisy ones of any scale and at last images, as columns of one picture (C, H', W')."""
+    *noisy, images = frames
+    scaled = [frame / frame.square().mean().sqrt().clamp(min=1) for frame in noisy]
+    shown = [frame.clamp(-1, 1) for frame in (*scaled, images)]
+    if are_points(frames[0]):
+        return tile(torch.stack([scatter(frame.flatten(1)) for frame in shown]), len(shown))
+    return tile(torch.stack(shown, dim=1).flatten(0, 1), len(shown))
 
 
 def save_csv(points: Tensor, path: Path) -> None:

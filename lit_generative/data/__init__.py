@@ -1,5 +1,6 @@
 """Every source of images behind one data module; the embedded Fashion-MNIST subset; mixtures of Gaussians."""
 
+from lit_generative.contracts import ImageData
 from lit_generative.data.binarise import Binarisation, DynamicBinarisation, StaticBinarisation
 from lit_generative.data.module import ImageDataModule
 from lit_generative.data.points import GaussianGrid, GaussianPoints, GaussianRing
@@ -15,5 +16,5 @@ __all__ = [
     "StaticBinarisation",
 ]
 
-AnyData = ImageDataModule | GaussianPoints
+AnyData = ImageData
 """What an evaluation takes."""

@@ -1,6 +1,5 @@
 """Pictures of a diffusion model while it trains: how noise becomes images, and how well it knows each noise level."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -14,7 +13,7 @@ from torch import Tensor
 from lit_generative.callbacks.samples import log_picture, run_folder
 from lit_generative.core import GenerativeModule
 from lit_generative.gan.health import fixed_images
-from lit_generative.pictures import are_points, save_png, scatter, tile
+from lit_generative.pictures import evenly_spaced, film, save_png
 
 __all__ = ["DenoisingPictures"]
 
@@ -141,35 +140,6 @@ class DenoisingPictures(L.Callback):
         found = model.loss_by_noise(x, y, self.num_levels)  # type: ignore[operator]
         mse = trainer.strategy.reduce(found["noise_mse"].float(), reduce_op="mean")  # of all processes' images
         return {"log_snr": found["log_snr"].tolist(), "noise_mse": mse.tolist()}  # type: ignore[union-attr]
-
-
-def evenly_spaced(states: Iterable[Tensor], n: int) -> list[Tensor]:
-    """Return the first, the last and ``n`` - 2 evenly spaced ones between them, on the CPU; all, if there are no more.
-
-    How many states are to come is not known, and a thousand of them may not fit into memory. So not more than 8 ``n``
-    are kept, every second one being let go whenever there are more; then a place is off by at most an eighth of the
-    distance to the next one.
-    """
-    kept: list[Tensor] = []  # states 0, stride, 2 stride, ...
-    stride = 1
-    for i, state in enumerate(states):
-        last = state.to("cpu", torch.float32, copy=True)
-        if i % stride == 0:
-            kept.append(last)
-        if len(kept) > 8 * n:
-            kept, stride = kept[::2], 2 * stride
-    places = sorted({round(column * i / ((n - 1) * stride)) for column in range(n - 1)})
-    return [*(kept[place] for place in places if place * stride < i), last]
-
-
-def film(frames: list[Tensor]) -> Tensor:
-    """Draw frames (n, C, H, W), noisy ones of any scale and at last images, as columns of one picture (C, H', W')."""
-    *noisy, images = frames
-    scaled = [frame / frame.square().mean().sqrt().clamp(min=1) for frame in noisy]
-    shown = [frame.clamp(-1, 1) for frame in (*scaled, images)]
-    if are_points(frames[0]):
-        return tile(torch.stack([scatter(frame.flatten(1)) for frame in shown]), len(shown))
-    return tile(torch.stack(shown, dim=1).flatten(0, 1), len(shown))
 
 
 def plot(curves: dict[int, Curve]) -> Tensor:

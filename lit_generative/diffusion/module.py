@@ -64,6 +64,7 @@ class DDPM(DenoisingModel):
     """
 
     guide_kept_at: Tensor
+    family = "DDPM"
     loss_units: ClassVar[dict[str, str]] = {"bound_term": "nats", "noise_mse": "per pixel"}
 
     def __init__(

@@ -50,6 +50,7 @@ class LadderVAE(GenerativeModule):
     """
 
     skipped_updates: Tensor
+    family = "VAE"
     sampler_name: ClassVar[str] = "top-down prior, mean of the likelihood"
     loss_units = dict.fromkeys(("loss", "nelbo", "nll", "kl"), "nats") | {"bits_per_dim": "bits/dim"}
 
