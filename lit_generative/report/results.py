@@ -1,6 +1,6 @@
-"""What a comparison found, as plain data: one :class:`Run` for each trained model, and the :class:`Comparison` of them.
+"""What a comparison found, as plain data: a :class:`Run` for each trained model, and the :class:`Comparison` of them.
 
-Everything that was not or could not be measured is None, never a number that stands for it.
+What was not or could not be measured is None, never a number that stands for it.
 """
 
 import dataclasses
@@ -78,6 +78,7 @@ class Run:
         training: How it was trained.
         protocol: The stamp of the metrics.
         warnings: Sentences to print beside the numbers.
+        pictures: PNG files, relative to the folder of ``results.json``, by what they show: "samples", "nearest".
     """
 
     name: str
@@ -99,6 +100,7 @@ class Run:
     curve: list[Point] = dataclasses.field(default_factory=list)
     training: Training | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
+    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Run":
@@ -121,6 +123,7 @@ class Comparison:
         machine: What it was measured on, in words.
         date: When, as YYYY-MM-DD.
         command: The command line that repeats it.
+        pictures: Those of real images, as of a run.
     """
 
     runs: list[Run]
@@ -129,6 +132,7 @@ class Comparison:
     machine: str
     date: str
     command: str
+    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def by_name(self) -> dict[str, list[Run]]:
         """Return the runs of each model, in the order in which they were given."""

@@ -31,7 +31,7 @@ from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.evaluation import Evaluator
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 
-__all__ = ["TrainerCLI", "run_trainer", "start"]
+__all__ = ["TrainerCLI", "start"]
 
 USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [OPTIONS]"} | {
     command: f"lit-generative {command} --ckpt_path CKPT [OPTIONS]" for command in ("validate", "test", "predict")
@@ -42,12 +42,19 @@ PARTS = (
     *("encoder", "decoder", "encoder.init_args.posterior", "prior_model", "code_prior"),
     *("generator", "discriminator", "network"),
 )
-
-
-def run_trainer(command: str, arguments: list[str]) -> int:
-    """Run one of LightningCLI's commands, and return the exit status."""
-    start(command, arguments)
-    return 0
+DEFAULTS = {
+    "data": {"class_path": "ImageDataModule"},
+    "trainer.default_root_dir": "runs",
+    "trainer.use_distributed_sampler": False,  # the data module shares its images among processes itself
+    "trainer.num_sanity_val_steps": 0,
+    "trainer.log_every_n_steps": 20,
+    "trainer.enable_model_summary": False,
+}
+CHECKPOINTS = {
+    "checkpoint.monitor": "val/loss",
+    "checkpoint.filename": "best",
+    "checkpoint.enable_version_counter": False,
+}
 
 
 def start(
@@ -69,14 +76,15 @@ def start(
     """
     arguments, recipe_names = resolve_recipes(arguments)
     checkpoint_path = take_option(arguments, "--ckpt_path")
-    checkpoint = None if checkpoint_path is None else read_checkpoint(checkpoint_path)  # a bad file ends here
+    saved = (
+        {} if checkpoint_path is None else read_checkpoint(checkpoint_path)["lit_generative"]
+    )  # a bad file ends here
     has_model = bool(recipe_names) or take_option(arguments, "--model") or take_option(arguments, "--model.class_path")
     wants_help = any(argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in arguments)
     if not (has_model or checkpoint_path or wants_help):
         hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else "--ckpt_path CKPT"
         raise ValueError(f"no model is given; add for instance {hint}")
-    saved = {} if checkpoint is None else checkpoint["lit_generative"]
-    restores = command != "fit" and checkpoint is not None and not has_model
+    restores = command != "fit" and not has_model and checkpoint_path is not None
     run_name = command if restores else "-".join(recipe_names)
     restored_from = checkpoint_path if restores else None
     return TrainerCLI(command, arguments, run_name, saved, restored_from, callbacks, says_where)
@@ -102,7 +110,19 @@ class SaveConfig(SaveConfigCallback):
 
 
 class TrainerCLI(LightningCLI):
-    """LightningCLI for a GenerativeModule and its data, with a folder for each run."""
+    """LightningCLI for a GenerativeModule and its data, with a folder for each run.
+
+    It parses the arguments, builds everything and runs the command.
+
+    Args:
+        command: fit, validate, test or predict.
+        arguments: The command's options.
+        run_name: What the run's folder is called; "": as the model's class.
+        saved: What the checkpoint that was given says of itself; empty if none was.
+        checkpoint_path: The checkpoint to take the model itself from; None: the configuration says what it is.
+        callbacks: Further callbacks of the trainer.
+        says_where: Whether it is printed where everything is.
+    """
 
     def __init__(
         self,
@@ -114,17 +134,6 @@ class TrainerCLI(LightningCLI):
         callbacks: Sequence[Callback] = (),
         says_where: bool = True,
     ) -> None:
-        """Parse ``arguments``, build everything and run ``command``.
-
-        Args:
-            command: fit, validate, test or predict.
-            arguments: The command's options.
-            run_name: What the run's folder is called.
-            saved: What the checkpoint that was given says of itself; empty if none was.
-            checkpoint_path: The checkpoint to take the model itself from; None: the configuration says what it is.
-            callbacks: Further callbacks of the trainer.
-            says_where: Whether it is printed where everything is.
-        """
         self.command = command
         self.run_name = run_name
         self.saved = saved
@@ -151,47 +160,40 @@ class TrainerCLI(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks that every run has, and let networks learn shape and classes from the data."""
+        """Add the callbacks that every run has, and where model and networks get their arguments from."""
+        parser.set_defaults(DEFAULTS)
         parser.add_class_arguments(Evaluator, "evaluation")
         parser.add_lightning_class_args(Evaluate, "evaluate")
         parser.link_arguments("evaluation", "evaluate.evaluator", apply_on="instantiate")
         if self.command == "test":
             parser.add_lightning_class_args(EstimateLikelihood, "likelihood")
-        parser.set_defaults(
-            {
-                "data": {"class_path": "ImageDataModule"},
-                "trainer.default_root_dir": "runs",
-                "trainer.use_distributed_sampler": False,  # the data module shares its images among processes itself
-                "trainer.num_sanity_val_steps": 0,
-                "trainer.log_every_n_steps": 20,
-                "trainer.enable_model_summary": False,
-            }
-        )
-        if self.checkpoint_path is not None:
-            folder = Path(self.checkpoint_path).parent
-            root = str(folder.parent) if folder.name == "checkpoints" else "runs"
-            precision = self.saved["state"]["precision"]
-            parser.set_defaults({"trainer.precision": precision, "trainer.default_root_dir": root})
-            parser.set_defaults({"model.checkpoint_path": self.checkpoint_path})
-            if self.saved["data"]:
-                parser.set_defaults({"data": self.saved["data"]})
-            return
+        if self.command == "fit":
+            parser.add_lightning_class_args(SampleGrid, "grid")
+            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+            parser.set_defaults(CHECKPOINTS)
+        if self.checkpoint_path is None:
+            self._link_networks(parser)
+        else:
+            parser.set_defaults(self._restored_defaults(Path(self.checkpoint_path)))
+
+    def _link_networks(self, parser: LightningArgumentParser) -> None:
+        """Let networks learn shape and classes from the data and the model."""
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
             parser.link_arguments("data.image_shape", f"{target}.image_shape", apply_on="instantiate")
             for shared in ("latent_dim", "num_classes"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
-        if self.command == "fit":
-            parser.add_lightning_class_args(SampleGrid, "grid")
-            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-            parser.set_defaults(
-                {
-                    "checkpoint.monitor": "val/loss",
-                    "checkpoint.filename": "best",
-                    "checkpoint.enable_version_counter": False,
-                }
-            )
+
+    def _restored_defaults(self, checkpoint: Path) -> dict[str, Any]:
+        """Return what a checkpoint decides: model, data, precision, and that the run's folder goes beside its own."""
+        return {
+            "model.checkpoint_path": str(checkpoint),
+            "trainer.precision": self.saved["state"]["precision"],
+            "trainer.default_root_dir": str(checkpoint.parents[1])
+            if checkpoint.parent.name == "checkpoints"
+            else "runs",
+        } | ({"data": self.saved["data"]} if self.saved["data"] else {})
 
     def before_instantiate_classes(self) -> None:
         """Let loggers write below the trainer's root, and go on with the runs that the checkpoint was saved in."""
