@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from math import prod
 from pathlib import Path
@@ -176,19 +176,7 @@ def _measure_pixels(run: Run, samples: Tensor, real: RealImages) -> Neighbours |
     """Add spectrum, sharpness and copies to a run, and their errors; points have none of these."""
     if real.spectrum is None or real.neighbours is None:
         return None
-    neighbours = real.nearest(samples)
-    run.spectrum = radial_spectrum(samples).tolist()
-    statistic = _pixel_statistic(samples, neighbours, real.spectrum, real.neighbours)
-    found = statistic(torch.arange(len(samples)))
-    run.sharpness, run.memorised, run.nearest = (float(found[key]) for key in ("sharpness", "memorised", "nearest"))
-    run.errors = run.errors | jackknife_errors(statistic, torch.arange(len(samples)), _HALVES)
-    return neighbours
-
-
-def _pixel_statistic(
-    samples: Tensor, neighbours: Neighbours, spectrum: Tensor, held_out: Neighbours
-) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Return a function of which samples count, (M,)."""
+    spectrum, held_out, neighbours = real.spectrum, real.neighbours, real.nearest(samples)
 
     def statistic(index: Tensor) -> dict[str, Tensor]:
         chosen = Neighbours(neighbours.distances[index], neighbours.images[index])
@@ -199,7 +187,11 @@ def _pixel_statistic(
         }
         return {name: torch.tensor(value) for name, value in values.items()}
 
-    return statistic
+    everything = torch.arange(len(samples))
+    run.spectrum = radial_spectrum(samples).tolist()
+    run.metrics = run.metrics | {name: float(value) for name, value in statistic(everything).items()}
+    run.errors = run.errors | jackknife_errors(statistic, everything, _HALVES)
+    return neighbours
 
 
 def _curve(model: GenerativeModule, data: ImageData, protocol: MeasurementProtocol) -> list[Point]:

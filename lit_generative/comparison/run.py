@@ -128,10 +128,9 @@ def _measure(
             run.warnings.append(f"Seed {run.seed}: {problem}")
         runs.append(run)
         gc.collect()
-    floor = runs[0].protocol.get("floor", {}) | {"memorised": of_real["memorised"]}
     return Comparison(
         runs,
-        {name: value for name, value in floor.items() if value is not None},
+        runs[0].protocol.get("floor", {}) | of_real["floor"],
         of_real["spectrum"],
         machine(device_named(request.protocol.device)),
         datetime.date.today().isoformat(),
@@ -162,7 +161,7 @@ def _measured_real(data: ImageData, real: Callable[[], RealImages], request: Com
 
     def compute() -> tuple[dict[str, Any], dict[str, Tensor]]:
         spectrum = real().spectrum
-        values = {"memorised": real().memorised, "spectrum": [] if spectrum is None else spectrum.tolist()}
+        values = {"floor": real().floor, "spectrum": [] if spectrum is None else spectrum.tolist()}
         return values, draw_pictures(real().images, real().neighbours)
 
     return kept(request.output, "real", stamp, compute)
