@@ -54,16 +54,14 @@ def _parser() -> Parser:
     parser = command_parser("compare", compare.__doc__, usage=USAGE)
     add = parser.add_argument
     models = "Checkpoints, and folders of images; they come before all options."
+    curve = "Numbers of network evaluations at which diffusion models are measured as well."
     add("checkpoints", nargs="*", type=Path, default=[], metavar="CKPT_OR_FOLDER", help=models)
     add("--recipes", nargs="+", type=str, default=[], help="Recipes to train: names or files.")
     add("--names", nargs="+", type=str, default=[], help="What to call the models, one name each.")
-    lists = {"checkpoints", "recipes", "names"}
-    parser.add_class_arguments(
-        ComparisonRequest, skip={*lists, "protocol", "data", "fit_options", "command"}, instantiate=False
-    )
     add("--num_samples", type=int, default=2000, help="Images drawn from each model.")
-    curve = "Numbers of network evaluations at which diffusion models are measured as well."
     add("--curve", nargs="*", type=int, default=[5, 10, 20], help=curve)
+    own = {"checkpoints", "recipes", "names", "protocol", "data", "fit_options", "command"}
+    parser.add_class_arguments(ComparisonRequest, skip=own, instantiate=False)
     parser.add_class_arguments(MeasurementProtocol, skip={"evaluator", "curve"}, instantiate=False)
     data = "By default the data of the first model; batch size and order are the recipes' own."
     parser.add_subclass_arguments(LightningDataModule, "data", required=False, help=data)

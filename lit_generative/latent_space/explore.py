@@ -80,7 +80,7 @@ def explore(model: GenerativeModule, data: ImageData | None, request: LatentRequ
 
 def _show_images(model: GenerativeModule, selection: Selection, space: LatentSpace) -> None:
     """Show what comes back of real images, and what is between them."""
-    x_0, x_1, y = selection.pairs()
+    x_0, x_1, y = selection.pairs
     steps = selection.request.steps
     if isinstance(model, Reconstructs):
         space.pictures["reconstructions"] = _rows([x_0, model.reconstruct(x_0, y)], by_column=True)
@@ -116,7 +116,7 @@ def _show_latents(model: HasLatentSpace, selection: Selection, space: LatentSpac
     found = _encode(model, selection, selection.request.split)
     variances = found.z.var(0)
     order = variances.argsort(descending=True).tolist()
-    x_0, _, y = selection.pairs()
+    x_0, _, y = selection.pairs
     y = None if y is None else y[:1]
     dimensions = order[: selection.request.num_images]
     traversed = model.traverse(x_0[:1], y, dimensions=dimensions, steps=selection.request.steps)

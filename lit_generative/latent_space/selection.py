@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -74,10 +75,11 @@ class Selection:
             raise ValueError("data=None, but real images are to be shown: give data (--data ImageDataModule)")
         return self.data.loader(split, limit=limit)
 
+    @cached_property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return images (n, C, H, W), as many others, and for a model of classes the labels (n,) of both.
+        """Images (n, C, H, W), as many others, and for a model of classes the labels (n,) of both.
 
-        For other models, they are of two classes, which is more to be seen.
+        For other models, the two of a pair are of two classes: more is to be seen between them.
         """
         n = self.request.num_images
         x_0, y = self._choose(n, self.request.labels)
