@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from lit_generative.training.budget import TimedTraining
-from lit_generative.training.cli import start
+from lit_generative.training.cli import TrainerCLI
 
 LOGISTICS = [  # three channels for each component
     *("--model.likelihood", "DiscretizedLogisticMixtureLikelihood", "--model.likelihood.components", "5"),
@@ -47,7 +47,7 @@ def measure(name: str, minutes: float, root: Path) -> dict[str, Any]:
     checkpoint = TimedTraining(recipe, minutes, folder, options).train(0).checkpoint
     tested = folder / "test" / "version_0"
     if not (tested / "likelihood.json").is_file():
-        start("test", ["--ckpt_path", str(checkpoint), "--trainer.default_root_dir", str(folder), *TESTED])
+        TrainerCLI("test", ["--ckpt_path", str(checkpoint), "--trainer.default_root_dir", str(folder), *TESTED])
     trained = last_record(checkpoint.parents[1] / "evaluation.json")
     found = last_record(tested / "evaluation.json")["metrics"] | last_record(tested / "likelihood.json")["metrics"]
     return found | {"minutes": trained["training_minutes"], "images": trained["images_seen"]}

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from lit_generative.training.cli import start
+from lit_generative.training.cli import TrainerCLI
 
 __all__ = ["fit", "predict", "test", "validate"]
 
-fit, validate, test, predict = (partial(start, command) for command in ("fit", "validate", "test", "predict"))
+fit, validate, test, predict = (partial(TrainerCLI, command) for command in ("fit", "validate", "test", "predict"))

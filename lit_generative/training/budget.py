@@ -19,7 +19,7 @@ import lightning as L
 
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.files import write_json
-from lit_generative.training.cli import start
+from lit_generative.training.cli import TrainerCLI
 from lit_generative.training.parser import resolve_recipes
 
 __all__ = ["Pace", "TimedTraining", "Trained", "TrainingLength"]
@@ -110,7 +110,7 @@ class TimedTraining:
             *("--trainer.limit_val_batches", "2", "--evaluate.every_n_images", "1"),
             *("--evaluation.num_samples", "100", "--evaluation.num_real", "200"),
         ]
-        batches_a_step = start("fit", options, callbacks=[pace], says_where=False).trainer.accumulate_grad_batches
+        batches_a_step = TrainerCLI("fit", options, callbacks=[pace], says_where=False).trainer.accumulate_grad_batches
         gc.collect()  # trainer and model refer to each other
         steps = max(1, round(60 * self.minutes * pace.steps_per_second / VALIDATIONS))  # to the next validation
         between_evaluations = steps * VALIDATIONS / EVALUATIONS - steps / 2
@@ -134,7 +134,7 @@ class TimedTraining:
         ]
         last, problem = next(_last_states(folder), None), ""
         try:
-            start("fit", options + ([] if last is None else ["--ckpt_path", str(last)]), says_where=False)
+            TrainerCLI("fit", options + ([] if last is None else ["--ckpt_path", str(last)]), says_where=False)
         except FloatingPointError as error:
             problem = str(error)
             if next(_last_states(folder), None) is None:

@@ -9,8 +9,9 @@ import torch
 
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.files import write_json
-from lit_generative.training import budget, cli
+from lit_generative.training import budget
 from lit_generative.training.budget import Pace, TimedTraining, TrainingLength
+from lit_generative.training.cli import TrainerCLI
 
 VAE = """# A tiny VAE
 trainer:
@@ -78,10 +79,10 @@ def stop_next(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) 
     """Let the next training end with an error."""
 
     def start(command: str, arguments: list[str], **options: Any) -> Any:
-        monkeypatch.setattr(budget, "start", cli.start)
-        return cli.start(command, arguments, callbacks=[Stop(step, error)], **options)
+        monkeypatch.setattr(budget, "TrainerCLI", TrainerCLI)
+        return TrainerCLI(command, arguments, callbacks=[Stop(step, error)], **options)
 
-    monkeypatch.setattr(budget, "start", start)
+    monkeypatch.setattr(budget, "TrainerCLI", start)
 
 
 def history(training: TimedTraining) -> list[dict[str, Any]]:
@@ -151,18 +152,18 @@ def test_calibration_measures_the_usual_pace_behind_the_warm_up(
             self.now += disturbance if trainer.global_step == 6 else 0.0
 
     def start(*arguments: Any, callbacks: list[L.Callback], **options: Any) -> Any:
-        return cli.start(*arguments, callbacks=[time, *callbacks], **options)
+        return TrainerCLI(*arguments, callbacks=[time, *callbacks], **options)
 
     time, training = Time(), tiny(VAE, tmp_path, length=None)
     monkeypatch.setattr(budget, "monotonic", lambda: time.now)
-    monkeypatch.setattr(budget, "start", start)
+    monkeypatch.setattr(budget, "TrainerCLI", start)
     # 6 s of 20 steps/s are 120 steps, 12 times 10, of 20 images; evaluated after 600 images, not after 400
     expected = TrainingLength(steps=120, batches_between_validations=10, images_between_evaluations=500)
     assert not training.is_calibrated
     assert training.length() == expected
     assert training.is_calibrated
     assert read_checkpoint(training.calibrated)["lit_generative"]["data"]["init_args"]["subset"] == 60
-    monkeypatch.delattr(budget, "start")
+    monkeypatch.delattr(budget, "TrainerCLI")
     assert training.length() == expected, "it is measured once"
 
 
@@ -171,6 +172,6 @@ def test_pace_counts_steps_of_the_optimizer(tmp_path: Path) -> None:
     options = ["--config", tiny(VAE, tmp_path).recipe, *SMALL, "--checkpoint.monitor", "null"]
     options += ["--trainer.default_root_dir", str(tmp_path), "--evaluate.at_end", "false"]
     options += ["--trainer.max_steps", "1000", "--trainer.accumulate_grad_batches", "3"]
-    cli.start("fit", options, callbacks=[pace], says_where=False)
+    TrainerCLI("fit", options, callbacks=[pace], says_where=False)
     assert pace.images_per_step == 60
     assert pace.steps_per_second > 0
