@@ -8,7 +8,6 @@ for codes, whose posterior is one point, they are one bound. What follows ± is 
 """
 
 import argparse
-import dataclasses
 import json
 import platform
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 
 import torch
 
-from lit_generative.comparison.training import Schedule, TrainingPlan, calibrate, train
-from lit_generative.files import write_json
-from lit_generative.training.cli import start
+from lit_generative.training.budget import TimedTraining
+from lit_generative.training.cli import TrainerCLI
 
 LOGISTICS = [  # three channels for each component
     *("--model.likelihood", "DiscretizedLogisticMixtureLikelihood", "--model.likelihood.components", "5"),
@@ -45,11 +43,11 @@ COLUMNS = ["variant", "minutes", "images", "-ELBO, nats", "-log P, nats", "bits/
 def measure(name: str, minutes: float, root: Path) -> dict[str, Any]:
     """Train a variant and test its last state; return what was found, by name."""
     recipe, *options = VARIANTS[name]
-    plan = TrainingPlan(root / name.replace(" ", "-").replace(",", ""), minutes, options)
-    checkpoint = train(recipe, 0, schedule_of(recipe, plan), plan).checkpoint
-    tested = plan.folder / "test" / "version_0"
+    folder = root / name.replace(" ", "-").replace(",", "")
+    checkpoint = TimedTraining(recipe, minutes, folder, options).train(0).checkpoint
+    tested = folder / "test" / "version_0"
     if not (tested / "likelihood.json").is_file():
-        start("test", ["--ckpt_path", str(checkpoint), "--trainer.default_root_dir", str(plan.folder), *TESTED])
+        TrainerCLI("test", ["--ckpt_path", str(checkpoint), "--trainer.default_root_dir", str(folder), *TESTED])
     trained = last_record(checkpoint.parents[1] / "evaluation.json")
     found = last_record(tested / "evaluation.json")["metrics"] | last_record(tested / "likelihood.json")["metrics"]
     return found | {"minutes": trained["training_minutes"], "images": trained["images_seen"]}
@@ -57,14 +55,6 @@ def measure(name: str, minutes: float, root: Path) -> dict[str, Any]:
 
 def last_record(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())[-1]
-
-
-def schedule_of(recipe: str, plan: TrainingPlan) -> Schedule:
-    """Measure how many steps the minutes are, or read what was measured."""
-    file = plan.folder / "schedule.json"
-    if not file.is_file():
-        write_json(file, dataclasses.asdict(calibrate(recipe, plan)))
-    return Schedule(**json.loads(file.read_text()))
 
 
 def row(name: str, found: dict[str, Any]) -> str:

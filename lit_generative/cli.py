@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 __all__ = ["main"]
@@ -21,12 +21,12 @@ COMMANDS = {
     "extractor": "train a feature extractor for evaluation on labelled data of one's own",
     "recipes": "list the recipes that ship, with what each costs",
 }
+MODULES = dict.fromkeys(("fit", "validate", "test", "predict"), "trainer") | {"compare": "compare"}  # else: tools
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a run that failed or was stopped, 2 for wrong usage."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments[0] if arguments else "--help"
+    command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         print("usage: lit-generative COMMAND [OPTIONS]\n\n" + "\n".join(f"  {k:10}{v}" for k, v in COMMANDS.items()))
         print("\n`lit-generative COMMAND --help` lists the options of a command.")
@@ -38,43 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.getcwd())  # so that --model my_file.MyModel is found, as with python -m
     _quiet()
     try:
-        return _runner(command, arguments[1:])(_import_modules(arguments[1:]))
+        _run(command, arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         return 1
     except Exception as error:
         return _explain(error)
+    return 0
 
 
-def _import_modules(arguments: list[str]) -> list[str]:
-    """Import what ``--import MODULE`` names: a checkpoint of a class of one's own never imports it by itself."""
-    while "--import" in arguments:
-        i = arguments.index("--import")
-        if i + 1 == len(arguments):
-            raise ValueError("--import: name a module, for instance --import my_models")
-        import_module(arguments[i + 1])
-        arguments = arguments[:i] + arguments[i + 2 :]
-    return arguments
+def _run(command: str, arguments: list[str]) -> None:
+    """Import what the command needs, which takes seconds, and call it."""
+    from lit_generative.training.parser import import_modules
 
-
-def _runner(command: str, given: list[str]) -> Callable[[list[str]], int]:
-    """Import only what the command needs: torch and Lightning take seconds."""
-    if command in ("fit", "validate", "test", "predict"):
-        from lit_generative.training.cli import run_trainer
-
-        return lambda arguments: run_trainer(command, arguments)
-    if command == "compare":
-        from lit_generative.commands.compare import compare
-
-        return lambda arguments: compare(arguments, given)
-    if command == "latent":
-        from lit_generative.commands.latent import latent
-
-        return latent
-    from lit_generative.commands import tools
-
-    return getattr(tools, command)
+    import_modules(arguments)
+    module = import_module(f"lit_generative.commands.{MODULES.get(command, 'tools')}")
+    getattr(module, command)(arguments)
 
 
 def _explain(error: Exception) -> int:

@@ -165,6 +165,11 @@ class HasLatentSpace(Protocol):
     def posterior_means(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the means of q(z|x), (B, latent_dim)."""
 
+    def interpolate(
+        self, x_0: Tensor, x_1: Tensor, steps: int = 8, y: Tensor | None = None, *, is_spherical: bool = False
+    ) -> Tensor:
+        """Return images on the way, (steps, B, C, H, W), along a line in latent space or a great arc."""
+
     def traverse(
         self, x: Tensor, y: Tensor | None = None, *, dimensions: Sequence[int] | None = None, steps: int = 8
     ) -> Tensor:

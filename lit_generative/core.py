@@ -40,8 +40,10 @@ class GenerativeModule(Described, L.LightningModule):
         weights: Which weights the parameters hold, "raw" or for instance "ema 0.999".
         precision: Lightning's name of the precision trained in; sampling uses it too.
         loss_units: The units of what :meth:`losses` returns, by name, for reports.
+        family: What reports call models of its kind; "": by the class's name.
     """
 
+    family: ClassVar[str] = ""
     sampler_name: ClassVar[str] = "unspecified"
     loss_units: ClassVar[dict[str, str]] = {}
     network_evaluations: int = 1

@@ -15,7 +15,8 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.p
 
 # from the ground up; a room imports itself and those before it (CONTRIBUTING.md shows it as the map)
 ROOMS = (
-    *("checks", "description", "files", "numerics", "processes", "eight_bit", "interpolation", "pictures", "recipes"),
+    *("checks", "description", "devices", "files", "numerics", "processes", "eight_bit", "interpolation", "pictures"),
+    "recipes",
     *("optim", "nn"),
     *("vae maths", "gan maths", "diffusion maths"),
     "contracts",
@@ -26,7 +27,7 @@ ROOMS = (
     *("vae", "gan", "diffusion"),
     "training",
     "report",
-    *("comparison", "latent_space"),
+    *("comparison", "latent_space", "drawing"),
     *("commands", "cli", "__init__"),
 )
 FAMILIES = ("vae", "gan", "diffusion")

@@ -1,20 +1,20 @@
-"""What takes part in a comparison: checkpoints and folders of images, what they are called, and how they came about."""
+"""What takes part in a comparison: checkpoints and folders of images, and what they are called."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.comparison.folder_model import ImagesOf
+from lit_generative.comparison.history import run_folder_of
 from lit_generative.core import GenerativeModule
 from lit_generative.description import find
-from lit_generative.report.results import Point, Training
+from lit_generative.evaluation.extractors import file_digest
 
-__all__ = ["Entry", "find_entries", "read_training"]
+__all__ = ["Entry", "find_entries"]
 
 _FAMILIES = ("vae", "gan", "diffusion")  # folders that recipes and their runs are in
 _NO_NAME = "lightning_logs"  # what Lightning calls the folder of runs that were given no name
@@ -49,6 +49,14 @@ class Entry:
         if self.source.is_dir():
             return ImagesOf.read(self.source, image_shape)
         return GenerativeModule.load_from_checkpoint(self.source, map_location="cpu")
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the checkpoint's content, or of the names, sizes and dates in the folder."""
+        if self.source.is_file():
+            return file_digest(self.source)
+        files = sorted(file for file in self.source.rglob("*") if file.is_file())
+        listing = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
 def find_entries(sources: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Entry]:
@@ -85,7 +93,7 @@ def find_entries(sources: Sequence[str | Path], names: Sequence[str] | None = No
 
 
 def _look(path: Path) -> tuple[Entry, Any]:
-    """Return a entry, and what is equal for seeds of one model."""
+    """Return an entry, and what is equal for seeds of one model."""
     if path.is_dir():
         return Entry(path.resolve().name, path), path.resolve()
     saved = read_checkpoint(path, map_location="meta")["lit_generative"]
@@ -98,7 +106,7 @@ def _look(path: Path) -> tuple[Entry, Any]:
 
 def _name(path: Path) -> str | None:
     """Return the name of the folder that a run's versions are in; None if there is none."""
-    run = _run_folder(path)
+    run = run_folder_of(path)
     if run is None or run.parent.name in ("", _NO_NAME) or not run.name.startswith("version_"):
         return None
     name, above = run.parent.name, run.parent.parent.name
@@ -113,82 +121,3 @@ def _distinguish(name: str, seed: int | None, model: Any, taken: list[tuple[Any,
         taken.append((model, []))
     taken[number][1].append(seed)
     return name if number == 0 else f"{name} ({number + 1})"
-
-
-def read_training(source: Path) -> Training | None:
-    """Return what a checkpoint and the folder of its run say of the training; None if there is no file.
-
-    The history is that of the whole run, and of those that it went on from; minutes are those until the checkpoint.
-    """
-    if not source.is_file():
-        return None
-    checkpoint = read_checkpoint(source, map_location="meta")
-    images = checkpoint["lit_generative"]["state"]["images_seen"]
-    clock = checkpoint.get("callbacks", {}).get("TrainingClock", {})
-    seconds = clock.get("seconds")
-    run = _run_folder(source)
-    versions = [] if run is None else list(map(_records, _versions(run)))
-    health = [record["health"] for records in versions for record in reversed(records) if "health" in record]
-    return Training(
-        images=images,
-        minutes=None if seconds is None else seconds / 60,
-        device_minutes=None if seconds is None else clock["device_seconds"] / 60,
-        history=_history(versions),
-        verdict=health[0]["verdict"] if health else None,
-        is_finite=not health or health[0].get("signs", {}).get("is_finite") is not False,
-    )
-
-
-def _run_folder(checkpoint: Path) -> Path | None:
-    """Return ``version_N`` of ``version_N/checkpoints/x.ckpt``."""
-    folder = checkpoint.resolve().parent
-    return folder.parent if folder.name == "checkpoints" else None
-
-
-def _versions(run: Path) -> Iterator[Path]:
-    """Yield a run's folder, and those of the runs that it was resumed from, the latest first."""
-    seen: set[Path] = set()
-    following: Path | None = run
-    while following is not None and following not in seen:
-        seen.add(following)
-        yield following
-        following = _resumed_from(following)
-
-
-def _resumed_from(run: Path) -> Path | None:
-    """Return the folder of the run whose checkpoint a run began with; None: it began anew, or that is not known."""
-    config = run / "config.yaml"
-    try:
-        checkpoint = yaml.safe_load(config.read_text()).get("ckpt_path") if config.is_file() else None
-    except (yaml.YAMLError, AttributeError):  # written by hand
-        return None
-    if not isinstance(checkpoint, str):
-        return None
-    sibling = run.parent / Path(checkpoint).parent.parent.name  # the path may be relative, or runs may have moved
-    return sibling if sibling.is_dir() and sibling != run.parent else _run_folder(Path(checkpoint))
-
-
-def _records(run: Path) -> list[dict[str, Any]]:
-    path = run / "evaluation.json"
-    return json.loads(path.read_text()) if path.is_file() else []
-
-
-def _history(versions: list[list[dict[str, Any]]]) -> list[Point]:
-    """Return the evaluations on validation images, in order; where versions overlap, the later one's."""
-    points: list[Point] = []
-    for records in versions:
-        before = points[0].images if points else None
-        measured = [r for r in records if "metrics" in r and r.get("protocol", {}).get("split") == "val"]
-        by_images = {r["images_seen"]: _point(r) for r in measured if before is None or r["images_seen"] < before}
-        points = [by_images[images] for images in sorted(by_images)] + points
-    return points
-
-
-def _point(record: dict[str, Any]) -> Point:
-    return Point(
-        metrics=record["metrics"],
-        images=record["images_seen"],
-        minutes=record.get("training_minutes"),
-        evaluations=record["protocol"].get("evaluations"),
-        images_per_second=record.get("images_per_second"),
-    )

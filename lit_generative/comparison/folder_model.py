@@ -25,6 +25,7 @@ class ImagesOf(GenerativeModule):
     """
 
     images: Tensor
+    family = "images"
     sampler_name: ClassVar[str] = "given images"
     network_evaluations: int = 0
 

@@ -1,37 +1,75 @@
 """Everything that a report says of one model, measured."""
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lit_generative.comparison.entries import read_training
-from lit_generative.comparison.evaluations import at_most
+from lit_generative.checks import check_range
 from lit_generative.comparison.folder_model import ImagesOf
-from lit_generative.comparison.real_images import MOST_IMAGES, RealImages, make_pictures
-from lit_generative.contracts import ImageData
+from lit_generative.comparison.history import read_training
+from lit_generative.comparison.real_images import MOST_IMAGES, RealImages, draw_pictures
+from lit_generative.contracts import ImageData, SamplesInSteps
 from lit_generative.core import GenerativeModule
-from lit_generative.diffusion.generation import DenoisingModel
+from lit_generative.devices import device_named
 from lit_generative.evaluation import Evaluation, Evaluator, Neighbours, jackknife_errors, radial_spectrum, sharpness
-from lit_generative.evaluation.likelihood import mean_likelihoods
-from lit_generative.evaluation.progress import counter
-from lit_generative.report.images import Pictures
+from lit_generative.evaluation.likelihood import defines_likelihoods, estimate_likelihoods, mean_likelihoods
 from lit_generative.report.results import Point, Run
-from lit_generative.sampling import inference
 
-__all__ = ["bits_per_dim", "family", "measure", "parameters_of_sampling"]
+__all__ = ["MeasurementProtocol", "bits_per_dim", "evaluator_for", "measure", "parameters_of_sampling"]
 
-_FAMILIES = {"vae": "VAE", "gan": "GAN", "diffusion": "DDPM", "report": "images"}  # by the folder of the class
 _HALVES = 10  # of the samples, for standard errors
 _FEWEST = 12  # samples whose halves can be measured
+_LIKELIHOOD_EVALUATIONS = 50  # about how many times an estimate may ask the network about an image
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasurementProtocol:
+    """How all models of a comparison are measured.
+
+    Attributes:
+        evaluator: Draws samples and compares them.
+        evaluations: The most network evaluations a sample of a diffusion model; null: as its sampler has it.
+        curve: Numbers of network evaluations at which diffusion models are measured as well.
+        likelihood_images: Test images whose likelihood is estimated, of models that define one; 0: none.
+        device: Where to measure: cpu, cuda:1; auto: the GPU if there is one.
+
+    Raises:
+        ValueError: If a number is too small, or there is no such device.
+    """
+
+    evaluator: Evaluator
+    evaluations: int | None = 20
+    curve: Sequence[int] = (5, 10, 20)
+    likelihood_images: int = 200
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("evaluations", self.evaluations, at_least=1, hint="null is the sampler's own number")
+        for evaluations in self.curve:
+            check_range("curve", evaluations, at_least=1)
+        check_range("likelihood_images", self.likelihood_images or None, at_least=2, hint="0 is none")
+        device_named(self.device)
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that decides the numbers, as plain data."""
+        extractor = self.evaluator.extractor
+        names = ("num_samples", "num_real", "split", "batch_size", "seed")
+        return {name: getattr(self.evaluator, name) for name in names} | {
+            "extractor": extractor if isinstance(extractor, str) else extractor.digest,
+            "evaluations": self.evaluations,
+            "curve": list(self.curve),
+            "likelihood_images": self.likelihood_images,
+            "device": device_named(self.device).type,
+        }
 
 
 def measure(
@@ -39,60 +77,60 @@ def measure(
     name: str,
     source: str | Path,
     data: ImageData,
-    evaluator: Evaluator,
-    *,
-    curve: Sequence[int] = (),
-    evaluations: int | None = None,
-    likelihood_images: int = 100,
-    likelihood_evaluations: int = 50,
-    real: RealImages | None = None,
-) -> tuple[Run, Pictures]:
+    protocol: MeasurementProtocol,
+    real: RealImages,
+) -> tuple[Run, dict[str, Tensor]]:
     """Measure a model, by one lot of samples for all that is said of it, and one more for each point of the curve.
 
     Its parameters are all that are trained: for a GAN, those of both networks. How many of the parameters have a part
     in sampling is ``sampling_parameters`` in the protocol. Spectrum and nearest training images are those of at most
-    2,000 samples.
+    2,000 samples. Points of the curve that are not below the model's own evaluations, or with which it cannot sample,
+    are left out.
 
     Args:
         model: Where it is, with the weights it has.
         name: Which model it is.
         source: Its checkpoint, which says how it was trained, as do the files beside it; else where it comes from.
         data: The real images.
-        evaluator: The protocol.
-        curve: Network evaluations a sample to measure the metrics of a denoising model at, too. Those that are not
-            below its own, or with which it cannot sample, are left out.
-        evaluations: The most network evaluations a sample that a denoising model may take; None: as many as it does.
-        likelihood_images: Test images whose likelihood is estimated; 0: none, else at least 2.
-        likelihood_evaluations: About how many times an estimate may ask the network about an image.
-        real: ``RealImages.of(data, evaluator)``, made once for several models; None: it is made here.
+        protocol: How.
+        real: What was measured of the real images.
 
     Returns:
-        The numbers, and pictures of the first samples and of the training images nearest to them.
+        The numbers, and pictures (C, H, W) of the first samples and of their nearest training images, by name.
 
     Raises:
-        ValueError: If model, data and evaluator do not fit together, a number cannot be as it is, even one step takes
-            more than ``evaluations``, or a folder has fewer images than are to be drawn.
+        ValueError: If model, data and evaluator do not fit together, even one step takes more than
+            ``protocol.evaluations``, or a folder has fewer images than are to be drawn.
     """
-    if likelihood_images < 0 or likelihood_images == 1:
-        raise ValueError(f"likelihood_images={likelihood_images}: a standard error needs at least 2, and 0 is none")
-    evaluator = _for_given_images(evaluator, model, source) if isinstance(model, ImagesOf) else evaluator
-    with at_most(model, evaluations):
-        real = real or RealImages.of(data, evaluator)
+    evaluator = evaluator_for(model, protocol.evaluator, source)
+    with _at_most(model, protocol.evaluations):
         found, samples = _sample(model, data, evaluator)
         run = _new_run(model, name, source, found)
         neighbours = _measure_pixels(run, samples, real)
-        run.curve = _curve(model, data, evaluator, curve)
-    run.likelihood = bits_per_dim(model, data, evaluator, likelihood_images, likelihood_evaluations)
+        run.curve = _curve(model, data, protocol)
+    run.likelihood = bits_per_dim(model, data, evaluator, protocol.likelihood_images, _LIKELIHOOD_EVALUATIONS)
     if run.likelihood:
-        run.protocol["likelihood"] = {"num_images": likelihood_images, "evaluations": likelihood_evaluations}
-    return run, make_pictures(samples, neighbours)
+        estimated = {"num_images": protocol.likelihood_images, "evaluations": _LIKELIHOOD_EVALUATIONS}
+        run.protocol["likelihood"] = estimated
+    return run, draw_pictures(samples, neighbours)
 
 
-def _for_given_images(evaluator: Evaluator, model: ImagesOf, source: str | Path) -> Evaluator:
-    """Draw all images in one batch, in which none comes twice."""
+def _at_most(model: GenerativeModule, evaluations: int | None) -> AbstractContextManager[None]:
+    return model.at_most(evaluations) if isinstance(model, SamplesInSteps) else nullcontext()
+
+
+def evaluator_for(model: GenerativeModule, evaluator: Evaluator, source: str | Path) -> Evaluator:
+    """Return an evaluator for a model; of given images it draws all in one batch, in which none comes twice.
+
+    Raises:
+        ValueError: If fewer images are given than are to be drawn.
+    """
+    if not isinstance(model, ImagesOf):
+        return evaluator
     if evaluator.num_samples > len(model):
         raise ValueError(
-            f"num_samples is {evaluator.num_samples}, but {source} has {len(model)} images; ask for no more"
+            f"{source} has {len(model)} images, fewer than num_samples={evaluator.num_samples}; give more, or a "
+            "smaller --num_samples"
         )
     evaluator = copy.copy(evaluator)
     evaluator.batch_size = evaluator.num_samples
@@ -117,7 +155,7 @@ def _new_run(model: GenerativeModule, name: str, source: str | Path, found: Eval
     return Run(
         name=name,
         source=str(source),
-        family=family(model),
+        family=model.family or type(model).__name__,
         protocol=found.protocol | {"sampling_parameters": parameters_of_sampling(model)},
         metrics=found.metrics,
         errors=found.errors,
@@ -131,32 +169,11 @@ def _new_run(model: GenerativeModule, name: str, source: str | Path, found: Eval
     )
 
 
-def family(model: GenerativeModule) -> str:
-    """Return "VAE", "GAN" or "DDPM" for the models of these folders and their subclasses, else the class's own name."""
-    for cls in type(model).__mro__:
-        package, _, rest = cls.__module__.partition(".")
-        if package == "lit_generative" and (found := _FAMILIES.get(rest.partition(".")[0])):
-            return found
-    return type(model).__name__
-
-
 def _measure_pixels(run: Run, samples: Tensor, real: RealImages) -> Neighbours | None:
     """Add spectrum, sharpness and copies to a run, and their errors; points have none of these."""
     if real.spectrum is None or real.neighbours is None:
         return None
-    neighbours = real.nearest(samples)
-    run.spectrum = radial_spectrum(samples).tolist()
-    statistic = _pixel_statistic(samples, neighbours, real.spectrum, real.neighbours)
-    found = statistic(torch.arange(len(samples)))
-    run.sharpness, run.memorised, run.nearest = (float(found[key]) for key in ("sharpness", "memorised", "nearest"))
-    run.errors = run.errors | jackknife_errors(statistic, torch.arange(len(samples)), _HALVES)
-    return neighbours
-
-
-def _pixel_statistic(
-    samples: Tensor, neighbours: Neighbours, spectrum: Tensor, held_out: Neighbours
-) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Return a function of which samples count, (M,)."""
+    spectrum, held_out, neighbours = real.spectrum, real.neighbours, real.nearest(samples)
 
     def statistic(index: Tensor) -> dict[str, Tensor]:
         chosen = Neighbours(neighbours.distances[index], neighbours.images[index])
@@ -167,21 +184,26 @@ def _pixel_statistic(
         }
         return {name: torch.tensor(value) for name, value in values.items()}
 
-    return statistic
+    everything = torch.arange(len(samples))
+    run.spectrum = radial_spectrum(samples).tolist()
+    run.metrics = run.metrics | {name: float(value) for name, value in statistic(everything).items()}
+    run.errors = run.errors | jackknife_errors(statistic, everything, _HALVES)
+    return neighbours
 
 
-def _curve(model: GenerativeModule, data: ImageData, evaluator: Evaluator, curve: Sequence[int]) -> list[Point]:
-    if not isinstance(model, DenoisingModel):
+def _curve(model: GenerativeModule, data: ImageData, protocol: MeasurementProtocol) -> list[Point]:
+    """Measure a model that samples in steps with fewer of them."""
+    if not isinstance(model, SamplesInSteps):
         return []
     points: dict[int, Point] = {}
-    for limit in sorted({limit for limit in curve if limit < model.network_evaluations}):
+    for limit in sorted({limit for limit in protocol.curve if limit < model.network_evaluations}):
         with ExitStack() as stack:
             try:
-                stack.enter_context(at_most(model, limit))
+                stack.enter_context(model.at_most(limit))
             except ValueError:  # it cannot sample with so few
                 continue
             if (count := model.network_evaluations) not in points:
-                found = evaluator.evaluate(model, data)
+                found = protocol.evaluator.evaluate(model, data)
                 points[count] = Point(found.metrics, evaluations=count, images_per_second=found.images_per_second)
     return list(points.values())
 
@@ -201,20 +223,13 @@ def bits_per_dim(
     Returns:
         Mean over images and standard error by the name of the estimate; {} if the model defines none.
     """
-    if not num_images or type(model).likelihoods is GenerativeModule.likelihoods:
+    if not num_images or not defines_likelihoods(model):
         return {}
-    found: dict[str, list[Tensor]] = {}
-    with counter("likelihoods", num_images, True) as bar, isolate_rng():
-        for i, batch in enumerate(data.loader(evaluator.split, batch_size=100, limit=num_images)):
-            x, y = model.unpack({name: value.to(model.device) for name, value in batch.items()})
-            seed = int(np.random.SeedSequence([evaluator.seed, i]).generate_state(1)[0])
-            generator = torch.Generator(model.device).manual_seed(seed)
-            with inference(model, generator):
-                nats = model.likelihoods(x, y, evaluations=evaluations, generator=generator)
-            for name, value in nats.items():
-                found.setdefault(name, []).append(value.detach().cpu().double())
-            bar.update(len(x))
-    metrics = mean_likelihoods({name: torch.cat(values) for name, values in found.items()}, prod(data.image_shape))
+    with isolate_rng():
+        found = estimate_likelihoods(
+            model, data, evaluator.split, num_images, evaluations=evaluations, seed=evaluator.seed
+        )
+    metrics = mean_likelihoods(found, prod(data.image_shape))
     return {name: (metrics[f"{name}_bits_per_dim"], metrics[f"{name}_bits_per_dim_stderr"]) for name in found}
 
 

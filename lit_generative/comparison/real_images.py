@@ -1,16 +1,16 @@
-"""The real images' side of pixel measurements: spectrum, nearest training images, pictures."""
+"""What is measured of real images' pixels, for all models: their spectrum and their nearest training images."""
 
 import dataclasses
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_generative.contracts import ImageData
 from lit_generative.evaluation import Evaluator, Neighbours, nearest_neighbours, radial_spectrum
-from lit_generative.pictures import are_points
-from lit_generative.report.images import Pictures
+from lit_generative.pictures import are_points, picture, tile
 
-__all__ = ["MOST_IMAGES", "RealImages", "make_pictures"]
+__all__ = ["MOST_IMAGES", "RealImages", "draw_pictures"]
 
 MOST_IMAGES = 2000  # that spectra and neighbours are of: more would change their errors of some percent, but take long
 _SAMPLES, _PAIRS = 36, 12
@@ -47,17 +47,19 @@ class RealImages:
         return nearest_neighbours(images, (batch["image"] for batch in self.data.loader("train", batch_size=1000)))
 
     @property
-    def memorised(self) -> float | None:
-        """The share of the real images that would count as copies of training images; None of points."""
-        return None if self.neighbours is None else self.neighbours.rate
-
-    @property
-    def pictures(self) -> Pictures:
-        """Some of them, and the training images nearest to a few."""
-        return make_pictures(self.images, self.neighbours)
+    def floor(self) -> dict[str, float]:
+        """What the real images themselves reach in the metrics of pixels; {} of points."""
+        return {} if self.neighbours is None else {"sharpness": 1.0, "memorised": self.neighbours.rate, "nearest": 1.0}
 
 
-def make_pictures(images: Tensor, neighbours: Neighbours | None) -> Pictures:
-    """Return the first 36 of images (N, C, H, W), and the first 12 beside their nearest training images."""
-    pairs = None if neighbours is None else torch.stack([images, neighbours.images], dim=1)[:_PAIRS]
-    return Pictures(images[:_SAMPLES], pairs)
+def draw_pictures(images: Tensor, neighbours: Neighbours | None) -> dict[str, Tensor]:
+    """Draw ``samples``, the first 36 of images (N, C, H, W), and ``nearest``, the first 12 with what they are near to.
+
+    Those are framed in white, six a row: an image, and below it the nearest training image.
+    """
+    pictures = {"samples": picture(images[:_SAMPLES])}
+    if neighbours is not None:
+        pairs = torch.stack([images, neighbours.images], dim=1)[:_PAIRS]  # (M, 2, C, H, W)
+        framed = torch.stack([F.pad(tile(pair, columns=1), (2, 2, 2, 2), value=1) for pair in pairs])
+        pictures["nearest"] = tile(framed, columns=min(len(pairs), 6))
+    return pictures

@@ -59,6 +59,7 @@ class DDPM(GenerativeModule):
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
     """
 
+    family = "DDPM"
     loss_units: ClassVar[dict[str, str]] = {"bound_term": "nats", "noise_mse": "per pixel"}
 
     def __init__(

@@ -74,6 +74,7 @@ class GAN(GenerativeModule):
             or shards the networks, or if a schedule watches a metric.
     """
 
+    family = "GAN"
     sampler_name: ClassVar[str] = "generator"
 
     def __init__(

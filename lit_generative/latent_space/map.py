@@ -9,21 +9,21 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Latents", "latent_map"]
+__all__ = ["PosteriorMeans", "latent_map"]
 
 LEGEND = 20  # classes that a legend has room for
 
 
 @dataclasses.dataclass
-class Latents:
-    """Posterior means z (N, D) of a split's images, and their labels (N,), if there are any."""
+class PosteriorMeans:
+    """Means z (N, D) of q(z|x) of a split's images x, and their labels (N,), if there are any."""
 
     z: Tensor
     labels: Tensor | None
     split: str
 
 
-def latent_map(latents: Latents, class_names: list[str] | None) -> Figure:
+def latent_map(latents: PosteriorMeans, class_names: list[str] | None) -> Figure:
     """Plot the posterior means by class; of more than two dimensions their two principal components."""
     points, names = _plane(latents.z)
     figure = Figure(figsize=(7, 5.5), dpi=120, layout="constrained")  # not pyplot's, which would keep it

@@ -105,27 +105,9 @@ def image_columns(comparison: Comparison) -> list[Column]:
     estimates = dict.fromkeys(name for run in comparison.runs for name in run.likelihood) or {"": None}
     return [
         *map(_likelihood, estimates),
-        Column(
-            "Sharpness",
-            lambda run: run.sharpness,
-            NEAR_ONE,
-            error=lambda run: run.errors.get("sharpness"),
-            floor=lambda comparison: 1.0,
-        ),
-        Column(
-            "Memorised share",
-            lambda run: run.memorised,
-            LOWER,
-            error=lambda run: run.errors.get("memorised"),
-            floor=lambda comparison: comparison.floor.get("memorised"),
-        ),
-        Column(
-            "Distance to training images",
-            lambda run: run.nearest,
-            NEAR_ONE,
-            error=lambda run: run.errors.get("nearest"),
-            floor=lambda comparison: 1.0,
-        ),
+        _metric("Sharpness", "sharpness", NEAR_ONE),
+        _metric("Memorised share", "memorised", LOWER),
+        _metric("Distance to training images", "nearest", NEAR_ONE),
     ]
 
 

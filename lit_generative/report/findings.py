@@ -75,10 +75,9 @@ def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
-def _means(groups: dict[str, list[Run]], attribute: str) -> dict[str, float]:
-    """The mean of an attribute of runs for each model that has it, finite ones only."""
-    column = Column(attribute, lambda run: getattr(run, attribute))
-    numbers = _numbers(column, groups)
+def _means(groups: dict[str, list[Run]], metric: str) -> dict[str, float]:
+    """The mean of a metric for each model that has it, finite ones only."""
+    numbers = _numbers(Column(metric, lambda run: run.metrics.get(metric)), groups)
     return {name: number.mean for name, number in numbers.items() if isfinite(number.mean)}
 
 

@@ -2,38 +2,39 @@
 
 import re
 
-from lit_generative.report.findings import findings
-from lit_generative.report.results import Comparison
-from lit_generative.report.sections import Gallery, Illustration, Parts, facts, warnings
+from lit_generative.report.galleries import Gallery
+from lit_generative.report.plots import Plot
+from lit_generative.report.sections import Sections
 from lit_generative.report.statistics import RULE, SPREADS
-from lit_generative.report.summary import Cell, Table, summarise
+from lit_generative.report.summary import Cell, Table
 
 __all__ = ["escaped", "markdown_report", "markdown_table"]
 
 
-def markdown_report(comparison: Comparison, parts: Parts) -> str:
+def markdown_report(sections: Sections) -> str:
     """Return the text of ``report.md``."""
-    sections = [
-        f"# Comparison of {escaped(', '.join(comparison.by_name()))}",
+    comparison = sections.comparison
+    blocks = [
+        f"# {escaped(sections.title)}",
         f"Measured on {escaped(comparison.machine)}, {escaped(comparison.date)}, by",
         _code(comparison.command),
-        *(f"> **Warning.** {escaped(warning)}" for warning in warnings(comparison)),
+        *(f"> **Warning.** {escaped(warning)}" for warning in sections.warnings),
         "## Findings",
-        "\n".join(f"- **{escaped(finding.title)}.** {escaped(finding.text)}" for finding in findings(comparison)),
+        "\n".join(f"- **{escaped(finding.title)}.** {escaped(finding.text)}" for finding in sections.findings),
     ]
-    for table in summarise(comparison):
-        sections += [f"## {escaped(table.title)}", markdown_table(table), escaped(table.note)]
-    sections += [SPREADS, escaped(RULE)]
-    pictures: list[Illustration | Gallery] = [*parts.plots, *parts.galleries]
+    for table in sections.tables:
+        blocks += [f"## {escaped(table.title)}", markdown_table(table), escaped(table.note)]
+    blocks += [SPREADS, escaped(RULE)]
+    pictures: list[Plot | Gallery] = [*(drawn.plot for drawn in sections.plots), *sections.galleries]
     for picture in pictures:
-        sections += [
+        blocks += [
             f"## {escaped(picture.title)}",
             f"![{escaped(picture.title)}](plots/{picture.name}.png)",
             f"{escaped(picture.caption)} ([SVG](plots/{picture.name}.svg))",
         ]
-    sections += map(escaped, parts.absent)
-    sections += ["## Protocol", "\n".join(f"- {escaped(k)}: {escaped(v)}" for k, v in facts(comparison).items())]
-    return "\n\n".join(sections) + "\n"
+    blocks += map(escaped, sections.absent)
+    blocks += ["## Protocol", "\n".join(f"- {escaped(k)}: {escaped(v)}" for k, v in sections.protocol.items())]
+    return "\n\n".join(blocks) + "\n"
 
 
 def markdown_table(table: Table) -> str:

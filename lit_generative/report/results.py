@@ -1,6 +1,6 @@
-"""What a comparison found, as plain data: one :class:`Run` for each trained model, and the :class:`Comparison` of them.
+"""What a comparison found, as plain data: a :class:`Run` for each trained model, and the :class:`Comparison` of them.
 
-Everything that was not or could not be measured is None, never a number that stands for it.
+What was not or could not be measured is None, never a number that stands for it.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Point:
         minutes: Minutes of training so far, validation and evaluation left out.
         evaluations: Network evaluations a sample.
         images_per_second: How fast samples were drawn.
-        metrics: As in :class:`Run`.
+        metrics: As in :class:`Run`, but none of pixels.
     """
 
     metrics: dict[str, float]
@@ -65,19 +65,20 @@ class Run:
         parameters: How many the model has that are trained.
         evaluations: Network evaluations a sample.
         images_per_second: How fast samples were drawn.
-        metrics: Name to value, as in :class:`~lit_generative.evaluation.Evaluation`.
+        metrics: Name to value, as in :class:`~lit_generative.evaluation.Evaluation`, and of images ``sharpness``, their
+            high-frequency power over that of real ones (less than 1 is blurred, more is noisy), ``memorised``, the
+            share that copies a training image, and ``nearest``, the median distance to the nearest training image over
+            the same of real test images.
         errors: Standard errors of the metrics over the choice of samples (delete-half jackknife).
         missing: The names of classes that are missing among the samples.
         likelihood: Estimate to (bits/dim, standard error), such as {"bound": (3.1, 0.02)}; {} where the model defines
             none.
         spectrum: Radially averaged power of the samples at each spatial frequency, from 0 on.
-        sharpness: High-frequency power over that of real images: 1 is as sharp, less is blurred, more is noisy.
-        memorised: The share of samples that copy a training image.
-        nearest: Median distance of a sample to its nearest training image over the same of real test images.
         curve: Quality at fewer network evaluations than the model's own.
         training: How it was trained.
         protocol: The stamp of the metrics.
         warnings: Sentences to print beside the numbers.
+        pictures: PNG files, relative to the folder of ``results.json``, by what they show: "samples", "nearest".
     """
 
     name: str
@@ -93,12 +94,10 @@ class Run:
     missing: list[str] = dataclasses.field(default_factory=list)
     likelihood: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     spectrum: list[float] = dataclasses.field(default_factory=list)
-    sharpness: float | None = None
-    memorised: float | None = None
-    nearest: float | None = None
     curve: list[Point] = dataclasses.field(default_factory=list)
     training: Training | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
+    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Run":
@@ -116,11 +115,12 @@ class Comparison:
     """Runs that were measured by one protocol, and what real images reach by it.
 
     Attributes:
-        floor: The metrics of real images against other real ones, and ``memorised`` of real test images.
+        floor: The metrics of real test images against other real ones.
         spectrum: That of real test images.
         machine: What it was measured on, in words.
         date: When, as YYYY-MM-DD.
         command: The command line that repeats it.
+        pictures: Those of real images, as of a run.
     """
 
     runs: list[Run]
@@ -129,6 +129,7 @@ class Comparison:
     machine: str
     date: str
     command: str
+    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def by_name(self) -> dict[str, list[Run]]:
         """Return the runs of each model, in the order in which they were given."""

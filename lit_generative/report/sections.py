@@ -1,77 +1,98 @@
-"""What the report's texts show besides tables and sentences: drawn plots, pictures, and what is left out."""
+"""What a report says and shows, before it is HTML or Markdown."""
 
 import dataclasses
+from functools import cached_property
+from pathlib import Path
 
+from lit_generative.report.findings import Finding, findings
+from lit_generative.report.galleries import GALLERIES, Gallery
+from lit_generative.report.plots import PLOTS, Plot
 from lit_generative.report.results import Comparison
+from lit_generative.report.summary import Table, summarise
 
-__all__ = ["Gallery", "Illustration", "Parts", "facts", "warnings"]
+__all__ = ["DrawnPlot", "Sections"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Illustration:
-    """A plot, drawn: SVG files for light and for dark surroundings."""
+class DrawnPlot:
+    """A plot as SVG files, for light and for dark surroundings."""
 
-    name: str
-    title: str
-    caption: str
+    plot: Plot
     light: bytes
     dark: bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class Gallery:
-    """A picture of each model, as PNG files by the models' names."""
+class Sections:
+    """All sections of a report on a comparison.
 
-    name: str
-    title: str
-    caption: str
-    images: dict[str, bytes]
+    Attributes:
+        comparison: What the report is about.
+        plots: Those that there are numbers for.
+        galleries: PNG files by the models' names.
+    """
+
+    comparison: Comparison
+    plots: list[DrawnPlot] = dataclasses.field(default_factory=list)
+    galleries: dict[Gallery, dict[str, Path]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The heading of the whole."""
+        return f"Comparison of {', '.join(self.comparison.by_name())}"
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What the numbers say."""
+        return findings(self.comparison)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """The numbers."""
+        return summarise(self.comparison)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Each warning once, with the names of the models that it concerns unless it concerns all."""
+        groups = self.comparison.by_name()
+        concerned: dict[str, dict[str, None]] = {}
+        for run in self.comparison.runs:
+            for warning in run.warnings:
+                concerned.setdefault(warning, {})[run.name] = None
+        return [
+            warning if len(names) == len(groups) > 1 else f"{', '.join(names)}: {warning}"
+            for warning, names in concerned.items()
+        ]
+
+    @property
+    def absent(self) -> list[str]:
+        """A sentence on each plot or gallery that is left out."""
+        shown = {drawn.plot for drawn in self.plots} | self.galleries.keys()
+        kinds: tuple[Plot | Gallery, ...] = (*PLOTS, *GALLERIES)
+        return [f"{kind.title}: left out, because {kind.absent}." for kind in kinds if kind not in shown]
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """How the runs were measured, as text by name; where models differ, the text says it of each."""
+        found: dict[str, str] = {}
+        stamps = {name: runs[0].protocol for name, runs in self.comparison.by_name().items()}
+        for key in dict.fromkeys(key for stamp in stamps.values() for key in stamp):
+            if key in ("floor", "classes"):  # the tables' first row
+                continue
+            values = {name: _in_words(stamp.get(key)) for name, stamp in stamps.items()}
+            if len(set(values.values())) == 1:
+                found[key] = next(iter(values.values()))
+            else:
+                found[key] = "; ".join(f"{name}: {value}" for name, value in values.items())
+        return found
 
 
-@dataclasses.dataclass
-class Parts:
-    """All of them, and sentences on those that are absent."""
-
-    plots: list[Illustration] = dataclasses.field(default_factory=list)
-    galleries: list[Gallery] = dataclasses.field(default_factory=list)
-    absent: list[str] = dataclasses.field(default_factory=list)
-
-
-def facts(comparison: Comparison) -> dict[str, str]:
-    """Return the protocol that the runs share, as text by name; what differs between models is said for each."""
-    found: dict[str, str] = {}
-    stamps = {name: runs[0].protocol for name, runs in comparison.by_name().items()}
-    for key in dict.fromkeys(key for stamp in stamps.values() for key in stamp):
-        if key in ("floor", "classes"):  # the tables' first row
-            continue
-        values = {name: _written(stamp.get(key)) for name, stamp in stamps.items()}
-        if len(set(values.values())) == 1:
-            found[key] = next(iter(values.values()))
-        else:
-            found[key] = "; ".join(f"{name}: {value}" for name, value in values.items())
-    return found
-
-
-def _written(value: object) -> str:
+def _in_words(value: object) -> str:
     """Return plain data as a text without quotes and braces; of an object's description its class and arguments."""
     if isinstance(value, dict) and "class_path" in value:
-        arguments = _written(value.get("init_args") or {})
-        return f"{value['class_path'].rpartition('.')[2]}({arguments})"
+        return f"{value['class_path'].rpartition('.')[2]}({_in_words(value.get('init_args') or {})})"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_written(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_in_words(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return " × ".join(map(_written, value))
+        return " × ".join(map(_in_words, value))
     return "none" if value is None else str(value)
-
-
-def warnings(comparison: Comparison) -> list[str]:
-    """Return each warning once, with the names of the models that it concerns if it does not concern all."""
-    groups = comparison.by_name()
-    concerned: dict[str, dict[str, None]] = {}
-    for run in comparison.runs:
-        for warning in run.warnings:
-            concerned.setdefault(warning, {})[run.name] = None
-    return [
-        warning if len(names) == len(groups) > 1 else f"{', '.join(names)}: {warning}"
-        for warning, names in concerned.items()
-    ]

@@ -34,6 +34,11 @@ class Cell:
     detail: str = ""
     is_best: bool = False
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it begins with a digit, after a sign perhaps."""
+        return any(character.isdigit() for character in self.text[:2])
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -46,7 +51,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A part of the summary.
+    """One table of the summary.
 
     Attributes:
         title: What it is about.

@@ -1,4 +1,4 @@
-"""How plots look: one colour and marker for each model in all of them, a light and a dark theme, PNG and SVG."""
+"""How plots look: one colour and marker for each model in all of them, a light and a dark palette, PNG and SVG."""
 
 import dataclasses
 import io
@@ -13,8 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-__all__ = ["DARK", "LIGHT", "WIDTH", "Look", "Theme", "legend_columns", "log_axis", "plain", "rendered"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "REAL_IMAGES",
+    "WIDTH",
+    "Palette",
+    "Theme",
+    "legend_columns",
+    "log_axis",
+    "plain",
+    "rendered",
+]
 
+REAL_IMAGES = "real images"
 WIDTH = 6.0  # inches; at 96 pixels an inch two fit beside each other, and one is legible on a phone
 
 # Okabe & Ito's palette, which the colour-blind can tell apart, without yellow and black, and one grey
@@ -23,7 +35,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")  # one more than colours: rep
 
 
 @dataclasses.dataclass(frozen=True)
-class Theme:
+class Palette:
     """The colours of everything but the models."""
 
     ink: str
@@ -31,54 +43,54 @@ class Theme:
     paper: str
 
 
-LIGHT = Theme(ink="#1f2328", faint="#d8dce1", paper="#ffffff")
-DARK = Theme(ink="#e6e8eb", faint="#3a4048", paper="#1b1f24")
+LIGHT = Palette(ink="#1f2328", faint="#d8dce1", paper="#ffffff")
+DARK = Palette(ink="#e6e8eb", faint="#3a4048", paper="#1b1f24")
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """A theme, and each model's colour and marker by its name."""
+class Theme:
+    """A palette, and each model's colour and marker by its name."""
 
-    theme: Theme
+    palette: Palette
     colours: dict[str, str]
     markers: dict[str, str]
 
     @classmethod
-    def of(cls, names: Iterable[str], theme: Theme = LIGHT) -> "Look":
+    def of(cls, names: Iterable[str], palette: Palette = LIGHT) -> "Theme":
         """Give colours and markers in the order of the names."""
         names = list(names)
         colours = dict(zip(names, cycle(COLOURS), strict=False))
-        return cls(theme, colours, dict(zip(names, cycle(MARKERS), strict=False)))
+        return cls(palette, colours, dict(zip(names, cycle(MARKERS), strict=False)))
 
     def figure(self, height: float) -> Figure:
         """Return an empty figure of the common width; it belongs to no window and to no global state."""
-        figure = Figure(figsize=(WIDTH, height), facecolor=self.theme.paper, layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), facecolor=self.palette.paper, layout="constrained")
         FigureCanvasAgg(figure)
         return figure
 
     def dress(self, axes: Axes) -> Axes:
-        """Give axes the theme's colours, and lines to read values by."""
-        axes.set_facecolor(self.theme.paper)
-        axes.grid(True, color=self.theme.faint, linewidth=0.7)
+        """Give axes the palette's colours, and lines to read values by."""
+        axes.set_facecolor(self.palette.paper)
+        axes.grid(True, color=self.palette.faint, linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.tick_params(which="both", colors=self.theme.ink, labelsize=12, length=3)
+        axes.tick_params(which="both", colors=self.palette.ink, labelsize=12, length=3)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(self.theme.ink)
+            spine.set_color(self.palette.ink)
         for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
-            label.set_color(self.theme.ink)
+            label.set_color(self.palette.ink)
             label.set_fontsize(12.5)
         return axes
 
-    def legend(self, figure: Figure, names: Sequence[str], real: str) -> None:
-        """Put a legend of models above the axes, and of ``real`` images."""
+    def legend(self, figure: Figure, names: Sequence[str]) -> None:
+        """Put a legend above the axes: of models, and of real images."""
         handles = [Line2D([], [], **self.line(name), label=plain(name)) for name in names]
-        handles.append(Line2D([], [], **self.real_line, label=real))
-        columns = legend_columns([*names, real])
+        handles.append(Line2D([], [], **self.real_line, label=REAL_IMAGES))
+        columns = legend_columns([*names, REAL_IMAGES])
         in_rows = [handle for column in range(columns) for handle in handles[column::columns]]  # it fills columns first
         figure.legend(
             handles=in_rows, loc="outside upper left", ncols=columns, frameon=False, fontsize=12,
-            labelcolor=self.theme.ink, handlelength=1.6, columnspacing=1.2,
+            labelcolor=self.palette.ink, handlelength=1.6, columnspacing=1.2,
         )  # fmt: skip
 
     def line(self, name: str) -> dict[str, Any]:
@@ -88,14 +100,14 @@ class Look:
             "marker": self.markers[name],
             "linewidth": 1.8,
             "markersize": 7.5,
-            "markeredgecolor": self.theme.paper,
+            "markeredgecolor": self.palette.paper,
             "markeredgewidth": 0.8,
         }
 
     @property
     def real_line(self) -> dict[str, Any]:
         """Return how what real images reach is drawn."""
-        return {"color": self.theme.ink, "linestyle": "--", "linewidth": 1.3}
+        return {"color": self.palette.ink, "linestyle": "--", "linewidth": 1.3}
 
 
 def legend_columns(labels: Sequence[str]) -> int:

@@ -1,61 +1,54 @@
-"""The report of a comparison, as a folder: ``report.html``, ``report.md``, ``results.json`` and ``plots/``."""
+"""The report of a comparison: from a folder with ``results.json`` to ``report.html``, ``report.md`` and ``plots/``."""
 
 from pathlib import Path
 
+from lit_generative.report.galleries import GALLERIES, Gallery, side_by_side
 from lit_generative.report.html import html_report
-from lit_generative.report.images import GRIDS, Pictures, png
 from lit_generative.report.markdown import markdown_report
 from lit_generative.report.plots import PLOTS
 from lit_generative.report.results import Comparison
-from lit_generative.report.sections import Gallery, Illustration, Parts
-from lit_generative.report.theme import DARK, LIGHT, Look, rendered
+from lit_generative.report.sections import DrawnPlot, Sections
+from lit_generative.report.theme import DARK, LIGHT, Theme, rendered
 
-__all__ = ["Pictures", "write_report"]
+__all__ = ["write_report"]
 
 
-def write_report(comparison: Comparison, pictures: dict[str, Pictures], folder: Path) -> None:
-    """Write everything that there is to say about a comparison; what is there of an earlier report is replaced.
-
-    Args:
-        comparison: What was measured.
-        pictures: By the models' names, and "real images" for the row of the floor; models without any are left out.
-        folder: Where to; it is made.
+def write_report(folder: Path) -> None:
+    """Write a report beside the ``results.json`` of a folder; an earlier report is replaced.
 
     Raises:
         ValueError: If the comparison has no run.
     """
+    comparison = Comparison.load(folder / "results.json")
     if not comparison.runs:
         raise ValueError("comparison has no runs; measure at least one model before a report is written")
-    (folder / "plots").mkdir(parents=True, exist_ok=True)
-    parts = _draw(comparison, pictures, folder / "plots")
-    comparison.save(folder / "results.json")
-    (folder / "report.md").write_text(markdown_report(comparison, parts), encoding="utf-8")
-    (folder / "report.html").write_text(html_report(comparison, parts), encoding="utf-8")
+    (folder / "plots").mkdir(exist_ok=True)
+    for kind in (*PLOTS, *GALLERIES):
+        for ending in ("png", "svg"):
+            (folder / "plots" / f"{kind.name}.{ending}").unlink(missing_ok=True)
+    sections = Sections(comparison, _draw_plots(comparison, folder), _draw_galleries(comparison, folder))
+    (folder / "report.md").write_text(markdown_report(sections), encoding="utf-8")
+    (folder / "report.html").write_text(html_report(sections), encoding="utf-8")
 
 
-def _draw(comparison: Comparison, pictures: dict[str, Pictures], folder: Path) -> Parts:
-    """Write all plots, and return what the texts show of them."""
-    for kind in (*PLOTS, *GRIDS):
-        for stale in (folder / f"{kind.name}.png", folder / f"{kind.name}.svg"):
-            stale.unlink(missing_ok=True)
-    light, dark = (Look.of(comparison.by_name(), theme) for theme in (LIGHT, DARK))
-    parts = Parts()
+def _draw_plots(comparison: Comparison, folder: Path) -> list[DrawnPlot]:
+    light, dark = (Theme.of(comparison.by_name(), palette) for palette in (LIGHT, DARK))
+    drawn = []
     for plot in PLOTS:
         figure, night = plot.draw(comparison, light), plot.draw(comparison, dark)
         if figure is None or night is None:
-            parts.absent.append(f"{plot.title}: left out, because {plot.absent}.")
             continue
-        (folder / f"{plot.name}.png").write_bytes(rendered(figure, "png"))
         svg = rendered(figure, "svg")
-        (folder / f"{plot.name}.svg").write_bytes(svg)
-        parts.plots.append(Illustration(plot.name, plot.title, plot.caption, svg, rendered(night, "svg")))
-    for grid in GRIDS:
-        made = grid.pictures(pictures)
-        if (together := grid.figure(pictures)) is None:
-            parts.absent.append(f"{grid.title}: left out, because {grid.absent}.")
-            continue
+        (folder / "plots" / f"{plot.name}.png").write_bytes(rendered(figure, "png"))
+        (folder / "plots" / f"{plot.name}.svg").write_bytes(svg)
+        drawn.append(DrawnPlot(plot, svg, rendered(night, "svg")))
+    return drawn
+
+
+def _draw_galleries(comparison: Comparison, folder: Path) -> dict[Gallery, dict[str, Path]]:
+    found = {gallery: files for gallery in GALLERIES if (files := gallery.files(comparison, folder))}
+    for gallery, files in found.items():
+        figure = side_by_side(files)
         for ending in ("png", "svg"):
-            (folder / f"{grid.name}.{ending}").write_bytes(rendered(together, ending))
-        images = {name: png(image) for name, image in made.items()}
-        parts.galleries.append(Gallery(grid.name, grid.title, grid.caption, images))
-    return parts
+            (folder / "plots" / f"{gallery.name}.{ending}").write_bytes(rendered(figure, ending))
+    return found

@@ -1,1 +1,1 @@
-"""LightningCLI with recipes, its parser, and trainings that are no model's own."""
+"""LightningCLI with recipes, its parser, budgets of minutes, and trainings that are no model's own."""

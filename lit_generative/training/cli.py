@@ -32,7 +32,7 @@ from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 
-__all__ = ["TrainerCLI", "run_trainer", "start"]
+__all__ = ["TrainerCLI"]
 
 USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [OPTIONS]"} | {
     command: f"lit-generative {command} --ckpt_path CKPT [OPTIONS]" for command in ("validate", "test", "predict")
@@ -43,46 +43,23 @@ PARTS = (
     *("encoder", "decoder", "encoder.init_args.posterior", "prior_model", "code_prior"),
     *("generator", "discriminator", "network"),
 )
+DEFAULTS = {
+    "data": {"class_path": "ImageDataModule"},
+    "trainer.default_root_dir": "runs",
+    "trainer.num_sanity_val_steps": 0,
+    "trainer.log_every_n_steps": 20,
+    "trainer.enable_model_summary": False,
+}
+CHECKPOINTS = {
+    "checkpoint.monitor": "val/loss",
+    "checkpoint.filename": "best",
+    "checkpoint.enable_version_counter": False,
+}
 
 
-def run_trainer(command: str, arguments: list[str]) -> int:
-    """Run one of LightningCLI's commands, and return the exit status."""
-    start(command, arguments)
-    return 0
-
-
-def start(
-    command: str, arguments: list[str], callbacks: Sequence[Callback] = (), says_where: bool = True
-) -> "TrainerCLI":
-    """Run one of LightningCLI's commands to its end.
-
-    ``validate``, ``test`` and ``predict`` need nothing but ``--ckpt_path``: the checkpoint says which model and which
-    data it was trained on.
-
-    Args:
-        command: fit, validate, test or predict.
-        arguments: The command's options.
-        callbacks: Further callbacks of the trainer.
-        says_where: Whether it is printed where everything is: of no use where a run is a part of something larger.
-
-    Returns:
-        The trainer, model and data that were built.
-    """
-    arguments, recipe_names = resolve_recipes(arguments)
-    checkpoint_path = take_option(arguments, "--ckpt_path")
-    checkpoint = None if checkpoint_path is None else read_checkpoint(checkpoint_path)  # a bad file ends here
-    has_model = bool(recipe_names) or take_option(arguments, "--model") or take_option(arguments, "--model.class_path")
-    wants_help = any(argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in arguments)
-    if not (has_model or checkpoint_path or wants_help):
-        hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else "--ckpt_path CKPT"
-        raise ValueError(f"no model is given; add for instance {hint}")
-    saved = {} if checkpoint is None else checkpoint["lit_generative"]
-    restores = command != "fit" and checkpoint is not None and not has_model
-    if restores and not saved["data"] and not any(argument.startswith("--data") for argument in arguments):
-        raise ValueError(f"checkpoint {checkpoint_path} does not say which data it was trained with: give --data")
-    run_name = command if restores else "-".join(recipe_names)
-    restored_from = checkpoint_path if restores else None
-    return TrainerCLI(command, arguments, run_name, saved, restored_from, callbacks, says_where)
+def wants_help(arguments: list[str]) -> bool:
+    """Whether ``--help``, or for instance ``--model.help``, is among the options."""
+    return any(argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in arguments)
 
 
 def restored(checkpoint_path: str) -> GenerativeModule:
@@ -105,39 +82,39 @@ class SaveConfig(SaveConfigCallback):
 
 
 class TrainerCLI(LightningCLI):
-    """LightningCLI for a GenerativeModule and its data, with a folder for each run."""
+    """LightningCLI for a GenerativeModule and its data: it runs a command to its end, with a folder for each run.
+
+    ``validate``, ``test`` and ``predict`` need nothing but ``--ckpt_path``: the checkpoint says which model and which
+    data it was trained on.
+
+    Args:
+        command: fit, validate, test or predict.
+        arguments: The command's options.
+        callbacks: Further callbacks of the trainer.
+        says_where: Whether it is printed where everything is: of no use where a run is a part of something larger.
+    """
 
     def __init__(
-        self,
-        command: str,
-        arguments: list[str],
-        run_name: str,
-        saved: dict[str, Any],
-        checkpoint_path: str | None,
-        callbacks: Sequence[Callback] = (),
-        says_where: bool = True,
+        self, command: str, arguments: list[str], callbacks: Sequence[Callback] = (), says_where: bool = True
     ) -> None:
-        """Parse ``arguments``, build everything and run ``command``.
-
-        Args:
-            command: fit, validate, test or predict.
-            arguments: The command's options.
-            run_name: What the run's folder is called.
-            saved: What the checkpoint that was given says of itself; empty if none was.
-            checkpoint_path: The checkpoint to take the model itself from; None: the configuration says what it is.
-            callbacks: Further callbacks of the trainer.
-            says_where: Whether it is printed where everything is.
-        """
-        self.command = command
-        self.run_name = run_name
-        self.saved = saved
-        self.checkpoint_path = checkpoint_path
-        self.callbacks = callbacks
-        self.says_where = says_where
+        arguments, recipes = resolve_recipes(arguments)
+        checkpoint_path = take_option(arguments, "--ckpt_path")
+        has_model = bool(recipes or take_option(arguments, "--model") or take_option(arguments, "--model.class_path"))
+        if not (has_model or checkpoint_path or wants_help(arguments)):
+            hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else "--ckpt_path CKPT"
+            raise ValueError(f"no model is given; add for instance {hint}")
+        self.command, self.callbacks, self.says_where = command, callbacks, says_where
+        # what the checkpoint says of itself; a bad file ends here
+        self.saved = {} if checkpoint_path is None else read_checkpoint(checkpoint_path)["lit_generative"]
+        is_restored = command != "fit" and not has_model
+        if is_restored and self.saved and not self.saved["data"] and not any(a.startswith("--data") for a in arguments):
+            raise ValueError(f"checkpoint {checkpoint_path} does not say which data it was trained with: give --data")
+        self.restored_from = checkpoint_path if is_restored else None  # else the configuration says what the model is
+        self.run_name = command if self.restored_from else "-".join(recipes)
         super().__init__(
-            GenerativeModule if checkpoint_path is None else restored,
+            restored if self.restored_from else GenerativeModule,
             L.LightningDataModule,
-            subclass_mode_model=checkpoint_path is None,
+            subclass_mode_model=not self.restored_from,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
@@ -154,46 +131,37 @@ class TrainerCLI(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks that every run has, and let networks learn shape and classes from the data."""
+        """Add the callbacks that every run has, and where model and networks get their arguments from."""
+        parser.set_defaults(DEFAULTS)
         parser.add_class_arguments(Evaluator, "evaluation")
         parser.add_lightning_class_args(Evaluate, "evaluate")
         parser.link_arguments("evaluation", "evaluate.evaluator", apply_on="instantiate")
         if self.command == "test":
             parser.add_lightning_class_args(EstimateLikelihood, "likelihood")
-        parser.set_defaults(
-            {
-                "data": {"class_path": "ImageDataModule"},
-                "trainer.default_root_dir": "runs",
-                "trainer.num_sanity_val_steps": 0,
-                "trainer.log_every_n_steps": 20,
-                "trainer.enable_model_summary": False,
-            }
-        )
-        if self.checkpoint_path is not None:
-            folder = Path(self.checkpoint_path).parent
-            root = str(folder.parent) if folder.name == "checkpoints" else "runs"
-            precision = self.saved["state"]["precision"]
-            parser.set_defaults({"trainer.precision": precision, "trainer.default_root_dir": root})
-            parser.set_defaults({"model.checkpoint_path": self.checkpoint_path})
-            if self.saved["data"]:
-                parser.set_defaults({"data": self.saved["data"]})
-            return
+        if self.command == "fit":
+            parser.add_lightning_class_args(SampleGrid, "grid")
+            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+            parser.set_defaults(CHECKPOINTS)
+        if self.restored_from is None:
+            self._link_networks(parser)
+        else:
+            parser.set_defaults(self._restored_defaults(Path(self.restored_from)))
+
+    def _link_networks(self, parser: LightningArgumentParser) -> None:
+        """Let networks learn shape and classes from the data and the model."""
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
             parser.link_arguments("data", f"{target}.image_shape", declared_shape, apply_on="instantiate")
             for shared in ("latent_dim", "num_classes"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
         parser.link_arguments("data", "model.init_args.image_shape", declared_shape, apply_on="instantiate")
-        if self.command == "fit":
-            parser.add_lightning_class_args(SampleGrid, "grid")
-            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-            parser.set_defaults(
-                {
-                    "checkpoint.monitor": "val/loss",
-                    "checkpoint.filename": "best",
-                    "checkpoint.enable_version_counter": False,
-                }
-            )
+
+    def _restored_defaults(self, checkpoint: Path) -> dict[str, Any]:
+        """Return what a checkpoint decides: model, data, precision, and that the run's folder goes beside its own."""
+        run = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else "runs"
+        of_model = {"model.checkpoint_path": str(checkpoint), "trainer.precision": self.saved["state"]["precision"]}
+        of_data = {"data": self.saved["data"]} if self.saved["data"] else {}
+        return of_model | of_data | {"trainer.default_root_dir": str(run)}
 
     def before_instantiate_classes(self) -> None:
         """Let loggers write below the trainer's root, and go on with the runs that the checkpoint was saved in."""

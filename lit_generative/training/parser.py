@@ -4,7 +4,8 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -17,7 +18,19 @@ from torch.optim.lr_scheduler import LRScheduler
 from lit_generative.description import find
 from lit_generative.recipes import configs_folder, resolve
 
-__all__ = ["Parser", "resolve_recipes", "take_option"]
+__all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
+
+
+def import_modules(arguments: Sequence[str]) -> list[str]:
+    """Import what ``--import MODULE`` names, and return the other arguments: no checkpoint imports its own class."""
+    others = list(arguments)
+    while "--import" in others:
+        i = others.index("--import")
+        if i + 1 == len(others):
+            raise ValueError("--import: name a module, for instance --import my_models")
+        import_module(others[i + 1])
+        del others[i : i + 2]
+    return others
 
 
 def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -50,7 +63,11 @@ def take_option(arguments: list[str], option: str) -> str | None:
 
 
 class Parser(LightningArgumentParser):
-    """An argument parser whose errors are one sentence each, with the nearest valid names."""
+    """An argument parser that knows ``--import``, and whose errors are one sentence each, with the nearest names."""
+
+    def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
+        """Parse; modules are imported before anything that may need them."""
+        return super().parse_args(None if args is None else import_modules(args), *others, **kwargs)
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the help without the hundreds of classes of torch that an option would take."""
@@ -63,6 +80,11 @@ class Parser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         print(f"lit-generative: error: {explain(message, parser)}", file=sys.stderr)
         sys.exit(2)
+
+
+def command_parser(command: str, description: str | None, **options: Any) -> Parser:
+    """Return a parser for a command besides those of LightningCLI."""
+    return Parser(prog=f"lit-generative {command}", description=description or "", allow_abbrev=False, **options)
 
 
 def explain(message: str, parser: LightningArgumentParser) -> str:

@@ -51,6 +51,7 @@ class LadderVAE(GenerativeModule):
     """
 
     network: Any  # of which more is asked than a call: to ascend and to descend
+    family = "VAE"
     sampler_name: ClassVar[str] = "top-down prior, mean of the likelihood"
     loss_units = dict.fromkeys(("loss", "nelbo", "nll", "kl"), "nats") | {"bits_per_dim": "bits/dim"}
 

@@ -51,6 +51,7 @@ class VAE(GenerativeModule):
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
     """
 
+    family = "VAE"
     sampler_name: ClassVar[str] = "prior, mean of the likelihood"
     loss_units = dict.fromkeys(
         ("loss", "nelbo", "nll", "kl", "mutual_information", "total_correlation", "dimension_kl"), "nats"

@@ -49,6 +49,7 @@ class VQVAE(GenerativeModule):
 
     encoder: Any  # networks, of which more is asked than a call: the grid here
     code_prior: Any  # and to sample here
+    family = "VAE"
     sampler_name: ClassVar[str] = "autoregressive prior, mean of the likelihood"
     loss_units = dict.fromkeys(("loss", "nelbo", "nll", "prior_nll"), "nats") | {
         "bits_per_dim": "bits/dim",

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from running import run
 
-from lit_generative.commands.compare import log_comparison, passed_on
-from lit_generative.comparison import cache as measured
-from lit_generative.comparison import run as compare
-from lit_generative.comparison import training
+from lit_generative.commands.compare import passed_on
+from lit_generative.comparison import run as comparing
+from lit_generative.comparison.run import log_comparison
 from lit_generative.report.results import Comparison
+from lit_generative.training.budget import TimedTraining, Trained
 
 SMALL = ["--num_samples", "60", "--evaluation.num_real", "80", "--likelihood_images", "0"]
 TINY_GAN = """# A tiny GAN
@@ -34,11 +34,17 @@ def checkpoint(fitted: tuple) -> str:
     return str(fitted[1] / "checkpoints" / "last.ckpt")
 
 
-def forbid(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+def forbid(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError(f"{name} is called again")
 
-    monkeypatch.setattr(module, name, fail)
+    monkeypatch.setattr(owner, name, fail)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no report, whose plots take seconds."""
+    monkeypatch.setattr(comparing, "write_report", lambda folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +61,7 @@ def compared(fitted: tuple, conditional: Path, tmp_path_factory: pytest.TempPath
     return command, folder
 
 
-def save(comparison: Comparison, pictures: Any, folder: Path) -> None:
-    """Write a report without its plots, which take seconds."""
-    comparison.save(folder / "results.json")
-
-
+@pytest.mark.usefixtures("no_report")
 def test_checkpoints_are_compared_and_measured_once(
     compared: tuple[list[str], Path], lit_generative: Callable, fitted: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,11 +72,13 @@ def test_checkpoints_are_compared_and_measured_once(
     assert found.floor["frechet_distance"] > 0
     assert found.command.startswith("lit-generative compare ")
     at_the_end = json.loads((fitted[1] / "evaluation.json").read_text())[-1]
-    assert found.runs[0].metrics == pytest.approx(at_the_end["metrics"])
+    assert {name: found.runs[0].metrics[name] for name in at_the_end["metrics"]} == pytest.approx(at_the_end["metrics"])
+    assert found.runs[0].metrics.keys() - at_the_end["metrics"].keys() == {"sharpness", "memorised", "nearest"}
     assert found.runs[0].protocol["num_fake"] == 60
-    forbid(monkeypatch, measured, "measure")
-    forbid(monkeypatch, compare, "RealImages")
-    monkeypatch.setattr(compare, "write_report", save)
+    assert [set(run.pictures) for run in found.runs] == [{"samples", "nearest"}] * 2
+    assert all((folder / path).is_file() for shown in (found, *found.runs) for path in shown.pictures.values())
+    forbid(monkeypatch, comparing, "measure")
+    forbid(monkeypatch, comparing, "RealImages")
     again = lit_generative(*command)
     assert again.status == 0, again.err
     assert Comparison.load(folder / "results.json") == found
@@ -84,10 +88,8 @@ def test_checkpoints_are_compared_and_measured_once(
     assert "go on with that one by `lit-generative compare" in other.err
 
 
-def test_a_changed_checkpoint_is_measured_again(
-    checkpoint: str, lit_generative: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(compare, "write_report", save)
+@pytest.mark.usefixtures("no_report")
+def test_a_changed_checkpoint_is_measured_again(checkpoint: str, lit_generative: Callable, tmp_path: Path) -> None:
     copy = tmp_path / "copy.ckpt"
     copy.write_bytes(Path(checkpoint).read_bytes())
     command = ["compare", "copy.ckpt", *SMALL, "--output", "out", "--names", "model"]
@@ -100,36 +102,35 @@ def test_a_changed_checkpoint_is_measured_again(
     assert Comparison.load(tmp_path / "out" / "results.json").runs[0].metrics != before
 
 
+@pytest.mark.usefixtures("no_report")
 def test_recipes_are_trained_and_a_stopped_comparison_goes_on(
     lit_generative: Callable, checkpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY_GAN)
     command = ["compare", checkpoint, "--recipes", "tiny.yaml", "--minutes", "0.001", "--seeds", "2", *SMALL]
     command += ["--output", "out", "--names", "a VAE", "a GAN"]
-    trained: list[int] = []
-    monkeypatch.setattr(compare, "write_report", save)
+    whole_training = TimedTraining.train
 
-    def train(recipe: str, seed: int, *rest: Any) -> Any:
-        if trained == [0] and seed == 1:
+    def train(training: TimedTraining, seed: int) -> Trained:
+        if seed == 1:
             raise KeyboardInterrupt
-        trained.append(seed)
-        return training.train(recipe, seed, *rest)
+        return whole_training(training, seed)
 
-    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(TimedTraining, "train", train)
     stopped = lit_generative(*command)
     assert stopped.status == 1
     assert "go on with: lit-generative compare" in stopped.err
     assert "--seeds 2" in stopped.err
     assert "training 2 of 2: tiny.yaml, seed 1" in stopped.out
-    monkeypatch.setattr(compare, "train", training.train)
-    forbid(monkeypatch, compare, "calibrate")
+    monkeypatch.setattr(TimedTraining, "train", whole_training)
+    forbid(monkeypatch, TimedTraining, "_calibrate")
     outcome = lit_generative(*command)
     assert outcome.status == 0, outcome.err
     assert "training 1 of 2" not in outcome.out
     found = Comparison.load(tmp_path / "out" / "results.json")
     assert [(run.name, run.seed) for run in found.runs] == [("a VAE", 0), ("a GAN", 0), ("a GAN", 1)]
     assert found.runs[1].metrics != found.runs[2].metrics
-    steps = json.loads((tmp_path / "out" / "plan.json").read_text())["schedules"]["tiny"]["steps"]
+    steps = TimedTraining("tiny.yaml", 0.001, tmp_path / "out" / "training").length().steps
     assert [run.training.images for run in found.runs[1:]] == [steps * 20] * 2
     assert [len(run.training.history) for run in found.runs[1:]] == [4, 4]
 
@@ -143,14 +144,14 @@ def test_recipes_are_trained_and_a_stopped_comparison_goes_on(
         (["--recipes", "vae/fashon"], "vae/fashon: neither a file nor a recipe; the nearest are vae/fashion"),
         (["--recipes", "broken.ckpt"], "broken.ckpt, which is no YAML file; checkpoints come before all options"),
         (["--recipes", "vae/mlp", "vae/mlp"], "recipes has two of the name vae/mlp"),
-        (["--recipes", "vae/mlp", "--minutes", "0"], "minutes=0.0: the time that recipes are trained for must be"),
-        (["--recipes", "vae/mlp", "--seeds", "0"], "seeds=0: each recipe is trained with at least 1"),
+        (["--recipes", "vae/mlp", "--minutes", "0"], "minutes=0.0: it must be positive"),
+        (["--recipes", "vae/mlp", "--seeds", "0"], "seeds=0: it must be at least 1"),
         (["--recipes", "vae/mlp", "--names", "a", "b"], "names has 2 for 1 models; give one for each"),
         (["--recipes", "vae/mlp", "--names", "../a"], "names has '../a', but files are called so"),
-        (["--recipes", "vae/mlp", "--evaluations", "0"], "evaluations=0: must be at least 1, or null"),
-        (["--recipes", "vae/mlp", "--curve", "5", "0"], "curve=[5, 0]: numbers of network evaluations"),
-        (["--recipes", "vae/mlp", "--likelihood_images", "1"], "likelihood_images=1: use 2 or more, or 0"),
-        (["--recipes", "vae/mlp", "--num_samples", "3"], "num_samples=3: it must be at least 6"),
+        (["--recipes", "vae/mlp", "--evaluations", "0"], "evaluations=0: it must be at least 1; null is"),
+        (["--recipes", "vae/mlp", "--curve", "5", "0"], "curve=0: it must be at least 1"),
+        (["--recipes", "vae/mlp", "--likelihood_images", "1"], "likelihood_images=1: it must be at least 2; 0 is none"),
+        (["--recipes", "vae/mlp", "--num_samples", "3"], "num_samples is 3; it must be at least 6"),
         (["--recipes", "vae/mlp", "--output", "full"], "output=full is no comparison's folder"),
     ],
 )
@@ -175,7 +176,7 @@ def test_models_of_other_data_are_not_compared(
     other = lit_generative("fit", "--config", "vae/mlp", *tiny, *sizes, "--trainer.max_epochs", "1")
     assert other.status == 0, other.err
     path = str(other.folder / "checkpoints" / "last.ckpt")
-    forbid(monkeypatch, measured, "measure")
+    forbid(monkeypatch, comparing, "measure")
     outcome = lit_generative("compare", checkpoint, path, *SMALL)
     assert outcome.status == 1
     assert (

@@ -13,10 +13,11 @@ from running import run
 from torch import Tensor
 
 from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
-from lit_generative.commands.latent import latent
+from lit_generative.commands.tools import latent
 from lit_generative.diffusion import DDIM, StaticThresholding
 from lit_generative.gan import GAN
-from lit_generative.latent_space.explore import Request, explore
+from lit_generative.latent_space.explore import explore
+from lit_generative.latent_space.selection import LatentRequest
 from lit_generative.nn import UNet
 
 OTHER = [
@@ -73,7 +74,7 @@ def grid(columns: int, rows: int) -> tuple[int, int]:
 
 def test_a_vae(save: Callable[..., str], make_vae: Callable[..., VAE], data: ImageDataModule, tmp_path: Path, capsys):
     model, out = make_vae(), tmp_path / "out"
-    assert latent([save(model), "--output", str(out), *TINY]) == 0
+    latent([save(model), "--output", str(out), *TINY])
     printed = capsys.readouterr().out
     assert "VAE after 50 images" in printed
     assert "active units" in printed
@@ -94,7 +95,7 @@ def test_a_vae(save: Callable[..., str], make_vae: Callable[..., VAE], data: Ima
     with (out / "latents.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [*(f"z_{i}" for i in range(8)), "label", "split"]
-    found = explore(model.eval(), data, Request(3, 4, max_images=100)).latents
+    found = explore(model.eval(), data, LatentRequest(3, 4, max_images=100)).latents
     assert found is not None
     read = torch.tensor([[float(row[f"z_{i}"]) for i in range(8)] for row in rows])
     torch.testing.assert_close(read, found.z, rtol=1e-6, atol=1e-6)
@@ -105,13 +106,13 @@ def test_a_vae(save: Callable[..., str], make_vae: Callable[..., VAE], data: Ima
 
 def test_a_gan_of_classes(save: Callable[..., str], make_gan: Callable[..., GAN], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert latent([save(make_gan(num_classes=10)), "--output", str(out), "--labels", "[3,5]", *TINY]) == 0
+    latent([save(make_gan(num_classes=10)), "--output", str(out), "--labels", "[3,5]", *TINY])
     assert {path.name: size(path) for path in out.iterdir()} == {"interpolations.png": grid(4, 3)}
 
 
 def test_a_diffusion_model(save: Callable[..., str], ddpm: DDPM, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
-    assert latent([save(ddpm), "--output", str(out), *TINY]) == 0
+    latent([save(ddpm), "--output", str(out), *TINY])
     assert "encoded and decoded: root mean square error" in capsys.readouterr().out
     assert {path.stem: size(path) for path in out.glob("*.png")} == {
         "denoising": grid(4, 3),
@@ -136,7 +137,8 @@ def test_other_images_than_the_checkpoints(
     with pytest.raises(ValueError, match=r"data=None, but real images are to be shown: give data \(--data ImageData"):
         latent([checkpoint, "--output", str(tmp_path / "out"), *TINY])
     assert not (tmp_path / "out").exists()
-    assert latent([checkpoint, "--output", str(tmp_path / "out"), *OTHER, *TINY]) == 0
+    latent([checkpoint, "--output", str(tmp_path / "out"), *OTHER, *TINY])
+    assert (tmp_path / "out" / "latents.csv").is_file()
 
 
 def test_nothing_is_overwritten(make_vae: Callable[..., VAE], tmp_path: Path) -> None:
@@ -151,9 +153,9 @@ def test_nothing_is_overwritten(make_vae: Callable[..., VAE], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--num_images", "0"], "num_images=0 is too small; it is at least 1"),
-        (["--steps", "1"], "steps=1 is too small; it is at least 2"),
-        (["--max_images", "5"], "max_images=5 is too small; it is at least 20"),
+        (["--num_images", "0"], "num_images=0: it must be at least 1"),
+        (["--steps", "1"], "steps=1: it must be at least 2"),
+        (["--max_images", "5"], "max_images=5: it must be at least 20"),
     ],
 )
 def test_numbers_that_are_too_small_are_refused(options: list[str], message: str, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_missing_output_is_asked_for(capsys) -> None:
 
 
 class Outer(GenerativeModule):
-    """A user's model, of no known family."""
+    """A user's model, that has nothing but samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +190,7 @@ class Outer(GenerativeModule):
 
 
 def test_a_users_model_shows_samples(save: Callable[..., str], tmp_path: Path) -> None:
-    assert latent([save(Outer()), "--output", str(tmp_path / "out"), *TINY]) == 0
+    latent([save(Outer()), "--output", str(tmp_path / "out"), *TINY])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["samples.png"]
 
 

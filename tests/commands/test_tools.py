@@ -1,3 +1,4 @@
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lit_generative.comparison.measure import MeasurementProtocol
+from lit_generative.comparison.request import ComparisonRequest
+from lit_generative.drawing import draw_samples
+from lit_generative.latent_space.selection import LatentRequest
+from lit_generative.latent_space.write import draw_latents
 from lit_generative.recipes import recipes
+from lit_generative.training.extractor import train_extractor
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -94,7 +101,23 @@ def test_help_is_help(lit_generative: Callable, command: list[str]) -> None:
     assert not outcome.err
 
 
-def test_every_option_of_sample_is_explained(lit_generative: Callable) -> None:
-    printed = " ".join(lit_generative("sample", "--help").out.split())
-    for words in ("How many images", "Decides which images are drawn", "Classes of a conditional model"):
-        assert words in printed
+@pytest.mark.parametrize(
+    ("command", "called"),
+    [
+        ("sample", [draw_samples]),
+        ("latent", [draw_latents, LatentRequest]),
+        ("extractor", [train_extractor]),
+        ("compare", [ComparisonRequest, MeasurementProtocol]),
+    ],
+)
+def test_signatures_and_their_docstrings_are_the_help(
+    lit_generative: Callable, command: str, called: list[Callable]
+) -> None:
+    printed = " ".join(lit_generative(command, "--help").out.split())
+    given_otherwise = {"ckpt_path", "checkpoints", "request", "protocol", "evaluator", "data", "fit_options", "command"}
+    for one in called:
+        explained = dict(re.findall(r"^ +(\w+): (\S+ \S+ \S+)", inspect.getdoc(one) or "", re.MULTILINE))
+        for name in inspect.signature(one).parameters.keys() - given_otherwise:
+            assert f"--{name}" in printed
+            if name not in ("recipes", "names"):  # lists of words, which have their own
+                assert explained[name] in printed

@@ -8,8 +8,9 @@ from PIL import Image
 
 from lit_generative import VAE
 from lit_generative.checkpoints import pack
-from lit_generative.comparison.entries import find_entries, read_training
+from lit_generative.comparison.entries import find_entries
 from lit_generative.comparison.folder_model import ImagesOf
+from lit_generative.comparison.history import read_training
 from lit_generative.data import ImageDataModule
 
 
@@ -90,7 +91,7 @@ def test_given_names_count_and_must_be_as_many(save):
         find_entries(paths, ["one", "two"])
 
 
-def test_contestants_load_as_what_they_are(save, tmp_path):
+def test_entries_load_as_what_they_are(save, tmp_path):
     Image.new("L", (28, 28)).save(tmp_path / "0.png")
     checkpoint, folder = find_entries([save("x/a.ckpt", cls=WarmVAE, seed=7), tmp_path])
     model = checkpoint.load((1, 28, 28))

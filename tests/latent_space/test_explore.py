@@ -12,12 +12,13 @@ from lit_generative import DDPM, VAE, GenerativeModule, ImageDataModule
 from lit_generative.data import GaussianRing
 from lit_generative.diffusion import DDIM
 from lit_generative.gan import GAN
-from lit_generative.latent_space.explore import Request, explore
-from lit_generative.latent_space.map import Latents, latent_map
+from lit_generative.latent_space.explore import explore
+from lit_generative.latent_space.map import PosteriorMeans, latent_map
+from lit_generative.latent_space.selection import LatentRequest
 from lit_generative.nn import MLPGenerator
 from lit_generative.vae import GaussianLikelihood
 
-REQUEST = Request(num_images=3, steps=4, max_images=200)
+REQUEST = LatentRequest(num_images=3, steps=4, max_images=200)
 SHAPE = (1, 28, 28)
 
 
@@ -95,7 +96,7 @@ def test_a_vaes_numbers(data: ImageDataModule) -> None:
 def test_the_table_has_the_split_that_was_asked_for(data: ImageDataModule) -> None:
     model = box_vae()
     for split in ("val", "train"):
-        latents = explore(model, data, Request(num_images=1, steps=2, split=split, max_images=40)).latents
+        latents = explore(model, data, LatentRequest(num_images=1, steps=2, split=split, max_images=40)).latents
         assert latents is not None
         batches = list(data.loader(split, limit=40))
         expected = model.posterior_means(torch.cat([batch["image"] for batch in batches]))
@@ -113,7 +114,7 @@ def test_labels_choose_the_images_and_the_seed_which_of_them(data: ImageDataModu
     }
 
     def shown(**options: object) -> list[bytes]:
-        request = Request(**({"num_images": 4, "steps": 2, "max_images": 20} | options))
+        request = LatentRequest(**({"num_images": 4, "steps": 2, "max_images": 20} | options))
         picture = explore(box_vae(), data, request).pictures["reconstructions"]
         return [cell(picture, 0, i).numpy().tobytes() for i in range(4)]
 
@@ -152,7 +153,7 @@ def test_without_images_a_gan_can_be_looked_at_and_a_vae_cannot(make_gan: Callab
 
 def test_labels_of_an_unconditional_gan_are_refused(make_gan: Callable[..., GAN]) -> None:
     with pytest.raises(ValueError, match=r"labels=\[1\]: the model is unconditional, leave them out"):
-        explore(make_gan().eval(), None, Request(labels=[1]))
+        explore(make_gan().eval(), None, LatentRequest(labels=[1]))
 
 
 def test_points_of_the_plane_are_one_scatter_picture(make_gan: Callable[..., GAN]) -> None:
@@ -190,7 +191,7 @@ def test_a_diffusion_models_pictures(data: ImageDataModule) -> None:
 
 
 class Users(GenerativeModule):
-    """A model of no known family."""
+    """A user's own model, which meets two protocols."""
 
     def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         return torch.full((n, *SHAPE), 0.5)
@@ -198,33 +199,43 @@ class Users(GenerativeModule):
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return -x
 
+    def interpolate(self, x_0: Tensor, x_1: Tensor, steps: int = 8, y: Tensor | None = None) -> Tensor:
+        return torch.stack([x_0.lerp(x_1, s) for s in torch.linspace(0, 1, steps).tolist()])
 
-def test_a_model_of_no_known_family_shows_samples_and_reconstructions(data: ImageDataModule) -> None:
+
+class UsersFlow(Users):
+    """One that makes images of noise, too, in steps."""
+
+    def trajectory(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> list[Tensor]:
+        return [torch.randn(n, *SHAPE, generator=generator), self.sample(n)]
+
+    def interpolate_samples(
+        self, n: int, steps: int = 8, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return torch.zeros(steps, n, *SHAPE)
+
+
+def test_a_users_model_is_drawn_by_the_protocols_that_it_meets(data: ImageDataModule) -> None:
     pictures = explore(Users(), data, REQUEST).pictures
-    assert set(pictures) == {"samples", "reconstructions"}
+    assert set(pictures) == {"samples", "reconstructions", "interpolations_of_images"}
     assert (cell(pictures["samples"], 0, 1) == 0.5).all()
     assert (cell(pictures["reconstructions"], 1, 2) == -cell(pictures["reconstructions"], 0, 2)).all()
-
-
-def test_a_subclass_is_looked_at_as_its_parent_and_may_be_registered(make_gan: Callable[..., GAN]) -> None:
-    class Other(GAN):
-        pass
-
-    assert explore.dispatch(Other) is explore.dispatch(GAN)
-    assert explore.dispatch(Users) is explore.dispatch(GenerativeModule)
+    flow = explore(UsersFlow(), data, REQUEST).pictures
+    images = {"reconstructions", "interpolations_of_images"}
+    assert set(flow) == images | {"denoising", "interpolations_of_noise"}
 
 
 # ---------------------------------------------------------------- the map
 
 
-def plotted(latents: Latents, names: list[str] | None) -> tuple[np.ndarray, object]:
+def plotted(latents: PosteriorMeans, names: list[str] | None) -> tuple[np.ndarray, object]:
     (axes,) = latent_map(latents, names).axes
     return np.concatenate([collection.get_offsets() for collection in axes.collections]), axes
 
 
 def test_two_latents_are_plotted_as_they_are() -> None:
     z, labels = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3
-    points, axes = plotted(Latents(z, labels, "test"), ["a", "b", "c"])
+    points, axes = plotted(PosteriorMeans(z, labels, "test"), ["a", "b", "c"])
     expected = torch.cat([z[labels == k] for k in range(3)])
     np.testing.assert_allclose(points, expected.numpy(), rtol=1e-6)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "c"]
@@ -238,7 +249,7 @@ def test_more_latents_are_plotted_by_their_principal_components() -> None:
     axes_of_data, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator))
     scores = torch.randn(4000, 6, generator=generator) * torch.tensor([3.0, 2.0, 1.0, 1.0, 0.5, 0.5])
     before = torch.random.get_rng_state()
-    points, axes = plotted(Latents(scores @ axes_of_data.T + 5, None, "test"), None)
+    points, axes = plotted(PosteriorMeans(scores @ axes_of_data.T + 5, None, "test"), None)
     centred = scores - scores.mean(0)
     for i in (0, 1):
         assert abs(np.corrcoef(points[:, i], centred[:, i].numpy())[0, 1]) > 0.99
@@ -249,5 +260,5 @@ def test_more_latents_are_plotted_by_their_principal_components() -> None:
 
 
 def test_one_latent_lies_on_a_line() -> None:
-    points, _ = plotted(Latents(torch.arange(5.0)[:, None], None, "test"), None)
+    points, _ = plotted(PosteriorMeans(torch.arange(5.0)[:, None], None, "test"), None)
     assert points.tolist() == [[i, 0] for i in range(5)]

@@ -3,30 +3,29 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from comparisons import comparison, full_run, pictures, run
+from comparisons import PICTURES, STORED, comparison, full_run, run
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
-from lit_generative.pictures import tile, to_uint8
-from lit_generative.report.images import GRIDS, Pictures
+from lit_generative.report.galleries import GALLERIES, side_by_side
 from lit_generative.report.plots import PLOTS, sampling_time, spectra, training_time, trilemma
 from lit_generative.report.results import Comparison, Point
-from lit_generative.report.theme import COLOURS, DARK, LIGHT, Look, rendered
+from lit_generative.report.theme import COLOURS, DARK, LIGHT, Theme, rendered
 
 
 def lines(figure: Figure, colour: str, axes: int = 0) -> list[Line2D]:
     return [line for line in figure.axes[axes].lines if line.get_color() == colour]
 
 
-def look(found: Comparison) -> Look:
-    return Look.of(found.by_name())
+def theme(found: Comparison) -> Theme:
+    return Theme.of(found.by_name())
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
-def test_every_plot_differs_in_its_theme_alone(plot) -> None:
+def test_every_plot_differs_in_its_palette_alone(plot) -> None:
     found = comparison(full_run("vae/$a$"), full_run("gan/b"))
-    light, dark = (rendered(plot.draw(found, Look.of(found.by_name(), theme)), "svg") for theme in (LIGHT, DARK))
+    light, dark = (rendered(plot.draw(found, Theme.of(found.by_name(), palette)), "svg") for palette in (LIGHT, DARK))
     assert light.startswith(b"<?xml")
     assert all(colour.lower().encode() in light for colour in COLOURS[:2])
     for name in ("paper", "ink", "faint"):
@@ -43,7 +42,7 @@ def _without_ids(svg: bytes) -> bytes:
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
 def test_a_plot_without_its_numbers_is_left_out(plot) -> None:
     found = comparison(run("a"), run("b"))
-    assert plot.draw(found, look(found)) is None
+    assert plot.draw(found, theme(found)) is None
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
@@ -53,14 +52,14 @@ def test_broken_numbers_do_not_stop_a_plot(plot) -> None:
         one.training.history[0].metrics["frechet_distance"] = one.metrics["frechet_distance"]
         one.name += f" {one.metrics['frechet_distance']}"
     found = comparison(full_run("good"), *bad)
-    assert rendered(plot.draw(found, look(found)), "png").startswith(b"\x89PNG")
+    assert rendered(plot.draw(found, theme(found)), "png").startswith(b"\x89PNG")
 
 
 def test_a_model_in_steps_is_a_curve_over_sampling_time_and_another_a_point() -> None:
     vae = full_run("vae", 3.0, curve=[], evaluations=1, images_per_second=1000.0)
     diffusion = full_run("ddpm", 2.0, curve=[Point({"frechet_distance": 5.0}, evaluations=5, images_per_second=500.0)])
     found = comparison(vae, diffusion)
-    figure = sampling_time(found, look(found))
+    figure = sampling_time(found, theme(found))
     (point,), (curve,) = (lines(figure, colour) for colour in COLOURS[:2])
     assert list(zip(*point.get_data(), strict=True)) == [(1.0, 3.0)]
     assert list(zip(*curve.get_data(), strict=True)) == [(2.0, 5.0), (10.0, 2.0)]  # ms, distance
@@ -69,25 +68,25 @@ def test_a_model_in_steps_is_a_curve_over_sampling_time_and_another_a_point() ->
 
 def test_seeds_are_one_point_of_mean_time_and_quality() -> None:
     seeds = [full_run("a", d, curve=[], images_per_second=speed) for d, speed in ((1.0, 100.0), (3.0, 50.0))]
-    figure = sampling_time(comparison(*seeds), look(comparison(*seeds)))
+    figure = sampling_time(comparison(*seeds), theme(comparison(*seeds)))
     assert list(zip(*lines(figure, COLOURS[0])[0].get_data(), strict=True)) == [(pytest.approx(15.0), 2.0)]
 
 
 def test_each_run_is_a_line_over_images_and_over_minutes() -> None:
     found = comparison(full_run("a"), full_run("a", seed=1), full_run("b"))
-    figure = training_time(found, look(found))
+    figure = training_time(found, theme(found))
     assert len(figure.axes) == 2
     assert [len(lines(figure, colour, axes)) for axes in (0, 1) for colour in COLOURS[:2]] == [2, 1, 2, 1]
     assert lines(figure, COLOURS[1], 0)[0].get_xdata().tolist() == [1000, 2000]
     assert lines(figure, COLOURS[1], 1)[0].get_xdata().tolist() == [0.1, 0.2]
     for point in (point for one in found.runs for point in one.training.history):
         point.minutes = None
-    assert len(training_time(found, look(found)).axes) == 1
+    assert len(training_time(found, theme(found)).axes) == 1
 
 
 def test_spectra_have_their_ratio_to_the_real_one_below() -> None:
     found = comparison(full_run("a"), full_run("a", spectrum=[110.0, 11.0, 1.5]))
-    power, ratio = (lines(spectra(found, look(found)), COLOURS[0], axes)[0] for axes in (0, 1))
+    power, ratio = (lines(spectra(found, theme(found)), COLOURS[0], axes)[0] for axes in (0, 1))
     assert list(power.get_xdata()) == list(ratio.get_xdata()) == [1, 2]
     assert np.allclose(power.get_ydata(), [10.0, 1.0])
     assert np.allclose(ratio.get_ydata(), [1.0, 1.0])
@@ -96,46 +95,33 @@ def test_spectra_have_their_ratio_to_the_real_one_below() -> None:
 def test_what_rounding_leaves_at_frequency_0_does_not_spoil_the_axis_of_the_spectra() -> None:
     found = comparison(full_run("a", spectrum=[1e-30, 10.0, 1.0]))
     found.spectrum[0] = 1e-30
-    assert spectra(found, look(found)).axes[0].get_ylim()[0] > 0.1
+    assert spectra(found, theme(found)).axes[0].get_ylim()[0] > 0.1
 
 
 def test_up_is_better_on_each_axis_of_the_trilemma() -> None:
     good = full_run("good", 1.0, metrics={"frechet_distance": 1.0, "recall": 0.8}, images_per_second=1000.0)
     bad = full_run("bad", 9.0, metrics={"frechet_distance": 9.0, "recall": 0.2}, images_per_second=10.0)
     found = comparison(bad, good)
-    low, high = (artist.get_ydata() for artist in trilemma(found, look(found)).artists)
+    low, high = (artist.get_ydata() for artist in trilemma(found, theme(found)).artists)
     assert all(y < other for y, other in zip(low, high, strict=True))
 
 
 def test_models_keep_their_colour_and_more_models_than_colours_differ_in_their_marker() -> None:
     names = [f"model {i}" for i in range(20)]
-    light, dark = Look.of(names), Look.of(names, DARK)
+    light, dark = Theme.of(names), Theme.of(names, DARK)
     assert light.colours == dark.colours
     assert len({(light.colours[name], light.markers[name]) for name in names}) == 20
 
 
-def test_a_grid_shows_the_very_samples_real_images_first() -> None:
-    given = pictures("a", "b")
-    samples, nearest = GRIDS
-    assert list(samples.pictures(given)) == ["real images", "a", "b"]
-    assert list(nearest.pictures(given)) == ["a", "b"]
-    assert torch.equal(samples.pictures(given)["a"], tile(given["a"].samples))
-    shown = [axes.images[0].get_array() for axes in samples.figure(given).axes]
-    assert np.array_equal(shown[1], to_uint8(tile(given["a"].samples))[0].numpy())
-
-
-def test_a_sample_is_above_its_nearest_training_image() -> None:
-    given = pictures("a")["a"]
-    image = GRIDS[1].make(given)
-    sample, near = given.nearest[1]
-    left = 28 + 4 + 2 + 2  # a frame of two pixels on each side, and the line between the pairs
-    assert torch.equal(image[:, 2:30, left : left + 28], sample)
-    assert torch.equal(image[:, 32:60, left : left + 28], near)
-    assert (image[:, :2, left : left + 28] == 1).all()
-
-
-def test_points_of_the_plane_are_scattered_and_have_no_nearest_images() -> None:
-    points = torch.rand(9, 2, 1, 1)
-    given = {"a": Pictures(points, torch.rand(4, 2, 2, 1, 1))}
-    assert GRIDS[0].pictures(given)["a"].shape == (1, 256, 256)
-    assert GRIDS[1].figure(given) is None
+def test_a_gallery_shows_the_very_pictures_of_first_runs_after_those_of_real_images() -> None:
+    other = {"samples": "pictures/tiny-gan-0-samples.png"}
+    found = comparison(full_run("a"), full_run("b", pictures=other), full_run("a", seed=1, pictures=other))
+    found.pictures = {"samples": "pictures/real-samples.png"}
+    samples, nearest = (gallery.files(found, STORED) for gallery in GALLERIES)
+    assert samples["a"] == STORED / PICTURES["samples"]
+    assert list(samples) == ["real images", "a", "b"]
+    assert list(nearest) == ["a"]
+    axes = side_by_side(samples).axes
+    assert [one.get_title() for one in axes] == list(samples)
+    for one, path in zip(axes, samples.values(), strict=True):
+        assert np.array_equal(one.images[0].get_array(), np.asarray(Image.open(path)))

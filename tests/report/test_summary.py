@@ -177,9 +177,8 @@ def test_stability_of_seeds() -> None:
 
 
 def test_what_is_remarkable_is_said() -> None:
-    found = comparison(
-        full_run("blurred", sharpness=0.3), full_run("noisy", sharpness=2.0), full_run("copies", memorised=0.97)
-    )
+    metrics = {"blurred": {"sharpness": 0.3}, "noisy": {"sharpness": 2.0}, "copies": {"memorised": 0.97}}
+    found = comparison(*(full_run(name, metrics=values) for name, values in metrics.items()))
     assert "blurred is blurred: at high spatial frequencies it has 0.30" in finding(found, "Sharpness")
     assert "noisy is noisy: at high spatial frequencies it has 2.00" in finding(found, "Sharpness")
     assert "copies (97% of its samples)" in finding(found, "Memorisation")

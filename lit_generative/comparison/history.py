@@ -1,0 +1,91 @@
+"""How a model was trained, by what its checkpoint and the folder of its run say."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_generative.checkpoints import read_checkpoint
+from lit_generative.report.results import Point, Training
+
+__all__ = ["read_training", "run_folder_of"]
+
+
+def read_training(source: Path) -> Training | None:
+    """Return how the model of a checkpoint was trained; None if there is no such file.
+
+    The history is that of the whole run, and of those that it went on from; minutes are those until the checkpoint.
+    """
+    if not source.is_file():
+        return None
+    checkpoint = read_checkpoint(source, map_location="meta")
+    clock = checkpoint.get("callbacks", {}).get("TrainingClock", {})
+    is_timed = clock.get("seconds") is not None
+    run = run_folder_of(source)
+    versions = [] if run is None else list(map(_records, _versions(run)))
+    health = [record["health"] for records in versions for record in reversed(records) if "health" in record]
+    return Training(
+        images=checkpoint["lit_generative"]["state"]["images_seen"],
+        minutes=clock["seconds"] / 60 if is_timed else None,
+        device_minutes=clock["device_seconds"] / 60 if is_timed else None,
+        history=_history(versions),
+        verdict=health[0]["verdict"] if health else None,
+        is_finite=not health or health[0].get("signs", {}).get("is_finite") is not False,
+    )
+
+
+def run_folder_of(checkpoint: Path) -> Path | None:
+    """Return ``version_N`` of ``version_N/checkpoints/x.ckpt``; None of a checkpoint elsewhere."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == "checkpoints" else None
+
+
+def _versions(run: Path) -> Iterator[Path]:
+    """Yield a run's folder, and those of the runs that it was resumed from, the latest first."""
+    seen: set[Path] = set()
+    following: Path | None = run
+    while following is not None and following not in seen:
+        seen.add(following)
+        yield following
+        following = _resumed_from(following)
+
+
+def _resumed_from(run: Path) -> Path | None:
+    """Return the folder of the run whose checkpoint a run began with; None: it began anew, or that is not known."""
+    config = run / "config.yaml"
+    try:
+        checkpoint = yaml.safe_load(config.read_text()).get("ckpt_path") if config.is_file() else None
+    except (yaml.YAMLError, AttributeError):  # written by hand
+        return None
+    if not isinstance(checkpoint, str):
+        return None
+    sibling = run.parent / Path(checkpoint).parent.parent.name  # the path may be relative, or runs may have moved
+    return sibling if sibling.is_dir() and sibling != run.parent else run_folder_of(Path(checkpoint))
+
+
+def _records(run: Path) -> list[dict[str, Any]]:
+    path = run / "evaluation.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def _history(versions: list[list[dict[str, Any]]]) -> list[Point]:
+    """Return the evaluations on validation images, in order; where versions overlap, the later one's."""
+    points: list[Point] = []
+    for records in versions:
+        before = points[0].images if points else None
+        measured = [r for r in records if "metrics" in r and r.get("protocol", {}).get("split") == "val"]
+        by_images = {r["images_seen"]: _point(r) for r in measured if before is None or r["images_seen"] < before}
+        points = [by_images[images] for images in sorted(by_images)] + points
+    return points
+
+
+def _point(record: dict[str, Any]) -> Point:
+    return Point(
+        metrics=record["metrics"],
+        images=record["images_seen"],
+        minutes=record.get("training_minutes"),
+        evaluations=record["protocol"].get("evaluations"),
+        images_per_second=record.get("images_per_second"),
+    )

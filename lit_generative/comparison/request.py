@@ -1,0 +1,95 @@
+"""What a comparison is asked for; wrong requests are refused before anything is done."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.loggers import Logger
+
+from lit_generative.checks import check_range
+from lit_generative.comparison.measure import MeasurementProtocol
+from lit_generative.contracts import ImageData
+from lit_generative.recipes import resolve
+from lit_generative.training.budget import TimedTraining
+
+__all__ = ["ComparisonRequest"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonRequest:
+    """What is to be compared, and how.
+
+    Attributes:
+        protocol: How everything is measured.
+        checkpoints: Files, and folders of images.
+        recipes: Names or files.
+        names: What the models are called, first the checkpoints, then the recipes; () leaves that to their paths.
+        data: On what; None: on the data of the first model.
+        fit_options: Further options of the trainings.
+        command: The command line that goes on.
+        output: The folder of trainings, numbers and report.
+        minutes: Of training, for each recipe and seed; evaluation comes on top.
+        seeds: How many seeds each recipe is trained with: 0, 1, ...
+        logger: Where tables and plots go as well, for instance lit_generative.loggers.WandbLogger.
+
+    Raises:
+        FileNotFoundError: If there is no such recipe.
+        ValueError: If a number or a name makes no sense, or there is nothing to compare.
+    """
+
+    protocol: MeasurementProtocol
+    checkpoints: Sequence[Path] = ()
+    recipes: Sequence[str] = ()
+    names: Sequence[str] = ()
+    data: ImageData | None = None
+    fit_options: Sequence[str] = ()
+    command: str = ""
+    output: Path = Path("runs/comparison")
+    minutes: float = 5.0
+    seeds: int = 1
+    logger: Logger | None = None
+
+    def __post_init__(self) -> None:
+        if not (count := len(self.checkpoints) + len(self.recipes)):
+            raise ValueError("nothing is given to compare; name checkpoints, folders of images, or --recipes")
+        check_range("minutes", self.minutes, above=0)
+        check_range("seeds", self.seeds, at_least=1)
+        if len(self.names) not in (0, count):
+            raise ValueError(f"names has {len(self.names)} for {count} models; give one for each, or none")
+        if bad := [name for name in self.names if not name or name.startswith("/") or ".." in name]:
+            raise ValueError(f"names has {bad[0]!r}, but files are called so; use letters, numbers, - and /")
+        for recipe in self.recipes:
+            if (path := resolve(recipe)).suffix not in (".yaml", ".yml"):
+                raise ValueError(f"recipes has {path}, which is no YAML file; checkpoints come before all options")
+        runs = [training.name for training in self.trainings]
+        if twice := [name for i, name in enumerate(runs) if name in runs[:i]]:
+            raise ValueError(f"recipes has two of the name {twice[0]}; rename one file, or name it once")
+
+    @property
+    def trainings(self) -> list[TimedTraining]:
+        """Those of each recipe."""
+        folder = self.output / "training"
+        return [TimedTraining(recipe, self.minutes, folder, self.fit_options) for recipe in self.recipes]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the numbers, as plain data."""
+        settings: dict[str, Any] = {
+            "checkpoints": [str(path.resolve()) for path in self.checkpoints],
+            "names": list(self.names),
+            "protocol": self.protocol.describe(),
+            "data": None if self.data is None else self.data.protocol("train"),
+        }
+        if self.recipes:
+            settings["recipes"] = {recipe: _digest(resolve(recipe)) for recipe in self.recipes}
+            settings |= {"minutes": self.minutes, "seeds": self.seeds, "fit_options": list(self.fit_options)}
+        return settings
+
+
+def _digest(recipe: Path) -> str:
+    """Return the SHA-256 of what a recipe says, comments left out."""
+    return hashlib.sha256(json.dumps(yaml.safe_load(recipe.read_text()), sort_keys=True).encode()).hexdigest()
