@@ -11,27 +11,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Batch",
-    "DeclaresClasses",
-    "DeclaresShape",
-    "Diagnosable",
-    "HasBoundary",
-    "HasLatentSpace",
-    "HasModes",
-    "ImageData",
-    "Interpolates",
-    "InterpolatesSamples",
-    "Inverts",
-    "MeasuresNoiseLevels",
-    "NamesClasses",
-    "Reconstructs",
-    "SamplesInSteps",
-    "Split",
-    "Trajectories",
-    "as_batch",
-]
-
 Batch = dict[str, Tensor]
 Split = Literal["train", "val", "test"]
 

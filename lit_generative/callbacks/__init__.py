@@ -10,17 +10,3 @@ from lit_generative.callbacks.likelihood import EstimateLikelihood
 from lit_generative.callbacks.pictures import PictureCallback
 from lit_generative.callbacks.progress import ImagesProgressBar
 from lit_generative.callbacks.samples import SampleGrid, SampleWriter
-
-__all__ = [
-    "EMA",
-    "Compile",
-    "EstimateLikelihood",
-    "Evaluate",
-    "ImagesProgressBar",
-    "LastCheckpoint",
-    "PictureCallback",
-    "SampleGrid",
-    "SampleWriter",
-    "SaveOnInterrupt",
-    "TrainingClock",
-]

@@ -70,11 +70,6 @@ class ImagesOf(GenerativeModule):
 
         Two calls know nothing of each other: for samples without repetition, draw all of them in one.
 
-        Args:
-            n: How many.
-            y: None; the images have no labels.
-            generator: The source of the order; None: torch's global one.
-
         Raises:
             ValueError: If there are fewer images.
         """

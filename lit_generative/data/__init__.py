@@ -4,14 +4,3 @@ from lit_generative.data.adapter import image_data
 from lit_generative.data.binarise import Binarisation, DynamicBinarisation, StaticBinarisation
 from lit_generative.data.module import ImageDataModule
 from lit_generative.data.points import GaussianGrid, GaussianPoints, GaussianRing
-
-__all__ = [
-    "Binarisation",
-    "DynamicBinarisation",
-    "GaussianGrid",
-    "GaussianPoints",
-    "GaussianRing",
-    "ImageDataModule",
-    "StaticBinarisation",
-    "image_data",
-]

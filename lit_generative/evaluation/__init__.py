@@ -6,15 +6,3 @@ from lit_generative.evaluation.jackknife import jackknife_errors
 from lit_generative.evaluation.memorisation import Neighbours, nearest_neighbours
 from lit_generative.evaluation.protocol import Evaluation, Evaluator
 from lit_generative.evaluation.spectrum import radial_spectrum, sharpness
-
-__all__ = [
-    "Evaluation",
-    "Evaluator",
-    "Extractor",
-    "Neighbours",
-    "jackknife_errors",
-    "load_extractor",
-    "nearest_neighbours",
-    "radial_spectrum",
-    "sharpness",
-]

@@ -13,26 +13,3 @@ from lit_generative.gan.losses import (
 )
 from lit_generative.gan.module import GAN
 from lit_generative.gan.penalties import R1, R2, GradientPenalty, LabelMatchingPenalty, Penalty, ZeroCentredPenalty
-
-__all__ = [
-    "GAN",
-    "R1",
-    "R2",
-    "AdaptiveAugment",
-    "AdversarialLoss",
-    "Augmentation",
-    "ComposedAugment",
-    "DiffAugment",
-    "GANHealth",
-    "GradientPenalty",
-    "HingeLoss",
-    "InstanceNoiseAugment",
-    "LabelMatchingPenalty",
-    "LeastSquaresLoss",
-    "MinimaxLoss",
-    "NonSaturatingLoss",
-    "Penalty",
-    "RelativisticLoss",
-    "WassersteinLoss",
-    "ZeroCentredPenalty",
-]

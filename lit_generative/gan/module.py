@@ -193,13 +193,7 @@ class GAN(GenerativeModule):
 
     @sampling_mode
     def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return images (n, C, H, W) in [-1, 1] of new latents.
-
-        Args:
-            n: How many.
-            y: Labels (n,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
-        """
+        """Return images (n, C, H, W) in [-1, 1] of new latents."""
         return self.generator(self.sample_latent(n), y)
 
     def interpolate_samples(

@@ -9,25 +9,3 @@ from lit_generative.nn.ladder import LadderNetwork
 from lit_generative.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lit_generative.nn.residual import ResidualDiscriminator, ResidualGenerator
 from lit_generative.nn.unet import UNet, UNetConventions
-
-__all__ = [
-    "CodeTransformer",
-    "ConvDecoder",
-    "ConvEncoder",
-    "DCGANDiscriminator",
-    "DCGANGenerator",
-    "DiT",
-    "LadderNetwork",
-    "MLPDecoder",
-    "MLPDiscriminator",
-    "MLPEncoder",
-    "MLPGenerator",
-    "ResidualDiscriminator",
-    "ResidualGenerator",
-    "SpatialDecoder",
-    "SpatialEncoder",
-    "UNet",
-    "UNetConventions",
-    "from_diffusers",
-    "to_diffusers",
-]

@@ -163,13 +163,7 @@ class LadderVAE(GenerativeModule):
 
     @sampling_mode
     def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z from the prior level by level and return the means of p(x|z), (n, C, H, W) in [-1, 1].
-
-        Args:
-            n: How many.
-            y: Labels (n,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
-        """
+        """Draw z from the prior level by level and return the means of p(x|z), (n, C, H, W) in [-1, 1]."""
         decoded, _ = self.network.descend(n, partial(tempered, temperature=self.temperature), y=y)
         return self.decode(decoded).mean
 
@@ -186,12 +180,6 @@ class LadderVAE(GenerativeModule):
         """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
 
         See :func:`~lit_generative.vae.bounds.estimate_likelihood`. Likelihoods of binary images define none.
-
-        Args:
-            x: The images.
-            y: Labels (B,) of a conditional model.
-            evaluations: The number of latents an image that are decoded.
-            generator: The source of all randomness; None: torch's global one.
         """
         if not self.likelihood.has_mass:
             return {}

@@ -152,11 +152,6 @@ class VAE(GenerativeModule):
         """Draw z and return the means of p(x|z), (n, C, H, W) in [-1, 1].
 
         z is drawn from the prior; with ``aggregate_prior``, once it is fitted, from the mixture.
-
-        Args:
-            n: How many.
-            y: Labels (n,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
         """
         mixture = self.fitted_mixture
         z = self.prior().sample(torch.Size([n])) if mixture is None else mixture.sample(n, y)
@@ -176,16 +171,7 @@ class VAE(GenerativeModule):
 
         See :func:`~lit_generative.vae.bounds.estimate_likelihood`. P(x|z) is the probability of the pixels' levels,
         whatever the likelihood, and p(z) is what :meth:`sample` draws from. A likelihood without such probabilities,
-        and points of the plane, have none.
-
-        Args:
-            x: The images.
-            y: Labels (B,) of a conditional model.
-            evaluations: The number of latents an image that are decoded; memory does not grow with it.
-            generator: The source of all randomness; None: torch's global one.
-
-        Raises:
-            ValueError: If ``evaluations`` is below 1.
+        and points of the plane, have none. ``evaluations`` latents an image are decoded, a part at a time.
         """
         if not self.likelihood.has_mass or x.shape[2:] == (1, 1):
             return {}

@@ -138,13 +138,7 @@ class VQVAE(GenerativeModule):
 
     @sampling_mode
     def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw codes from the prior and return the means of p(x|q), (n, C, H, W) in [-1, 1].
-
-        Args:
-            n: How many.
-            y: Labels (n,) of a conditional model.
-            generator: The source of all randomness; None: torch's global one.
-        """
+        """Draw codes from the prior and return the means of p(x|q), (n, C, H, W) in [-1, 1]."""
         codes = self.code_prior.sample(n, self.encoder.grid, y, self.temperature)
         return self.decode(self.codebook.lookup(codes), y).mean
 
@@ -169,12 +163,6 @@ class VQVAE(GenerativeModule):
 
         Nothing is drawn: ``evaluations`` and ``generator`` make no difference. A likelihood that gives images no
         probability has none.
-
-        Args:
-            x: Images (B, C, H, W) in [-1, 1], of 256 levels.
-            y: Labels (B,) of a conditional model.
-            evaluations: Not needed.
-            generator: Not needed.
         """
         if not self.likelihood.has_mass:
             return {}

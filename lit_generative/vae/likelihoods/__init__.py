@@ -24,19 +24,3 @@ from lit_generative.vae.likelihoods.logistic import (
     DiscretizedLogisticMixtureImages,
     DiscretizedLogisticMixtureLikelihood,
 )
-
-__all__ = [
-    "BernoulliImages",
-    "BernoulliLikelihood",
-    "ContinuousBernoulliImages",
-    "ContinuousBernoulliLikelihood",
-    "DiscretizedLogisticImages",
-    "DiscretizedLogisticLikelihood",
-    "DiscretizedLogisticMixtureImages",
-    "DiscretizedLogisticMixtureLikelihood",
-    "GaussianLikelihood",
-    "GaussianPerImageLikelihood",
-    "GaussianPerPixelLikelihood",
-    "LaplaceLikelihood",
-    "Likelihood",
-]
