@@ -125,7 +125,7 @@ def test_the_report_knows_no_model_no_data_and_no_torch() -> None:
 
 def test_the_map_for_contributors_shows_the_order() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
-    places = [text.find(f"`{name.removesuffix(' maths')}") for name in ROOMS if not name.endswith(" maths")]
+    places = [text.find(f"`{name.removesuffix(' maths')}") for name in ROOMS[:-1] if not name.endswith(" maths")]
     assert -1 not in places
 
 

@@ -151,7 +151,7 @@ def test_recipes_are_trained_and_a_stopped_comparison_goes_on(
         (["--recipes", "vae/mlp", "--evaluations", "0"], "evaluations=0: it must be at least 1; null is"),
         (["--recipes", "vae/mlp", "--curve", "5", "0"], "curve=0: it must be at least 1"),
         (["--recipes", "vae/mlp", "--likelihood_images", "1"], "likelihood_images=1: it must be at least 2; 0 is none"),
-        (["--recipes", "vae/mlp", "--num_samples", "3"], "num_samples is 3; it must be at least 6"),
+        (["--recipes", "vae/mlp", "--num_samples", "3"], "num_samples=3: it must be at least 6"),
         (["--recipes", "vae/mlp", "--output", "full"], "output=full is no comparison's folder"),
     ],
 )

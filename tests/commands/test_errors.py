@@ -36,7 +36,7 @@ CASES = {
     "FIT --trainer.strategy dpp": "'dpp'",
     "FIT --trainer.limit_train_batches 2.5": "2.5",
     "FIT --data.batch_size 0": "batch_size=0: it must be at least 1",
-    "FIT --model.likelihood.scale -1": "scale=-1.0: a scale must be positive",
+    "FIT --model.likelihood.scale -1": "scale=-1.0: it must be positive",
     "FIT --data.dataset fashon-mnist": "did you mean 'fashion-mnist'?",
     "FIT --data.dataset ./none": "./none",
     "FIT --model.num_classes 7": "num_classes=7, but the data have 10 classes",

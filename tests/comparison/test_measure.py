@@ -14,7 +14,7 @@ from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.comparison.measure import MeasurementProtocol, bits_per_dim, measure, parameters_of_sampling
 from lit_generative.comparison.real_images import RealImages
 from lit_generative.data import GaussianRing
-from lit_generative.diffusion import DDIM
+from lit_generative.diffusion import DDIM, AutoGuidance
 from lit_generative.evaluation import Evaluator, radial_spectrum
 from lit_generative.report.results import Run
 from lit_generative.sampling import sampling_mode
@@ -212,9 +212,9 @@ def test_trained_parameters_are_those_of_both_networks_of_a_gan_and_samples_need
     vae = make_vae(num_classes=10)
     of_sampling = [*vae.decoder.parameters(), *vae.likelihood.parameters()]
     assert parameters_of_sampling(vae) == sum(p.numel() for p in of_sampling)
-    ddpm = diffusion(DDIM(2), guidance=2.0, guide_at=10)
+    ddpm = diffusion(DDIM(2), guidance=AutoGuidance(2.0))
     assert parameters_of_sampling(ddpm) == 1
-    ddpm.guide_kept_at.fill_(10)
+    ddpm.guidance.kept_at.fill_(10)
     assert parameters_of_sampling(ddpm) == 2  # with the guide, which is not trained
 
 

@@ -179,7 +179,7 @@ def test_labels_that_are_no_classes_are_refused(labels: Tensor) -> None:
 
 @pytest.mark.parametrize("n", [0, -3])
 def test_no_images_is_no_number_of_samples(n: int) -> None:
-    with pytest.raises(ValueError, match=f"n={n}: the number of samples must be at least 1"):
+    with pytest.raises(ValueError, match=f"n={n}: it must be at least 1"):
         build("mlp", "gaussian", None, (1, 28, 28)).sample(n)
 
 
