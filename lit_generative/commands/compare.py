@@ -11,6 +11,7 @@ import lit_generative.training.cli  # noqa: F401  imports the families, so that 
 from lit_generative.comparison.measure import MeasurementProtocol
 from lit_generative.comparison.request import ComparisonRequest
 from lit_generative.comparison.run import run_comparison
+from lit_generative.data import image_data
 from lit_generative.evaluation import Evaluator
 from lit_generative.report.terminal import print_comparison
 from lit_generative.training.parser import Parser, command_parser
@@ -35,7 +36,7 @@ def compare(arguments: list[str]) -> None:
     of_data, of_evaluation = passed_on(arguments, "--data"), passed_on(arguments, "--evaluation")
     request = ComparisonRequest(
         protocol=MeasurementProtocol(options.evaluation, **{name: options[name] for name in HOW_MEASURED}),
-        data=options.data if of_data else None,
+        data=image_data(options.data) if of_data else None,
         fit_options=[*of_data, *of_evaluation, "--evaluation.num_samples", str(options.num_samples)],
         command=command,
         **{name: options[name] for name in WHAT_COMPARED},
