@@ -1,15 +1,19 @@
 """Checkpoints that rebuild their model: what is in them, and reading them without running anything in them."""
 
 import warnings
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from lit_generative.description import Described, describe, find, rebuild
+from lit_generative.description import Described, check, describe, find, rebuild
+from lit_generative.files import replacing
 
-__all__ = ["check_weights", "pack", "read_checkpoint", "unpack"]
+__all__ = ["WholeCheckpoints", "check_weights", "data_of", "pack", "read_checkpoint", "unpack"]
 
 KEY = "lit_generative"
 FORMAT = 2
@@ -28,19 +32,55 @@ def pack(checkpoint: dict[str, Any], model: Any, data: Any = None) -> None:
     }
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that the one before is there until the new one is whole.
+
+    Lightning writes into the temporary folder and moves, which on another file system is a copy: a kill or a full disk
+    in the middle destroys both.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write ``checkpoint``; addresses of other places than this machine's disks are left to Lightning.
+
+        Raises:
+            OSError: If it cannot be written; what was there before still is.
+        """
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            with replacing(Path(path)) as scratch:
+                torch.save(checkpoint, scratch)
+        except (OSError, RuntimeError) as error:  # torch's zip writer raises a RuntimeError where the disk is full
+            reason = error.strerror if isinstance(error, OSError) else "the disk is full, or it went away"
+            kept = "; the one before is still there" if Path(path).is_file() else ""
+            raise OSError(f"checkpoint {path} cannot be written: {reason}{kept}") from error
+
+
 def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any]:
     """Read a checkpoint of this package with ``weights_only=True``.
 
+    Args:
+        path: The file.
+        map_location: As in ``torch.load``; None, on a machine without a GPU: the CPU.
+
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If it may not be read.
         ValueError: If the file is damaged, holds code, or was not written by this package.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path}: there is no such file")
+    if map_location is None and not torch.cuda.is_available():
+        map_location = "cpu"
     try:
+        if zipfile.is_zipfile(path):
+            _check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except OSError as error:
+        raise OSError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # of bytes that are no checkpoint, the unpickler raises whatever they make it do
         is_code = "GLOBAL" in str(error)  # pickle's name for a function or class
         is_damaged = "it is damaged, cut off or no checkpoint at all"
@@ -52,6 +92,61 @@ def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any
     if contents.get("format") != FORMAT:
         raise ValueError(f"checkpoint {path} has format {contents.get('format')}; this version reads format {FORMAT}")
     return checkpoint
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compare all that is in a checkpoint with the checksums that it was written with: torch itself does not.
+
+    What is compressed is refused: torch never does that, and a small file could fill the memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("compressed")
+        if archive.testzip() is not None:
+            raise ValueError("damaged")
+
+
+def data_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the description of the data that a checkpoint was trained on, if all that it names may be built.
+
+    Raises:
+        ImportError: If a class is not imported.
+        ValueError: If something is named that a file may not have built.
+    """
+    description = checkpoint[KEY].get("data")
+    try:
+        check(description)
+        for cls, name, value in _arguments(description):
+            if any(isinstance(v, str) for v in _values(value)) and not _takes_text(cls, name):
+                raise TypeError(f"{name} is {value!r}, which a parser would import")
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"the data that the checkpoint names are refused: {error}") from None
+    return description
+
+
+def _arguments(description: Any) -> Iterator[tuple[type, str, Any]]:
+    """Yield each class in a description, and its arguments' names and values."""
+    if isinstance(description, dict) and "class_path" in description:
+        for name, value in description["init_args"].items():
+            yield find(description["class_path"]), name, value
+            yield from _arguments(value)
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """Yield a value, or those in a list of them; what a description names in turn is looked at by itself."""
+    for item in value if isinstance(value, list | tuple) else [value]:
+        yield from _values(item) if isinstance(item, list | tuple) else [item]
+
+
+def _takes_text(cls: type, name: str) -> bool:
+    """Whether an argument is meant to be text; where a class is, a parser takes text for the class's name."""
+    try:
+        hints = [get_type_hints(cls.__init__).get(name, str)]  # type: ignore[misc]
+    except NameError:  # of types that only type checkers import, a parser knows nothing either
+        return True
+    for hint in hints:
+        hints += get_args(hint) if get_origin(hint) is not Literal else []
+    return any(hint in (str, Any, Path) or get_origin(hint) is Literal for hint in hints)
 
 
 def unpack(checkpoint: dict[str, Any], expected: type[T], overrides: dict[str, Any], source: str) -> T:
@@ -68,7 +163,7 @@ def unpack(checkpoint: dict[str, Any], expected: type[T], overrides: dict[str, A
             raise ValueError(f"it holds a {description['class_path']}, which is not a {expected.__name__}")
         arguments = {k: v for k, v in description["init_args"].items() if k not in overrides}
         rebuilt = rebuild({"class_path": description["class_path"], "init_args": arguments | overrides})
-    except (ImportError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (ImportError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
         raise (ImportError if isinstance(error, ImportError) else ValueError)(f"checkpoint {source}: {error}") from None
     return rebuilt
 

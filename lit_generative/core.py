@@ -1,6 +1,8 @@
 """GenerativeModule: the LightningModule that every model is, and all that callbacks and evaluation know of it."""
 
+import functools
 import inspect
+from collections.abc import Callable, Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -9,13 +11,15 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_generative.checkpoints import STATE, check_weights, pack, read_checkpoint, unpack
+from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
 from lit_generative.contracts import Batch, DeclaresClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
+from lit_generative.resuming import Changes
 
 __all__ = ["GenerativeModule"]
 
@@ -62,6 +66,14 @@ class GenerativeModule(Described, L.LightningModule):
         self.weights = "raw"
         self.precision = "32-true"
         self.noise_seed: int | None = None
+        self._saved: tuple[dict[str, Any], list[dict[str, Any]]] | None = None  # of a checkpoint to go on from
+        self._changes: Changes | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let an overridden ``training_step`` count its images, too: noise is seeded by them."""
+        super().__init_subclass__(**kwargs)
+        if "training_step" in cls.__dict__:
+            cls.training_step = _counted(cls.training_step)  # type: ignore[method-assign]
 
     # ---------------------------------------------------------------- to be implemented by each family
 
@@ -211,10 +223,21 @@ class GenerativeModule(Described, L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and, if there is one, the learning rate's schedule."""
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = self.built(self.make_optimizer, self.parameters())
         if self.make_lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer, self.make_lr_scheduler)}
+
+    def built(self, make: OptimizerCallable, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make an optimizer, whose gradients may be clipped even if it is a fused one.
+
+        Torch marks fused optimizers as unscaling gradients by themselves, which goes with no clipping; but unless there
+        is a scaler, under 16-mixed, there is nothing to unscale.
+        """
+        optimizer = make(parameters)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
 
     def lr_schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> LRSchedulerConfigType:
         """Return Lightning's description of a schedule that advances every step of ``optimizer``.
@@ -237,6 +260,10 @@ class GenerativeModule(Described, L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Check the data against ``num_classes``, note precision and seed, and tell loggers what a CLI has not told."""
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+        if self._saved is not None:
+            self._changes = Changes(self.trainer, self._saved[0], describe(self), self._saved[1])
         self.precision = str(self.trainer.precision)
         self.weights = "raw"
         if self.noise_seed is None:
@@ -254,6 +281,12 @@ class GenerativeModule(Described, L.LightningModule):
             raise ValueError(f"num_classes={self.num_classes}, but {name} has no num_classes: give it that attribute")
         if data.num_classes != self.num_classes:
             raise ValueError(f"num_classes={self.num_classes}, but the data have {data.num_classes or 'no'} classes")
+
+    def on_train_start(self) -> None:
+        """Follow what the configuration of a resumed run has changed: optimizers and schedules are restored now."""
+        if self._changes is not None:
+            self._changes.follow()
+        self._saved = self._changes = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
@@ -283,7 +316,10 @@ class GenerativeModule(Described, L.LightningModule):
         """
         if self.strict_loading:
             check_weights(self, checkpoint["state_dict"])
-        state = checkpoint.get("lit_generative", {}).get("state", {})
+        saved = checkpoint.get("lit_generative", {})
+        if "model" in saved and "optimizer_states" in checkpoint:
+            self._saved = saved["model"], checkpoint.get("lr_schedulers", [])
+        state = saved.get("state", {})
         for name in STATE:
             setattr(self, name, state.get(name, getattr(self, name)))
 
@@ -315,3 +351,17 @@ class GenerativeModule(Described, L.LightningModule):
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=strict)
         return model
+
+
+def _counted(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Count the images of a training step that has not counted them itself."""
+
+    @functools.wraps(step)
+    def training_step(self: GenerativeModule, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        before = self.images_seen
+        result = step(self, batch, *args, **kwargs)
+        if self.images_seen == before:
+            self.count_images(batch)
+        return result
+
+    return training_step

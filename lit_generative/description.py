@@ -6,7 +6,6 @@ A description is made of None, booleans, numbers, strings, lists, tuples and dic
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import inspect
@@ -18,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["Described", "describe", "factory_of", "find", "rebuild"]
+__all__ = ["Described", "check", "describe", "factory_of", "find", "rebuild"]
 
 
 class Described:
@@ -65,9 +64,6 @@ def describe(value: Any) -> Any:
         return {key: describe(v) for key, v in value.items()}
     if isinstance(value, Described) and _is_importable(type(value)):
         return {"class_path": _path(type(value)), "init_args": value._init_args}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
-        return {"class_path": _path(type(value)), "init_args": fields}
     if isinstance(value, functools.partial):
         factory = factory_of(value)
         keywords = {key: describe(v) for key, v in value.keywords.items()}
@@ -78,29 +74,51 @@ def describe(value: Any) -> Any:
 
 
 def rebuild(description: Any) -> Any:
-    """Build what :func:`describe` described.
+    """Build what :func:`describe` described, once all that it names is known to be harmless.
+
+    A file could name any class of any imported module, and a constructor may do anything: open a file, for instance,
+    and unpickle it. So only these are built: classes that derive from :class:`Described`, which someone has made for
+    this package and the caller has imported; torch's own layers; optimizers and schedulers.
 
     Raises:
         ImportError: If a class is in a module that is not imported yet, or does not exist any more.
-        TypeError: If something is named that is no network, dataclass, optimizer or scheduler (and so is not called).
+        TypeError: If something else is named.
         ValueError: If a network is not described and must be passed in.
     """
+    check(description)
+    return _build(description)
+
+
+def check(description: Any) -> None:
+    """Refuse a description that names what a file may not have built, before anything of it is; as :func:`rebuild`."""
     if isinstance(description, list | tuple):
-        return type(description)(map(rebuild, description))
+        for value in description:
+            check(value)
+    elif isinstance(description, dict):
+        for key, value in description.items():
+            if key in ("class_path", "partial", "import_path"):
+                _find_buildable(value)
+            else:
+                check(value)
+
+
+def _build(description: Any) -> Any:
+    if isinstance(description, list | tuple):
+        return type(description)(map(_build, description))
     if not isinstance(description, dict):
         return description
     keys = set(description)
     if keys == {"class_path", "init_args"}:
         cls = _find_buildable(description["class_path"])
-        return cls(**{name: rebuild(_named(value, name)) for name, value in description["init_args"].items()})
+        return cls(**{name: _build(_named(value, name)) for name, value in description["init_args"].items()})
     if keys == {"partial", "keywords"}:
-        keywords = {name: rebuild(value) for name, value in description["keywords"].items()}
+        keywords = {name: _build(value) for name, value in description["keywords"].items()}
         return functools.partial(_find_buildable(description["partial"]), **keywords)
     if keys == {"import_path"}:
         return _find_buildable(description["import_path"])
     if "opaque" in keys:
         return _stand_in(**description)
-    return {key: rebuild(value) for key, value in description.items()}
+    return {key: _build(value) for key, value in description.items()}
 
 
 def factory_of(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,15 +156,18 @@ def find(path: str) -> Any:
 def _find_buildable(path: str) -> Any:
     found = find(path)
     if not _may_build(found):
-        raise TypeError(f"{path} is no network, dataclass, optimizer or scheduler, so it is not called from a file")
+        raise TypeError(
+            f"{path} is not called from a file: it is neither Described nor torch's layer, an optimizer or a schedule"
+        )
     return found
 
 
 def _may_build(value: Any) -> bool:
-    """Whether a file may have ``value`` called: it could name any function of any imported module."""
-    kinds = (nn.Module, Described, Optimizer, LRScheduler)
-    is_known = isinstance(value, type) and (issubclass(value, kinds) or dataclasses.is_dataclass(value))
-    return is_known and _is_importable(value)
+    """Whether a file may have ``value`` called."""
+    if not isinstance(value, type) or not _is_importable(value):
+        return False
+    is_layer = issubclass(value, nn.Module) and value.__module__.startswith("torch.nn.modules.")
+    return is_layer or issubclass(value, (Described, Optimizer, LRScheduler))
 
 
 def _is_importable(cls: type) -> bool:

@@ -1,6 +1,5 @@
 import copy
 import functools
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -23,16 +22,10 @@ class Remembering(Described, nn.Module):
         self.width, self.inner, self.factor = width, inner, factor
 
 
-@dataclass
-class Settings:
-    values: tuple[int, ...] = (1, 2)
-
-
 @pytest.mark.parametrize(
     "value",
     [
         {"a": [1, (2.5, None)], "b": "text", "c": True},
-        Settings((3, 4)),
         torch.optim.SGD,
         nn.SiLU,
     ],

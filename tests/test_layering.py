@@ -20,7 +20,7 @@ ROOMS = (
     *("optim", "nn"),
     *("vae maths", "gan maths", "diffusion maths"),
     "contracts",
-    *("checkpoints", "core", "sampling", "manual_optimization"),
+    *("checkpoints", "resuming", "core", "sampling", "manual_optimization"),
     "data",
     "evaluation",
     *("loggers", "callbacks"),
@@ -111,7 +111,7 @@ def test_maths_needs_torch_alone(path: Path) -> None:
 
 
 def test_the_core_needs_lightning_and_torch_alone() -> None:
-    for name in ("contracts", "core", "sampling", "manual_optimization", "checkpoints", "description"):
+    for name in ("contracts", "resuming", "core", "sampling", "manual_optimization", "checkpoints", "description"):
         others = {module.partition(".")[0] for module in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
         assert others <= {"torch", "lightning", "lit_generative"}
     assert "lightning" not in {name.partition(".")[0] for name in imports(PACKAGE / "description.py")}

@@ -4,7 +4,7 @@ from lit_generative.callbacks.clock import TrainingClock
 from lit_generative.callbacks.compile import Compile
 from lit_generative.callbacks.ema import EMA
 from lit_generative.callbacks.evaluate import Evaluate
-from lit_generative.callbacks.interrupt import SaveOnInterrupt
+from lit_generative.callbacks.interrupt import SaveOnSignal
 from lit_generative.callbacks.last import LastCheckpoint
 from lit_generative.callbacks.likelihood import EstimateLikelihood
 from lit_generative.callbacks.pictures import PictureCallback

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from lit_generative.callbacks.run import had_ended
 from lit_generative.checks import check_range
 
 __all__ = ["EMA"]
@@ -84,6 +85,11 @@ class EMA(L.Callback):
         """Leave the average in the model."""
         if not self._raw:
             self._swap_in(pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the average in the model of a run that had nothing left to train."""
+        if had_ended(trainer):
+            self.on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put the trained weights back if the run broke off in validation."""

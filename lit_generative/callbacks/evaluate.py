@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_generative.callbacks.run import append_record, log_scalars, run_data, run_folder
+from lit_generative.callbacks.run import append_record, had_ended, log_scalars, run_data, run_folder
 from lit_generative.callbacks.table import print_table
 from lit_generative.checks import check_range
 from lit_generative.contracts import ImageData
@@ -140,6 +140,16 @@ class Evaluate(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the trained model."""
         if self.at_end:
+            self._report(trainer, pl_module, "val/")
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
+        """Evaluate a run that had ended before, perhaps in the middle of its last evaluation."""
+        if had_ended(trainer) and self.at_end:
+            if trainer.is_global_zero:
+                print(
+                    f"The run had ended, after {pl_module.images_seen:,} images: nothing is left to train, and it is "
+                    "evaluated once more. A higher trainer.max_epochs or trainer.max_steps goes on."
+                )
             self._report(trainer, pl_module, "val/")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]

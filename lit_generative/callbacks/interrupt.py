@@ -1,4 +1,4 @@
-"""A clean end on Ctrl-C."""
+"""A clean end on Ctrl-C, and when a cluster asks for one."""
 
 import signal
 import sys
@@ -6,38 +6,65 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-__all__ = ["SaveOnInterrupt"]
+from lit_generative.callbacks.run import validates_next
+
+__all__ = ["SaveOnSignal"]
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+STEPS_BETWEEN_LOOKS = 10  # of several processes, which have to ask each other: that costs time
 
 
-class SaveOnInterrupt(L.Callback):
-    """On Ctrl-C, finishes the step under way, saves ``last.ckpt`` and ends; a second Ctrl-C ends at once.
+class SaveOnSignal(L.Callback):
+    """On Ctrl-C, SIGTERM or SIGUSR1 finishes the step under way, saves ``last.ckpt`` and ends; a second ends at once.
+
+    Of several processes it does not matter which one gets the signal: all of them end after the same step. Where a
+    validation is due after that step, it is done first, so that a resumed run has it.
 
     Attributes:
-        saved: The checkpoint that was saved on Ctrl-C, or "".
+        saved: The checkpoint that was saved, or "".
+        received: The number of the signal that ended the run, or 0.
     """
 
     def __init__(self) -> None:
         self.saved = ""
-        self._requested = False
-        self._previous: Any = None
+        self.received = 0
+        self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over Ctrl-C."""
-        self._requested = False
-        self._previous = signal.signal(signal.SIGINT, self._handle)
+        """Take over the signals; that of a cluster whose runs Lightning queues again stays Lightning's."""
+        self.received = 0
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if number in (signal.SIGINT, signal.SIGTERM) or handler == signal.SIG_DFL:
+                self._previous[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._requested = True
+        self.received = number
         self._restore()
-        print("\nCtrl-C: saving after this step; again to stop at once", file=sys.stderr)
+        print(f"\n{signal.Signals(number).name}: saving after this step; again to stop at once", file=sys.stderr)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and end between two steps, where weights and optimizer agree."""
-        if self._requested:
+        is_alone = trainer.world_size == 1
+        if not validates_next(trainer) and (is_alone or (batch_idx + 1) % STEPS_BETWEEN_LOOKS == 0):
+            self._end_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save and end after the validation that ends an epoch."""
+        self._end_if_asked(trainer)
+
+    def _end_if_asked(self, trainer: L.Trainer) -> None:
+        received = self.received
+        if trainer.world_size > 1:
+            highest = torch.tensor(float(received), device=trainer.strategy.root_device)
+            received = int(trainer.strategy.reduce(highest, reduce_op="max"))  # type: ignore[arg-type]
+        if received:
+            self.received = received
             checkpoint = trainer.checkpoint_callback
             folder = (isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath) or trainer.default_root_dir
             self.saved = f"{folder}/last.ckpt"
@@ -45,14 +72,14 @@ class SaveOnInterrupt(L.Callback):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give Ctrl-C back: what follows the training can simply stop."""
+        """Give the signals back: what follows the training can simply stop, and is done when the run is resumed."""
         self._restore()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         self._restore()
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-        self._previous = None
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_generative.callbacks.run import validates_next
 from lit_generative.checks import check_range
 
 __all__ = ["LastCheckpoint"]
@@ -41,10 +42,13 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time and the optimizer has just stepped: a checkpoint does not hold half a gradient."""
+        """Save if it is time, and the optimizer has just stepped (a checkpoint does not hold half a gradient).
+
+        Where a validation is due, that comes first: a run resumed from here would go without it.
+        """
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         has_stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if has_stepped and self._step % STEPS_BETWEEN_LOOKS == 0:
+        if has_stepped and self._step % STEPS_BETWEEN_LOOKS == 0 and not validates_next(trainer):
             is_time = monotonic() - self._saved_at >= 60 * self.minutes
             if trainer.strategy.broadcast(is_time):
                 self.best_model_path = f"{self.dirpath}/last.ckpt"  # what errors name as the last checkpoint

@@ -13,7 +13,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import image_data
 from lit_generative.files import write_json
 
-__all__ = ["append_record", "fixed_images", "log_scalars", "run_data", "run_folder"]
+__all__ = ["append_record", "fixed_images", "had_ended", "log_scalars", "run_data", "run_folder", "validates_next"]
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -52,6 +52,16 @@ def fixed_images(trainer: L.Trainer, callback: L.Callback, split: Split, n: int,
     if not batch or len(batch["image"]) < 2:
         raise ValueError(f"{type(callback).__name__} needs at least 2 images of the split {split}")
     return trainer.precision_plugin.convert_input({name: values[:n].to(device) for name, values in batch.items()})
+
+
+def validates_next(trainer: L.Trainer) -> bool:
+    """Whether a validation follows the present training step: a run resumed from in between would go without it."""
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def had_ended(trainer: L.Trainer) -> bool:
+    """Whether a resumed run had nothing left to train (known when ``fit`` ends): what ends a run is then still due."""
+    return trainer.fit_loop.restarting
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:

@@ -237,7 +237,9 @@ class GAN(GenerativeModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the discriminator's and the generator's optimizer and, where there is one, their schedules."""
         networks = [self.get_submodule(name) for name in NETWORKS]
-        optimizers = [make(net.parameters()) for make, net in zip(self.make_optimizers, networks, strict=True)]
+        optimizers = [
+            self.built(make, net.parameters()) for make, net in zip(self.make_optimizers, networks, strict=True)
+        ]
         makers = zip(optimizers, self.make_lr_schedulers, strict=True)
         schedules = [self.lr_schedule(optimizer, make) for optimizer, make in makers if make is not None]
         if any("monitor" in schedule for schedule in schedules):

@@ -22,7 +22,7 @@ from lit_generative.callbacks import (
     LastCheckpoint,
     SampleGrid,
     SampleWriter,
-    SaveOnInterrupt,
+    SaveOnSignal,
     TrainingClock,
 )
 from lit_generative.checkpoints import read_checkpoint
@@ -189,7 +189,7 @@ class TrainerCLI(LightningCLI):
             callbacks.append(ImagesProgressBar())
         if self.command == "fit":
             callbacks += [TrainingClock(), LastCheckpoint()]  # the clock counts a step before anything is saved
-        callbacks.append(SampleWriter() if self.command == "predict" else SaveOnInterrupt())
+        callbacks.append(SampleWriter() if self.command == "predict" else SaveOnSignal())
         name = self.run_name or type(self.model).__name__.lower()
         folder = CSVLogger(config["default_root_dir"], name=name)
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
@@ -213,6 +213,6 @@ class TrainerCLI(LightningCLI):
         print(f"run folder: {folder}")
         if grids := sorted(folder.glob("grids/*.png")):
             print(f"samples: {grids[-1]}")
-        interrupt = next((c for c in self.trainer.callbacks if isinstance(c, SaveOnInterrupt)), None)  # type: ignore[attr-defined]
+        interrupt = next((c for c in self.trainer.callbacks if isinstance(c, SaveOnSignal)), None)  # type: ignore[attr-defined]
         if interrupt is not None and interrupt.saved:
             print(f"go on with: lit-generative fit --config {folder}/config.yaml --ckpt_path {interrupt.saved}")
