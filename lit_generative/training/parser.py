@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningDataModule
@@ -17,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lit_generative.description import find
 from lit_generative.recipes import configs_folder, resolve
+from lit_generative.training.folder import run_name
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
 
@@ -43,12 +45,18 @@ def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
             path = resolve(argument if is_value else value)
             resolved.append(str(path) if is_value else f"{option}={path}")
             if (configs_folder() / "extras") not in path.parents:
-                within = path.relative_to(configs_folder()) if configs_folder() in path.parents else path.name
-                names.append(str(within).removesuffix(".yaml"))
+                names.append(_name_of(path))
         else:
             resolved.append(argument)
         is_value = not is_value and argument in ("--config", "-c")
     return resolved, names
+
+
+def _name_of(config: Path) -> str:
+    """Return what a run of a configuration is called: as the recipe, or as the run whose configuration it is."""
+    if configs_folder() in config.parents:
+        return config.relative_to(configs_folder()).with_suffix("").as_posix()
+    return run_name(config.resolve().parent) or config.name.removesuffix(".yaml")
 
 
 def take_option(arguments: list[str], option: str) -> str | None:
