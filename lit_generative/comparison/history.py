@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_generative.checkpoints import read_checkpoint
+from lit_generative.files import read_yaml
 from lit_generative.report.results import Point, Training
 from lit_generative.training.folder import run_folder_of
 
@@ -54,11 +53,11 @@ def _resumed_from(run: Path) -> Path | None:
     """
     for config in sorted(run.glob("config*.yaml")):
         try:
-            checkpoint = yaml.safe_load(config.read_text()).get("ckpt_path")
-        except (yaml.YAMLError, AttributeError):  # written by hand
+            checkpoint = read_yaml(config).get("ckpt_path")
+        except (ValueError, AttributeError):  # written by hand
             continue
         if isinstance(checkpoint, str):
-            sibling = run.parent / Path(checkpoint).parent.parent.name  # the path may be relative, or runs may have moved
+            sibling = run.parent / Path(checkpoint).parent.parent.name  # runs may have moved
             is_sibling = sibling.is_dir() and sibling != run.parent
             before = sibling if is_sibling else run_folder_of(Path(checkpoint))
             if before is not None and before.resolve() != run.resolve():

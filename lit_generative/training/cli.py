@@ -96,7 +96,7 @@ class SaveConfig(SaveConfigCallback):
         """Save; a former configuration, if it was another one, is kept as ``config.1.yaml``."""
         file = run_folder(trainer) / self.config_filename
         is_followed = trainer.is_global_zero and file.is_file()
-        former = shutil.copy2(file, _next_free(file)) if is_followed else None
+        former = Path(shutil.copy2(file, _next_free(file))) if is_followed else None
         super().setup(trainer, pl_module, "fit")
         if former is not None and filecmp.cmp(former, file, shallow=False):
             former.unlink()

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_generative.description import find
+from lit_generative.files import read_yaml
 from lit_generative.recipes import configs_folder, resolve
 from lit_generative.training.folder import run_name
 
@@ -43,6 +44,7 @@ def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
         option, equals, value = argument.partition("=")
         if is_value or (option in ("--config", "-c") and equals):
             path = resolve(argument if is_value else value)
+            read_yaml(path)  # a bad file ends here, before another library looks at it
             resolved.append(str(path) if is_value else f"{option}={path}")
             if (configs_folder() / "extras") not in path.parents:
                 names.append(_name_of(path))
