@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
+from lit_generative.files import make_folder
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 
 __all__ = ["draw_samples"]
@@ -48,6 +49,9 @@ def draw_samples(
     check_range("batch_size", batch_size, at_least=1)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
     y = _labels(model, num_samples, labels)
+    make_folder(output, "output")
+    if grid is not None:
+        make_folder(grid.parent, "grid")
     generator = torch.Generator(model.device).manual_seed(seed)
     kept, seconds = [], 0.0
     with tqdm(total=num_samples, unit="images", desc="samples", disable=None) as bar:
