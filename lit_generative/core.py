@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
 from lit_generative.contracts import Batch, DeclaresClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
+from lit_generative.precision import raise_eps, use_half_weights
 from lit_generative.resuming import Changes
 
 __all__ = ["GenerativeModule"]
@@ -131,6 +132,10 @@ class GenerativeModule(Described, L.LightningModule):
 
     # ---------------------------------------------------------------- the steps
 
+    def setup(self, stage: str) -> None:
+        """Let networks alone, not images and losses, be half-precision numbers if that is asked for."""
+        use_half_weights(self.trainer)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch; the images count towards ``images_seen``."""
         losses = self.losses(*self.unpack(batch))
@@ -231,14 +236,15 @@ class GenerativeModule(Described, L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer, self.make_lr_scheduler)}
 
     def built(self, make: OptimizerCallable, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make an optimizer, whose gradients may be clipped even if it is a fused one.
+        """Make an optimizer that works with the trainer's other options.
 
         Torch marks fused optimizers as unscaling gradients by themselves, which goes with no clipping; but unless there
-        is a scaler, under 16-mixed, there is nothing to unscale.
+        is a scaler, under 16-mixed, there is nothing to unscale. And Adam's usual ``eps`` is 0 as a number of 16-true.
         """
         optimizer = make(parameters)
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        raise_eps(optimizer)
         return optimizer
 
     def lr_schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> LRSchedulerConfigType:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
+from lit_generative.precision import computing
 
 __all__ = ["check_labels", "inference", "sampling_mode"]
 
@@ -52,7 +53,7 @@ def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | 
 @contextmanager
 def inference(model: GenerativeModule, generator: torch.Generator | None = None) -> Iterator[None]:
     """Evaluation mode, no gradients, the precision of the training, and all randomness from ``generator``, if given."""
-    with _evaluating(model), _seeded_by(generator, model.device), _autocast(model):
+    with _evaluating(model), _seeded_by(generator, model.device), computing(model, model.precision):
         yield
 
 
@@ -79,8 +80,3 @@ def _seeded_by(generator: torch.Generator | None, device: torch.device) -> Itera
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(seed))
         yield
-
-
-def _autocast(model: GenerativeModule) -> torch.autocast:
-    dtype = torch.float16 if model.precision == "16-mixed" else torch.bfloat16
-    return torch.autocast(model.device.type, dtype=dtype, enabled=model.precision in ("16-mixed", "bf16-mixed"))

@@ -179,7 +179,7 @@ def test_a_file_that_is_cut_off_is_refused(make_vae: Callable[..., VAE], save: S
     path = save(make_vae())
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"model\.ckpt is refused: it is damaged, cut off or no checkpoint at all"):
+    with pytest.raises(ValueError, match=r"model\.ckpt is refused: it is damaged, cut off or not one at all"):
         GenerativeModule.load_from_checkpoint(path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import sys
 import zlib
@@ -20,7 +21,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from lit_generative import VAE, ImageDataModule
 from lit_generative.cli import main
-from lit_generative.loggers import WandbLogger
+from lit_generative.loggers import LONGEST_WAITS, WandbLogger
 
 BLOCK = 32 * 1024
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -103,6 +104,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ):
             assert main(arguments) == 0
             wandb.finish()  # as the end of the process would
+            if not (root / "best_of_the_first.ckpt").exists():
+                shutil.copy(checkpoints / "best.ckpt", root / "best_of_the_first.ckpt")
         wandb.teardown()  # wait for the files to be whole
         yield root
 
@@ -155,7 +158,8 @@ def test_each_grid_is_logged_once_as_the_same_picture_as_in_the_run_folder(root:
 
 
 def test_the_evaluation_comes_with_its_protocol(root: Path, runs: list[OfflineRun]) -> None:
-    (evaluation,) = json.loads((root / "vae/mlp/version_0/evaluation.json").read_text())
+    evaluation, later = json.loads((root / "vae/mlp/version_0/evaluation.json").read_text())
+    assert [evaluation["images_seen"], later["images_seen"]] == [600, 900]
     assert runs[0].config["evaluation_protocol"] == evaluation["protocol"]
     (row,) = [row for row in runs[0].history if "test/frechet_distance" in row]
     assert row["test/frechet_distance"] == pytest.approx(evaluation["metrics"]["frechet_distance"])
@@ -165,7 +169,7 @@ def test_checkpoints_are_artifacts_on_request(root: Path, runs: list[OfflineRun]
     artifacts = runs[0].of_kind("artifact")
     assert {artifact.type for artifact in artifacts} == {"model"}
     sizes = {content.size for artifact in artifacts for content in artifact.manifest.contents}
-    best = root / "vae/mlp/version_0/checkpoints/best.ckpt"
+    best = root / "best_of_the_first.ckpt"
     assert best.stat().st_size in sizes
     assert any("best" in artifact.aliases for artifact in artifacts)
     assert not runs[1].of_kind("artifact")
@@ -177,23 +181,39 @@ def test_a_checkpoint_continues_its_run(runs: list[OfflineRun]) -> None:
     assert all(run.of_kind("run")[0].resume for run in runs)
     assert min(row["images_seen"] for row in continued.history if "train/loss" in row) == 800
     (row,) = [row for row in tested.history if "test/loss" in row]
-    assert row["images_seen"] == 600
+    assert row["images_seen"] == 900
     assert "trainer" not in tested.config, "the training's configuration stays"
     assert tested.config["test"]["trainer"]["limit_test_batches"] == 2
 
 
 def test_the_run_folder_is_that_of_the_first_logger(root: Path) -> None:
-    for version in ("version_0", "version_1"):
-        names = {path.name for path in (root / "vae/mlp" / version).iterdir()}
-        assert {"metrics.csv", "config.yaml", "checkpoints", "grids", "evaluation.json"} <= names
+    (folder,) = (path for path in (root / "vae/mlp").iterdir() if path.name != "test")
+    names = {path.name for path in folder.iterdir()}
+    assert {"metrics.csv", "config.yaml", "checkpoints", "grids", "evaluation.json"} <= names
     assert not (root / "lit-generative").exists(), "Lightning's place for checkpoints if W&B came first"
 
 
 def test_a_run_that_cannot_start_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE")
-    with pytest.raises(ValueError, match=r"Invalid project name 'my/project'.*WANDB_MODE=offline"):
+    with pytest.raises(ValueError, match=r"Invalid project name 'my/project'"):
         _ = WandbLogger(project="my/project", offline=True, save_dir=tmp_path).experiment
     assert "WANDB_MODE" not in os.environ, "later runs are not offline"
+
+
+@pytest.mark.parametrize("key", ["a" * 40, ""], ids=["no server", "no login"])
+def test_a_run_goes_on_without_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    monkeypatch.setitem(LONGEST_WAITS, "init_timeout", 1.0)
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    logger = WandbLogger(save_dir=tmp_path)
+    logger.log_metrics({"loss": 1.0, "images_seen": 1.0}, step=0)
+    wandb.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert f"wandb sync {folder}" in capsys.readouterr().out
+    assert any(row.get("loss") == 1.0 for row in OfflineRun.read(folder).history)
 
 
 class Notes(Logger):

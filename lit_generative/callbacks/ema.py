@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_generative.callbacks.run import had_ended
 from lit_generative.checks import check_range
+from lit_generative.numerics import at_least_single
 
 __all__ = ["EMA"]
 
@@ -54,10 +55,12 @@ class EMA(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from the model's weights, or from the checkpoint's average and trained weights."""
         self._tensors = self._find_tensors(pl_module)
-        self._average = [p.detach().clone() for p in self._tensors]
+        # in float32 even of half-precision weights, which are too coarse to be moved by a thousandth
+        average = [at_least_single(p.detach().clone()) for p in self._tensors]
+        self._average = self._resumed.get("average", average)
         self._raw = []
         self.steps = self._resumed.get("steps", trainer.global_step)
-        self._copy(self._resumed.get("raw", self._average))
+        self._copy(self._resumed.get("raw", average))
         self._resumed = {}
         pl_module.weights = "raw"  # type: ignore[assignment]
 
@@ -69,7 +72,7 @@ class EMA(L.Callback):
             return
         self.steps = trainer.global_step
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.warmup else self.decay
-        torch._foreach_lerp_(self._average, [p.detach() for p in self._tensors], 1 - decay)
+        torch._foreach_lerp_(self._average, [at_least_single(p.detach()) for p in self._tensors], 1 - decay)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average into the model."""
@@ -103,7 +106,9 @@ class EMA(L.Callback):
         raw = [r.clone() for r in self._raw] or [p.detach().clone() for p in self._tensors]
         for p, average in zip(self._tensors, self._average, strict=True):
             checkpoint["state_dict"][names[id(p)]] = average.clone()
-        checkpoint["callbacks"][self.state_key] = {"steps": self.steps, "raw": raw}
+        is_finer = any(p.dtype != average.dtype for p, average in zip(self._tensors, self._average, strict=True))
+        kept = {"average": [average.clone() for average in self._average]} if is_finer else {}
+        checkpoint["callbacks"][self.state_key] = {"steps": self.steps, "raw": raw} | kept
         checkpoint["averaged"] = {"weights": self._name}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -8,12 +8,13 @@ Random numbers come from torch's global generator.
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
+from lit_generative.numerics import FullPrecisionModule
 
 __all__ = [
     "GridTimes",
@@ -28,7 +29,7 @@ __all__ = [
 Device = torch.device | str | None
 
 
-class TimeSampler(Described, nn.Module, ABC):
+class TimeSampler(Described, FullPrecisionModule, ABC):
     """A distribution of times that may follow the training's course."""
 
     @abstractmethod

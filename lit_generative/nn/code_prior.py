@@ -11,6 +11,7 @@ from lit_generative.description import Described
 from lit_generative.nn.attention import attend
 from lit_generative.nn.embeddings import ClassEmbedding, grid_sinusoids
 from lit_generative.nn.layers import draw_glorot
+from lit_generative.numerics import at_least_single
 
 __all__ = ["CodeTransformer"]
 
@@ -126,7 +127,7 @@ class CodeTransformer(Described, nn.Module):
         x = x + self._places(codes.shape[1:], y, len(codes))
         for block in self.transformer:
             x = block(x)
-        return self.head(self.norm(x)).float().unflatten(1, codes.shape[1:])
+        return at_least_single(self.head(self.norm(x))).unflatten(1, codes.shape[1:])
 
     @torch.no_grad()
     def sample(self, n: int, grid: tuple[int, int], y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -145,12 +146,13 @@ class CodeTransformer(Described, nn.Module):
             x = (last + places[:, i])[:, None]
             for block, memory in zip(self.transformer, memories, strict=True):
                 x = block(x, memory)
-            logits = self.head(self.norm(x)).float()[:, 0] / temperature  # (n, num_codes)
+            logits = at_least_single(self.head(self.norm(x)))[:, 0] / temperature  # (n, num_codes)
             codes.append(torch.multinomial(logits.softmax(1), 1)[:, 0])
             last = self.vectors(codes[-1])
         return torch.stack(codes, dim=1).view(n, *grid)
 
     def _places(self, grid: tuple[int, ...], y: Tensor | None, n: int) -> Tensor:
         """Return features of row and column, and of the classes, (n, N, dim)."""
-        places = self.position(grid_sinusoids(grid, len(self.start), self.start.device))  # (N, dim)
+        waves = grid_sinusoids(grid, len(self.start), self.start.device)
+        places = self.position(waves.to(self.start.dtype))  # (N, dim)
         return self.classes(places.T.expand(n, -1, -1), y).mT

@@ -14,6 +14,7 @@ from lit_generative.nn.heads import PosteriorHead
 from lit_generative.nn.layers import hidden_layers
 from lit_generative.nn.levels import ChannelNorm, DownLevels, UpLevels
 from lit_generative.nn.sizes import ImageShape, check_widths, level_shapes
+from lit_generative.numerics import at_least_single
 
 __all__ = ["ConvDecoder", "ConvEncoder", "SpatialDecoder", "SpatialEncoder"]
 
@@ -137,7 +138,7 @@ class SpatialEncoder(Described, nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return features (B, code_dim, h, w), float32, of images (B, C, H, W) in [-1, 1]."""
-        features = self.head(self.classes(self.levels(x), y)).float().movedim(1, 3)
+        features = at_least_single(self.head(self.classes(self.levels(x), y))).movedim(1, 3)
         return F.layer_norm(features, features.shape[3:]).movedim(3, 1)
 
 

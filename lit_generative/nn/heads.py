@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from lit_generative.nn.embeddings import ClassEmbedding, require_labels
 from lit_generative.nn.sizes import Crop, ImageShape
+from lit_generative.numerics import at_least_single
 
 __all__ = ["LOG_SCALES", "ImageHead", "LatentStem", "PosteriorHead", "ProjectionHead", "diagonal_normal"]
 
@@ -43,7 +44,7 @@ class ImageHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1], float32, of features (B, width, H / 2, W / 2)."""
-        return torch.tanh(self.crop(self.doubling(x)).float())
+        return torch.tanh(at_least_single(self.crop(self.doubling(x))))
 
 
 class ProjectionHead(nn.Module):
@@ -67,7 +68,7 @@ class ProjectionHead(nn.Module):
         if self.embedding is not None:
             weight = weight + self.embedding(require_labels(y))  # (B, features)
         # self.linear(phi) would be bf16 under autocast: too coarse for losses that take differences of large logits
-        return (phi.float() * weight).sum(1) + self.linear.bias
+        return (at_least_single(phi) * weight).sum(1) + self.linear.bias
 
 
 class PosteriorHead(nn.Module):
@@ -89,11 +90,11 @@ class PosteriorHead(nn.Module):
         parameters = self.linear(self.classes(features, y))
         if self.posterior is not None:
             return self.posterior(parameters)
-        mean, log_variance = parameters.float().chunk(2, dim=1)
+        mean, log_variance = at_least_single(parameters).chunk(2, dim=1)
         return diagonal_normal(mean, 0.5 * log_variance)
 
 
 def diagonal_normal(mean: Tensor, log_scale: Tensor) -> Independent:
     """Return N(mean, diag(exp(log_scale)^2)) of means and log-scales (B, ...), in float32, batch shape (B,)."""
-    scale = log_scale.float().clamp(*LOG_SCALES).exp()
-    return Independent(Normal(mean.float(), scale, validate_args=False), mean.ndim - 1)
+    scale = at_least_single(log_scale).clamp(*LOG_SCALES).exp()
+    return Independent(Normal(at_least_single(mean), scale, validate_args=False), mean.ndim - 1)

@@ -18,6 +18,7 @@ from lit_generative.description import Described
 from lit_generative.nn.ladder_blocks import BottomUpEncoder, Draw, LadderStage, LatentLevel, TopDownDecoder
 from lit_generative.nn.layers import channels_out
 from lit_generative.nn.sizes import ImageShape, fold, unfold
+from lit_generative.numerics import at_least_single
 
 __all__ = ["LadderNetwork", "blocks_by_resolution"]
 
@@ -95,7 +96,7 @@ class LadderNetwork(Described, nn.Module):
             The likelihood's parameters (B, output_channels, H, W), float32, and the levels from coarse to fine.
         """
         x, levels = self.decoder(n, draw, features, y)
-        return unfold(self.head(F.silu(x)).float(), self.patch, self.size), levels
+        return unfold(at_least_single(self.head(F.silu(x))), self.patch, self.size), levels
 
 
 def blocks_by_resolution(name: str, blocks: str) -> dict[int, int]:

@@ -12,6 +12,7 @@ from lit_generative.nn.embeddings import ClassEmbedding
 from lit_generative.nn.heads import PosteriorHead, ProjectionHead
 from lit_generative.nn.layers import channels_out, hidden_layers
 from lit_generative.nn.sizes import ImageShape
+from lit_generative.numerics import at_least_single
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator"]
 
@@ -103,7 +104,7 @@ class MLPGenerator(Described, nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (B, C, H, W) in [-1, 1] for latents (B, latent_dim)."""
-        return torch.tanh(self.decoder(z, y).float())
+        return torch.tanh(at_least_single(self.decoder(z, y)))
 
 
 class MLPDiscriminator(Described, nn.Module):

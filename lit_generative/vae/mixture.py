@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.numerics import FullPrecisionModule
 
 __all__ = ["AggregatePrior", "Components", "GaussianMixture", "component_log_probs", "fit_components"]
 
@@ -69,7 +70,7 @@ class AggregatePrior(Described):
         return fit_components(z, self.components, self.iterations, self.shrinkage, generator)[0]
 
 
-class GaussianMixture(nn.Module):
+class GaussianMixture(FullPrecisionModule):
     """One mixture per class, in buffers, so that checkpoints hold it.
 
     Args:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, register_kl
 from zuko.distributions import NormalizingFlow
 from zuko.flows import MaskedAutoregressiveTransform
@@ -16,6 +16,7 @@ from zuko.transforms import ComposedTransform
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.heads import LOG_SCALES, diagonal_normal
+from lit_generative.numerics import FullPrecisionModule, at_least_single
 from lit_generative.vae.flows import AFFINE, FlowDistribution, identity_at_first
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-class Posterior(Described, nn.Module, ABC):
+class Posterior(Described, FullPrecisionModule, ABC):
     """Makes q(z|x), batch shape (B,), event shape (latent_dim,), of an encoder's outputs; q has ``rsample``."""
 
     @abstractmethod
@@ -48,7 +49,7 @@ class DiagonalNormalPosterior(Posterior):
 
     def forward(self, parameters: Tensor) -> Independent:
         """Return q(z|x) for means and log-variances (B, 2 d)."""
-        mean, log_variance = parameters.float().chunk(2, dim=1)
+        mean, log_variance = at_least_single(parameters).chunk(2, dim=1)
         return diagonal_normal(mean, 0.5 * log_variance)
 
 
@@ -70,7 +71,7 @@ class FullNormalPosterior(Posterior):
         """Return q(z|x) for parameters (B, d + d (d + 1) / 2)."""
         num_parameters = parameters.shape[1]
         dim = next(d for d in range(1, num_parameters + 1) if self.num_parameters(d) >= num_parameters)
-        mean, log_scale, below = parameters.float().split([dim, dim, num_parameters - 2 * dim], dim=1)
+        mean, log_scale, below = at_least_single(parameters).split([dim, dim, num_parameters - 2 * dim], dim=1)
         rows, columns = torch.tril_indices(dim, dim, offset=-1, device=parameters.device)
         triangle = torch.eye(dim, device=mean.device).repeat(len(mean), 1, 1)
         triangle[:, rows, columns] = below
@@ -153,6 +154,6 @@ class InverseAutoregressivePosterior(Posterior):
 
     def forward(self, parameters: Tensor) -> FlowPosterior:
         """Return q(z|x) for parameters (B, 2 d + hidden)."""
-        normal, features = parameters.float().split([2 * self.latent_dim, self.hidden], dim=1)
+        normal, features = at_least_single(parameters).split([2 * self.latent_dim, self.hidden], dim=1)
         steps = ComposedTransform(*(step(features) for step in self.steps))
         return FlowPosterior(NormalizingFlow(steps.inv, self.normal(normal)))

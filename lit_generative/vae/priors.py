@@ -16,6 +16,7 @@ from zuko.transforms import ComposedTransform
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.numerics import FullPrecisionModule
 from lit_generative.vae.flows import AFFINE, FlowDistribution, identity_at_first
 
 __all__ = [
@@ -32,7 +33,7 @@ Encode = Callable[[Tensor], Distribution]
 """Images (B, C, H, W) to q(z|x), batch shape (B,), event shape (latent_dim,)."""
 
 
-class Prior(Described, nn.Module, ABC):
+class Prior(Described, FullPrecisionModule, ABC):
     """Makes p(z), without a batch shape; the event shape is (latent_dim,)."""
 
     @abstractmethod

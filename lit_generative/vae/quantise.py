@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.numerics import FullPrecisionModule, at_least_single
 from lit_generative.processes import world_size
 
 __all__ = ["Codebook", "GradientEstimator", "Quantised", "RotationTrick", "StraightThrough", "perplexity"]
@@ -66,7 +67,7 @@ class Quantised(NamedTuple):
     commitment: Tensor
 
 
-class Codebook(Described, nn.Module):
+class Codebook(Described, FullPrecisionModule):
     """K vectors of D numbers, each the moving average of the features that are nearest to it.
 
     With n_k features of a batch nearest to code k (van den Oord et al. 2017, appendix A.1, eq. 6 to 8):
@@ -120,7 +121,7 @@ class Codebook(Described, nn.Module):
                 f"code_dim={self.code_dim}, but the encoder puts out {e.shape[1]} channels: make them equal"
             )
         with torch.autocast(e.device.type, enabled=False):  # bf16 cannot tell near codes apart
-            rows = e.float().movedim(1, 3).flatten(0, 2)  # (B h w, D)
+            rows = at_least_single(e).movedim(1, 3).flatten(0, 2)  # (B h w, D)
             indices = self.nearest(rows)
             q = self.codes[indices]
             commitment = (rows - q).square().sum(1).unflatten(0, (len(e), -1)).sum(1)

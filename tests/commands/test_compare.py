@@ -118,7 +118,7 @@ def test_recipes_are_trained_and_a_stopped_comparison_goes_on(
 
     monkeypatch.setattr(TimedTraining, "train", train)
     stopped = lit_generative(*command)
-    assert stopped.status == 1
+    assert stopped.status == 130
     assert "go on with: lit-generative compare" in stopped.err
     assert "--seeds 2" in stopped.err
     assert "training 2 of 2: tiny.yaml, seed 1" in stopped.out

@@ -4,15 +4,16 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lit_generative.description import Described
+from lit_generative.numerics import FullPrecisionModule
 
 __all__ = ["ImageDistribution", "Likelihood", "check_images", "wrong_channels"]
 
 
-class Likelihood(Described, nn.Module, ABC):
+class Likelihood(Described, FullPrecisionModule, ABC):
     """A map from decoder outputs (B, channels(C), H, W) to p(x|z).
 
     Attributes:

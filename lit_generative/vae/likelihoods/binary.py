@@ -9,7 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn import functional as F
 
 from lit_generative.eight_bit import HALF_BIN
-from lit_generative.numerics import in_double
+from lit_generative.numerics import at_least_single, in_double
 from lit_generative.vae.likelihoods.base import ImageDistribution, Likelihood
 
 __all__ = ["BernoulliImages", "BernoulliLikelihood", "ContinuousBernoulliImages", "ContinuousBernoulliLikelihood"]
@@ -32,7 +32,7 @@ class BernoulliLikelihood(Likelihood):
 
     def forward(self, decoded: Tensor) -> Distribution:
         """Return p(x|z) with logits ``decoded``, (B, C, H, W)."""
-        return ImageDistribution(BernoulliImages(decoded.float()), self)
+        return ImageDistribution(BernoulliImages(at_least_single(decoded)), self)
 
     def log_mass(self, p: Distribution, x: Tensor) -> Tensor:
         """Return log P(x), (B,), in nats, of binary images.
@@ -55,7 +55,7 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
     def forward(self, decoded: Tensor) -> Distribution:
         """Return p(x|z) with logits ``decoded``, (B, C, H, W)."""
-        return ImageDistribution(ContinuousBernoulliImages(decoded.float()), self)
+        return ImageDistribution(ContinuousBernoulliImages(at_least_single(decoded)), self)
 
     def log_mass(self, p: Distribution, x: Tensor) -> Tensor:
         """Return log P(x), (B,), in nats, of 8-bit images; black and white have half bins, since p ends at -1 and 1."""

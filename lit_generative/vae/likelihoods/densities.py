@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Normal
 
 from lit_generative.checks import check_range
 from lit_generative.eight_bit import HALF_BIN
-from lit_generative.numerics import in_double
+from lit_generative.numerics import at_least_single, in_double
 from lit_generative.vae.likelihoods.base import ImageDistribution, Likelihood, wrong_channels
 
 __all__ = [
@@ -43,7 +43,7 @@ class LocationScale(Likelihood):
 
     def forward(self, decoded: Tensor) -> Distribution:
         """Return p(x|z)."""
-        loc, scale = self.parameters_of(decoded.float())
+        loc, scale = self.parameters_of(at_least_single(decoded))
         return ImageDistribution(self.family(loc, scale, validate_args=False), self)
 
     def log_mass(self, p: Distribution, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_generative.checks import check_range
 from lit_generative.eight_bit import BIN, HALF_BIN
+from lit_generative.numerics import at_least_single
 from lit_generative.vae.likelihoods.base import ImageDistribution, Likelihood, check_images, wrong_channels
 
 __all__ = [
@@ -37,7 +38,7 @@ class DiscretizedLogisticLikelihood(Likelihood):
 
     def forward(self, decoded: Tensor) -> Distribution:
         """Return p(x|z) with locations ``decoded``, (B, C, H, W)."""
-        return ImageDistribution(DiscretizedLogisticImages(decoded.float(), self.log_scale.exp()), self)
+        return ImageDistribution(DiscretizedLogisticImages(at_least_single(decoded), self.log_scale.exp()), self)
 
 
 class DiscretizedLogisticMixtureLikelihood(Likelihood):
@@ -74,7 +75,7 @@ class DiscretizedLogisticMixtureLikelihood(Likelihood):
         if self.channels(channels) != found:
             raise wrong_channels(self, found)
         # (B, K, 1 + 2 C + C (C - 1) / 2, H, W)
-        parameters = decoded.float().unflatten(-3, (self.components, -1))
+        parameters = at_least_single(decoded).unflatten(-3, (self.components, -1))
         sizes = [1, channels, channels, channels * (channels - 1) // 2]
         logits, loc, log_scale, coefficients = parameters.split(sizes, dim=-3)
         scale = log_scale.clamp_min(-7).exp()  # as in PixelCNN++; a scale of 1/1000 is a tenth of a level
