@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_generative.callbacks.run import validates_next
+from lit_generative.callbacks.run import run_folder, validates_next
 
 __all__ = ["SaveOnSignal"]
 
@@ -66,8 +66,8 @@ class SaveOnSignal(L.Callback):
         if received:
             self.received = received
             checkpoint = trainer.checkpoint_callback
-            folder = (isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath) or trainer.default_root_dir
-            self.saved = f"{folder}/last.ckpt"
+            folder = checkpoint.dirpath if isinstance(checkpoint, ModelCheckpoint) else None
+            self.saved = f"{folder or run_folder(trainer) / 'checkpoints'}/last.ckpt"
             trainer.save_checkpoint(self.saved)
             raise KeyboardInterrupt
 

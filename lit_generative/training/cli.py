@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import yaml
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 
@@ -107,6 +107,11 @@ class SaveConfig(SaveConfigCallback):
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         for logger in trainer.loggers[1:]:  # the first is the folder's own, which has the file
             logger.log_hyperparams(config if stage == "fit" else {stage: config})
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return what an option that takes one thing, several or none was given, as a list."""
+    return [] if value is None else [*value] if isinstance(value, list | tuple) else [value]
 
 
 def _next_free(file: Path) -> Path:
@@ -214,22 +219,32 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Put the run's folder first among the loggers, and add what needs no options."""
         config = self._get(self.config_init, "trainer")
+        if config["barebones"]:
+            return self._bare_trainer(config)
         if 0 < (config["max_epochs"] or 0) < (config["check_val_every_n_epoch"] or 0):  # a recipe's run cut short
             config["check_val_every_n_epoch"] = config["max_epochs"]
-        given = config["logger"]
-        loggers: list[Logger] = [] if given in (None, True, False) else given if isinstance(given, list) else [given]
-        callbacks = config["callbacks"] or []
-        callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), *self.callbacks]
-        if config["enable_progress_bar"] is not False:
-            callbacks.append(ImagesProgressBar())
-        if self.command == "fit":
-            callbacks += [TrainingClock(), LastCheckpoint()]  # the clock counts a step before anything is saved
-        callbacks += [SampleWriter()] if self.command == "predict" else []
-        callbacks.append(SaveOnSignal())
         folder = self._run_folder(Path(config["default_root_dir"]))
         if not config["fast_dev_run"]:
             make_folder(Path(folder.log_dir), "trainer.default_root_dir")
+        loggers: list[Logger] = [] if config["logger"] in (None, True, False) else _listed(config["logger"])
+        callbacks = [*_listed(config["callbacks"]), *self.callbacks]
+        if config["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(ImagesProgressBar())
+        if self.command == "fit":
+            callbacks.append(TrainingClock())  # it counts a step before anything is saved
+            callbacks += [] if config["enable_checkpointing"] is False else [LastCheckpoint()]
+        callbacks += [SampleWriter()] if self.command == "predict" else []
+        callbacks.append(SaveOnSignal())
+        if config["enable_checkpointing"] is False:
+            self._parser(self.subcommand).callback_keys.remove("checkpoint")
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
+
+    def _bare_trainer(self, config: Any) -> L.Trainer:
+        """Return a trainer that trains and does nothing else: no folder, no evaluation, no checkpoint."""
+        self._parser(self.subcommand).callback_keys.clear()
+        self.save_config_callback = None
+        config["log_every_n_steps"] = None  # Lightning refuses what it would not do
+        return super().instantiate_trainer(logger=False, callbacks=_listed(config["callbacks"]))
 
     def _run_folder(self, root: Path) -> RunFolder:
         """Return the folder of the run: its own, if it goes on from its last checkpoint, or else a new one."""
@@ -252,23 +267,26 @@ class TrainerCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except SystemExit:  # Lightning's end of a run that was interrupted
-            raise SystemExit(128 + (self._interrupt.received or signal.SIGINT)) from None
+            raise SystemExit(128 + (self._on_signal.received or signal.SIGINT)) from None
         finally:
             if self.says_where:
                 self._say_where_everything_is()
 
     @property
-    def _interrupt(self) -> SaveOnSignal:
-        return next(c for c in self.trainer.callbacks if isinstance(c, SaveOnSignal))  # type: ignore[attr-defined]
+    def _on_signal(self) -> SaveOnSignal:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next((c for c in callbacks if isinstance(c, SaveOnSignal)), SaveOnSignal())
 
     def _say_where_everything_is(self) -> None:
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not self.trainer.loggers:  # barebones
             return
         # not by run_folder: it waits for the other processes, which may have failed
         folder = Path(self.trainer.loggers[0].log_dir or self.trainer.default_root_dir)
         print(f"run folder: {folder}")
         if grids := sorted(folder.glob("grids/*.png")):
             print(f"samples: {grids[-1]}")
-        if saved := self._interrupt.saved:
+        if saved := self._on_signal.saved:
             options = shlex.join(["--config", f"{folder}/config.yaml", "--ckpt_path", saved])
             print(f"go on with: lit-generative fit {options}")
