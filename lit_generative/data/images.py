@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from lit_generative.contracts import Batch
 from lit_generative.data.binarise import Binarisation
-from lit_generative.data.decode import Decoder, ImageReadError, attempt
+from lit_generative.data.decode import Decoder, attempt
+from lit_generative.data.loaders import Refusal, refuse
+from lit_generative.data.reading import ImageReadError
 from lit_generative.data.samplers import Picks
 from lit_generative.data.splits import Part
 from lit_generative.processes import rank_and_world
@@ -30,7 +32,8 @@ def keep_readable(decoded: Sequence[np.ndarray | ImageReadError], skip: bool) ->
     """
     is_good = np.array([isinstance(image, np.ndarray) for image in decoded])
     if not is_good.all() and not (skip and is_good.any()):
-        raise next(image for image in decoded if isinstance(image, ImageReadError))
+        error = next(image for image in decoded if isinstance(image, ImageReadError))
+        raise ImageReadError(f"{error}, but of this batch of {len(decoded)} none is left") if skip else error
     return np.stack([image for image in decoded if isinstance(image, np.ndarray)]), is_good
 
 
@@ -146,8 +149,14 @@ class EncodedImages(Dataset):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, picks: Picks) -> Batch:
-        """Return the batch of the images in ``picks``."""
+    def __getitem__(self, picks: Picks) -> Batch | Refusal:
+        """Return the batch of the images in ``picks``; in a worker process, why there is none."""
+        try:
+            return self._batch(picks)
+        except ValueError as error:
+            return refuse(error)
+
+    def _batch(self, picks: Picks) -> Batch:
         decoded = [attempt(self.decoder, row, name) for row, name in self.part.encoded(picks.index)]
         pixels, is_good = keep_readable(decoded, self.skip_unreadable)
         self._is_bad[torch.from_numpy(picks.index[~is_good])] = True
