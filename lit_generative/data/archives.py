@@ -48,8 +48,10 @@ def check_growth(path: Path, unpacked: int, packed: int | None = None, what: str
     Raises:
         ValueError: If it is over 100 MiB, and over a hundred times ``packed``.
     """
+    if unpacked <= _HARMLESS:
+        return
     packed = path.stat().st_size if packed is None else packed
-    if unpacked > max(_HARMLESS, _GROWTH * packed):
+    if unpacked > _GROWTH * packed:
         raise ValueError(
             f"dataset={str(path)!r}: {what or 'it'} has {packed:,} bytes and unpacks to {unpacked:,} or more, over "
             f"{_GROWTH} times as many, as no images do; if you trust it, unpack it yourself and give the folder"
@@ -70,11 +72,12 @@ def list_zip(path: Path) -> Listing:
         raise _damaged(path, error) from error
     check_growth(path, sum(member.file_size for member in members.values()))
     listed = []
+    place = path.resolve()
     for name, member in members.items():
         check_growth(path, member.file_size, member.compress_size, name)
         kind = member.external_attr >> 16
         is_file = stat.S_ISREG(kind) or not stat.S_IFMT(kind)
-        listed.append((name, f"{IN_ZIP}{name}::{path.resolve()}", "" if is_file else "a link or a device"))
+        listed.append((name, f"{IN_ZIP}{name}::{place}", "" if is_file else "a link or a device"))
     return _listing(path, listed, _read_zip)
 
 
@@ -96,12 +99,13 @@ def list_tar(path: Path, packed: Path | None = None) -> Listing:
     """
     _check_name(path)
     listed: list[tuple[str, str, str]] = []
+    place = path.resolve()
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None and len(listed) <= _MOST_MEMBERS:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 is_plain = member.isreg() and not member.issparse()
-                address = f"{IN_TAR}{member.offset_data}+{member.size}/{member.name}::{path.resolve()}"
+                address = f"{IN_TAR}{member.offset_data}+{member.size}/{member.name}::{place}"
                 if not member.isdir():
                     listed.append((member.name, address, "" if is_plain else "a link, a device or a sparse file"))
     except Exception as error:  # as above

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Collection, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -26,12 +26,12 @@ def list_images(folder: Path) -> list[Path]:
     listing = list_folder(folder)
     if listing.broken:
         raise ValueError(f"{listing.broken[0]}; take it away")
-    return [Path(file.address) for file in listing.files if is_image(PurePath(*file.parts))]
+    return [Path(file.address) for file in listing.files if is_image(file)]
 
 
-def is_image(file: PurePath) -> bool:
+def is_image(file: File) -> bool:
     """Whether, by its ending, it is a picture that PIL can read."""
-    return file.suffix.lower() in _readable_endings()
+    return file.suffix in _readable_endings()
 
 
 @functools.cache
@@ -61,15 +61,15 @@ def image_tables(
         ValueError: If there are no images, or folders of splits and of classes stand side by side.
     """
     metadata = Metadata.read(listing)
-    images = [file for file in listing.files if is_image(PurePath(*file.parts))]
-    strays = [file for file in listing.files if not is_image(PurePath(*file.parts)) and not is_metadata(file)]
+    images = [file for file in listing.files if is_image(file)]
+    strays = [file for file in listing.files if not is_image(file) and not is_metadata(file)]
     if not images:
         example = f" (there is, for example, {'/'.join(strays[0].parts)})" if strays else ""
         raise ValueError(f"dataset={str(path)!r} holds no images{example}{_first(listing.broken)}")
     problems = listing.broken + [f"{path}/{'/'.join(stray.parts)} is not an image" for stray in strays]
     problems += _unknown_rows(images, metadata)
     if problems and not skip_unreadable:
-        others = f" (nor are {len(problems) - 1:,} others)" if len(problems) > 1 else ""
+        others = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
         raise ValueError(f"{problems[0]}{others}; take it away, or on_error: skip leaves such files out")
     splits = _splits(path, images, split_names)
     names = sorted({name for rows in splits.values() for _, name in rows} - {""})

@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 __all__ = ["File", "Listing", "common_parts", "is_by_system", "is_utf8", "list_folder", "printable"]
 
@@ -24,7 +24,8 @@ class File:
     @property
     def suffix(self) -> str:
         """The ending, in small letters."""
-        return PurePosixPath(self.parts[-1]).suffix.lower()
+        stem, dot, ending = self.parts[-1].rpartition(".")
+        return f".{ending.lower()}" if stem and dot else ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def list_folder(folder: Path) -> Listing:
             broken.append(f"{printable(entry)} cannot be read ({problem})")
         else:
             files.append(File(entry, parts))
-    return Listing(sorted(files, key=lambda file: Path(*file.parts)), broken)
+    return Listing(sorted(files, key=lambda file: file.parts), broken)
 
 
 def _walk(

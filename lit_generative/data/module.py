@@ -212,7 +212,11 @@ class ImageDataModule(SplitLoaders):
             "dataset": self.name,
             "split": split,
             "source_split": str(self._parts.shares[split]),
-            **({"test_images": ON_VALIDATION} if split == "test" and self._tests_on_validation else {}),
+            **(
+                {"test_images": f"the validation images, {ON_VALIDATION}"}
+                if split == "test" and self._tests_on_validation
+                else {}
+            ),
             "num_images": self.num_images(split),
             "image_size": list(self._decoder.size),
             "channels": self._decoder.channels,
@@ -276,8 +280,8 @@ class ImageDataModule(SplitLoaders):
             self._has_warned = True
             origin = self._parts.shares["test"].origin
             rank_zero_warn(
-                f"{self.name} has no test images: those of {origin!r} stand in, {ON_VALIDATION}; name others by "
-                "test_split"
+                f"{self.name} has no test images: the validation images ({origin}) stand in, {ON_VALIDATION}; name "
+                "others by test_split"
             )
 
     def _part(self, split: str) -> Part | StreamedPart:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_generative.data.archives import is_tar, is_webdataset, list_tar, list_zip, uncompressed
+from lit_generative.data.archives import check_growth, is_tar, is_webdataset, list_tar, list_zip, uncompressed
 from lit_generative.data.folders import image_tables, is_image
 from lit_generative.data.idx import find_idx, idx_table
 from lit_generative.data.listings import Listing, is_utf8, list_folder, printable
@@ -132,7 +132,7 @@ def _open_folder(path: Path, options: _Options) -> Source:
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _open_saved(path, files, options.streaming)
     tables = [file for file in files if file.suffix.lower() in _FORMATS]
-    if tables and not any(map(is_image, files)):
+    if tables and not any(map(is_image, listing.files)):
         return _open_files(path, tables, options.streaming)
     _refuse_streaming(path, options.streaming)
     if idx := find_idx(files):
@@ -180,7 +180,10 @@ def _open_saved(path: Path, files: Sequence[Path], streaming: bool) -> Source:
     """Open what ``datasets``' own ``save_to_disk`` wrote."""
     import datasets
 
-    saved = datasets.load_from_disk(path)
+    try:
+        saved = datasets.load_from_disk(path)
+    except Exception as error:  # as below
+        raise ValueError(f"dataset={str(path)!r} cannot be read ({_reason(error)})") from error
     tables = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
     if streaming:
         tables = {split: table.to_iterable_dataset() for split, table in tables.items()}
@@ -194,9 +197,14 @@ def _open_files(path: Path, files: Sequence[Path], streaming: bool) -> Source:
     if len(formats) > 1 or None in formats.values():
         raise ValueError(
             f"dataset={str(path)!r} has the ending {' and '.join(sorted(formats))}; "
-            f"what can be read: a folder or .zip file of images, or files of one of the kinds {', '.join(_FORMATS)}"
+            f"what can be read: a folder, zip or tar file of images, or files of one of the kinds {', '.join(_FORMATS)}"
         )
     (kind,) = formats.values()
+    if kind == "parquet":
+        for file in files:
+            _check_parquet(path, file)
+    if kind == "webdataset" and path.is_dir():
+        _check_shard(files[0])
     where = {"data_dir": str(path)} if path.is_dir() else {"data_files": str(path)}
     name = path.resolve().name if path.is_dir() else path.stem
     try:
@@ -204,6 +212,23 @@ def _open_files(path: Path, files: Sequence[Path], streaming: bool) -> Source:
     except Exception as error:  # datasets and the readers below it raise a dozen kinds
         raise ValueError(f"dataset={str(path)!r} cannot be read ({_reason(error)})") from error
     return Source(name, _identity(path, files), dict(tables))
+
+
+def _check_shard(file: Path) -> None:
+    listing = list_tar(file)
+    if not is_webdataset(listing) and any(len(member.parts) > 1 for member in listing.files):
+        raise ValueError(f"dataset={str(file.parent)!r}: {file.name} has folders of images; give one such file, not several")
+
+
+def _check_parquet(path: Path, file: Path) -> None:
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.read_metadata(file)
+        unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"dataset={str(path)!r}: {file.name} cannot be read ({_reason(error)})") from error
+    check_growth(file, unpacked)
 
 
 def _open_hub(dataset: str, config_name: str | None, revision: str | None, streaming: bool) -> Source:

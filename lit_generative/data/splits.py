@@ -17,8 +17,8 @@ __all__ = ["EMPTY", "ON_VALIDATION", "Part", "Share", "place_by_content", "share
 EMPTY: dict[str, Any] = {"bytes": b"", "path": None}
 """What stands for a missing image; it cannot be read."""
 
-ON_VALIDATION = "the validation images, by which checkpoints and settings may have been chosen"
-"""What a number on test images has to say of them where a source has none of its own."""
+ON_VALIDATION = "by which checkpoints and settings may have been chosen"
+"""What has to be said of validation images that stand in for test images."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def shares(
     if train is None and len(available) == 1 and not splits_called(available):
         train = next(iter(available))
     if train is None:
-        raise ValueError(f"no split is called 'train'; name one by train_split: {', '.join(available)}")
+        raise ValueError(f"train_split=None: no split is called 'train'; give one of {', '.join(available)}")
     others = [name for name in available if name != train]
     val, test = (_find(available if name else others, split, name) for split, name in (("val", val), ("test", test)))
     for argument, name in {"val_split": val, "test_split": test}.items():
