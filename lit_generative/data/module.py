@@ -28,6 +28,8 @@ from lit_generative.data.streams import StreamedImages, StreamedPart
 
 __all__ = ["ImageDataModule"]
 
+_LARGEST = 16_384  # pixels a side, beyond which a single image fills the memory
+
 
 class ImageDataModule(SplitLoaders):
     """Images from an embedded set, the Hugging Face hub, a folder or files.
@@ -118,8 +120,9 @@ class ImageDataModule(SplitLoaders):
         check_text("label_column", self.label_column, "a column's name, auto, or null for no labels")
         for name, least in {"batch_size": 1, "seed": 0}.items():
             check_integer(name, getattr(self, name), least)
-        for name, least in {"image_size": 1, "subset": 1, "num_workers": 0}.items():
+        for name, least in {"subset": 1, "num_workers": 0}.items():
             check_integer(name, getattr(self, name), least, optional=True)
+        check_integer("image_size", self.image_size, 1, at_most=_LARGEST, optional=True)
         check_number("val_fraction", self.val_fraction, above=0, below=0.5)
         check_number("memory_budget", self.memory_budget, at_least=0)
         choices = {"channels": ("auto", 1, 3), "in_memory": ("auto", True, False)}

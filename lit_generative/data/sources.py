@@ -217,7 +217,9 @@ def _open_files(path: Path, files: Sequence[Path], streaming: bool) -> Source:
 def _check_shard(file: Path) -> None:
     listing = list_tar(file)
     if not is_webdataset(listing) and any(len(member.parts) > 1 for member in listing.files):
-        raise ValueError(f"dataset={str(file.parent)!r}: {file.name} has folders of images; give one such file, not several")
+        raise ValueError(
+            f"dataset={str(file.parent)!r}: {file.name} has folders of images; give one such file, not several"
+        )
 
 
 def _check_parquet(path: Path, file: Path) -> None:
