@@ -96,7 +96,10 @@ class ImageDataModule(SplitLoaders):
         binarise: Binarisation | None = None,
     ) -> None:
         super().__init__()
-        self.dataset = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
+        if isinstance(dataset, os.PathLike):
+            dataset = os.fspath(dataset)
+            self._init_args |= {"dataset": dataset}  # a checkpoint keeps plain data
+        self.dataset = dataset
         self.config_name, self.revision = config_name, revision
         self.image_size, self.batch_size = image_size, batch_size
         self.split_names = {"train": train_split, "val": val_split, "test": test_split}

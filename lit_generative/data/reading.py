@@ -6,6 +6,7 @@ import zipfile
 from io import BytesIO
 from typing import Any
 
+import fsspec
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
@@ -47,10 +48,9 @@ def open_image(row: dict[str, Any]) -> Image.Image:
         content = _archive(archive, os.getpid()).read(member)
     elif content is None and path.startswith(IN_TAR):
         content = cut_out(path)
-    elif content is None and not os.path.exists(path):  # an address that datasets understands, in a stream
-        import datasets
-
-        return datasets.Image().decode_example(row)
+    elif content is None and not os.path.exists(path):  # an address on the hub or elsewhere, in a stream
+        with fsspec.open(path, "rb") as file:
+            content = file.read()
     return Image.open(path if content is None else BytesIO(content), formats=sorted(readable_kinds()))
 
 

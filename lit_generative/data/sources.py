@@ -202,7 +202,7 @@ def _open_files(path: Path, files: Sequence[Path], streaming: bool) -> Source:
     (kind,) = formats.values()
     if kind == "parquet":
         for file in files:
-            _check_parquet(path, file)
+            _check_parquet(file)
     if kind == "webdataset" and path.is_dir():
         _check_shard(files[0])
     where = {"data_dir": str(path)} if path.is_dir() else {"data_files": str(path)}
@@ -222,14 +222,14 @@ def _check_shard(file: Path) -> None:
         )
 
 
-def _check_parquet(path: Path, file: Path) -> None:
+def _check_parquet(file: Path) -> None:
     import pyarrow.parquet
 
     try:
         metadata = pyarrow.parquet.read_metadata(file)
         unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"dataset={str(path)!r}: {file.name} cannot be read ({_reason(error)})") from error
+        raise ValueError(f"dataset={str(file)!r} cannot be read ({_reason(error)})") from error
     check_growth(file, unpacked)
 
 

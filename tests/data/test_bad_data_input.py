@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,6 +17,7 @@ from lit_generative.data import (
     ImageDataModule,
     StaticBinarisation,
 )
+from lit_generative.description import describe, rebuild
 
 NAN, INF = float("nan"), float("inf")
 ARGUMENTS = [
@@ -207,6 +209,12 @@ def test_data_that_cannot_be_right_are_refused_before_the_training(tmp_path, hf_
     (tmp_path / "given").mkdir()
     path = write(tmp_path / "given")
     assert re.search(message, refused(lambda: ImageDataModule(path)))
+
+
+def test_a_path_object_is_a_path_for_checkpoints_too(clothes):
+    data = ImageDataModule(Path(clothes))
+    assert data.num_images("train") == 10
+    assert rebuild(describe(data)).dataset == clothes
 
 
 def test_right_values_of_all_kinds_pass(clothes):
