@@ -157,10 +157,23 @@ class EncodedImages(Dataset):
             return refuse(error)
 
     def _batch(self, picks: Picks) -> Batch:
-        decoded = [attempt(self.decoder, row, name) for row, name in self.part.encoded(picks.index)]
+        index = picks.index
+        decoded = self._decode(index)
+        while self.skip_unreadable and picks.key is not None and not _any_readable(decoded) and not self._is_bad.all():
+            index = (index + 1) % len(self)  # others take the place of a training batch of which nothing is left
+            decoded = self._decode(index)
         pixels, is_good = keep_readable(decoded, self.skip_unreadable)
-        self._is_bad[torch.from_numpy(picks.index[~is_good])] = True
         if self.binarise is not None:
             pixels = self.binarise(pixels, picks.key)
-        labels = None if self.labels is None else self.labels[picks.index[is_good]]
+        labels = None if self.labels is None else self.labels[index[is_good]]
         return to_batch(pixels, labels, None if picks.mirrored is None else picks.mirrored[is_good])
+
+    def _decode(self, index: np.ndarray) -> list[np.ndarray | ImageReadError]:
+        decoded = [attempt(self.decoder, row, name) for row, name in self.part.encoded(index)]
+        is_bad = np.array([isinstance(image, ImageReadError) for image in decoded])
+        self._is_bad[torch.from_numpy(index[is_bad])] = True
+        return decoded
+
+
+def _any_readable(decoded: Sequence[np.ndarray | ImageReadError]) -> bool:
+    return any(isinstance(image, np.ndarray) for image in decoded)

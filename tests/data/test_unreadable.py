@@ -86,6 +86,19 @@ def test_a_worker_says_what_is_corrupt_in_one_sentence(folder, loader):
     assert "Traceback" not in str(caught.value)
 
 
+def test_a_training_batch_of_which_nothing_is_left_has_others(folder):
+    (folder / "odd" / "01.png").write_bytes(b"no picture")
+    options = {"in_memory": False, "num_workers": 0, "batch_size": 1, "image_size": 28, "channels": 1}
+    data = ImageDataModule(folder, on_error="skip", **options)
+    assert len(list(data.training_loader())) == data.num_images("train")
+    assert len(list(data.training_loader())) == data.num_images("train")
+    assert data.num_skipped("train") <= 1
+    for file in folder.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        list(ImageDataModule(folder, on_error="skip", **options).training_loader())
+
+
 def test_a_worker_of_a_stream_says_it_too(tmp_path, hf_cache, pictures):
     import datasets
 
