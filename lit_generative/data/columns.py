@@ -20,6 +20,7 @@ _LABEL_NAMES = (  # what plain labels are called on the hub and in WebDataset ar
 )
 _LABEL_TYPES = ("int", "uint", "string", "large_string", "bool", "float")
 _IMAGE_NAMES = ("image", "images", "img", "pixels", "pixel_values")  # where lists of numbers are taken for images
+_LISTED = 12  # columns that a message names
 _MANY = 1000  # classes of which at least half would have a single image are none
 
 
@@ -32,13 +33,17 @@ def find_image_column(features: "datasets.Features", wanted: str) -> str:
     import datasets
 
     if wanted != AUTO:
-        return _check(features, wanted, "image_column")
+        _check(features, wanted, "image_column")
+        feature = features[wanted]
+        if not (_is_encoded(feature) or depth_and_type(feature)[0] or _dtype(feature) in ("string", "large_string")):
+            raise ValueError(f"image_column={wanted!r} holds no images; name another. {_listing(features)}")
+        return wanted
     typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    candidates = typed or [name for name, feature in features.items() if _may_hold_images(feature)]
+    candidates = typed or [name for name, feature in features.items() if _is_encoded(feature)]
     candidates = candidates or [name for name, feature in features.items() if _may_be_pixels(name, feature)]
     if len(candidates) != 1:
         found = f"{len(candidates)} columns may hold the images" if candidates else "no column holds images"
-        raise ValueError(f"{found}; name it by image_column. {_listing(features)}")
+        raise ValueError(f"image_column='auto': {found}; name one by image_column. {_listing(features)}")
     return candidates[0]
 
 
@@ -160,8 +165,12 @@ def _describe_row(table: "datasets.Dataset", row: int) -> str:
     return f"row {row:,}"
 
 
-def _may_hold_images(feature: Any) -> bool:
+def _is_encoded(feature: Any) -> bool:
     """Parquet that was not written by ``datasets`` has bytes, or bytes with a path, where it means images."""
+    import datasets
+
+    if isinstance(feature, datasets.Image):
+        return True
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
     return _dtype(feature) in ("binary", "large_binary")
@@ -187,4 +196,6 @@ def _listing(features: "datasets.Features") -> str:
     import datasets
 
     kinds = {name: f.dtype if isinstance(f, datasets.Value) else type(f).__name__ for name, f in features.items()}
-    return "The columns: " + ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    named = [f"{name} ({kind})" for name, kind in kinds.items()]
+    others = f" and {len(named) - _LISTED} others" if len(named) > _LISTED else ""
+    return f"The columns: {', '.join(named[:_LISTED])}{others}"

@@ -196,6 +196,7 @@ def different_sizes(folder):
         (lambda folder: content("state.json", json.dumps({}).encode())(folder).parent, "cannot be read"),
         (table(a=[1, 2, 3]), r"no column holds images.*image_column.*a \(int64\)"),
         (table(image=["a.png", "b.png"]), "image_column"),
+        (table(**{f"pixel{i}": [1, 2] for i in range(784)}), r"image_column='auto'.*pixel0 \(int64\).*772 others"),
         (table(image=[[1.0, 2.0, 3.0]] * 3), "image_column='image'.*lists that are no image"),
         (table(image=[[[0.5, 300.0]] * 2] * 3), "image_column='image'.*what is white"),
         (table(image=[[[0, 128]] * 2] * 30, label=[i / 7 for i in range(30)]), "label_column='label'.*no class"),
@@ -215,6 +216,13 @@ def test_a_path_object_is_a_path_for_checkpoints_too(clothes):
     data = ImageDataModule(Path(clothes))
     assert data.num_images("train") == 10
     assert rebuild(describe(data)).dataset == clothes
+
+
+@pytest.mark.parametrize("options", [{"image_column": "label"}, {"image_column": "label", "streaming": True}])
+def test_a_column_without_images_is_refused(tmp_path, hf_cache, options):
+    path = table(image=[[[0, 128]] * 2] * 30, label=[0, 1, 2] * 10)(tmp_path)
+    assert "image_column='label' holds no images" in refused(lambda: ImageDataModule(path, **options))
+    assert "label_column='image' is of the type" in refused(lambda: ImageDataModule(path, label_column="image"))
 
 
 def test_right_values_of_all_kinds_pass(clothes):
