@@ -150,7 +150,9 @@ def _check_name(path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"dataset={str(path)!r} cannot be read as an archive ({reason}); make it or copy it anew")
+    return ValueError(
+        f"dataset={str(path)!r} cannot be read as an archive ({reason}); look at its permissions, or copy it anew"
+    )
 
 
 def is_webdataset(listing: Listing) -> bool:
@@ -173,8 +175,11 @@ def uncompressed(path: Path, folder: Path, identity: str) -> Path:
     Raises:
         ValueError: If it is damaged, unpacks to far more than itself, or there is no room for it.
     """
-    with path.open("rb") as file:
-        start = file.read(6)
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+    except OSError as error:
+        raise _damaged(path, error) from error
     opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
     if opener is None:
         return path

@@ -49,7 +49,11 @@ class Metadata:
         origins: list[str] = []
         for file in filter(is_metadata, listing.files):
             name = "/".join(file.parts)
-            table = _read_table(name, file.suffix, listing.read(file))
+            try:
+                content = listing.read(file)
+            except Exception as error:  # no permission; in an archive it may be damaged, or need a password
+                raise ValueError(f"{name} cannot be read ({' '.join(str(error).split())})") from error
+            table = _read_table(name, file.suffix, content)
             for parts in _images(name, file.parts[:-1], table):
                 if parts in rows:
                     raise ValueError(f"{name} has a second row for {'/'.join(parts)}; leave one")

@@ -67,7 +67,7 @@ def open_source(
         FileNotFoundError: If a path does not exist.
         ValueError: If an embedded name is unknown, a folder holds no images, or the hub does not give the data.
     """
-    path = Path(dataset).expanduser()
+    path = _find_path(dataset)
     is_hub_id = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")) and not dataset.endswith("/")
     if dataset in EMBEDDED or path.exists():
         _refuse_hub_options(dataset, config_name, revision)
@@ -85,6 +85,18 @@ def open_source(
         f"dataset={dataset!r} is neither an embedded set nor a path{hint} "
         f"(embedded sets: {', '.join(EMBEDDED)}; or give a hub id owner/name, a folder of images or a file)"
     )
+
+
+def _find_path(dataset: str) -> Path:
+    """The path that is meant, whether or not there is something."""
+    try:
+        path = Path(dataset).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
+        raise ValueError(
+            f"dataset={dataset!r} cannot be looked up ({getattr(error, 'strerror', None) or error}); give another path"
+        ) from error
+    return path
 
 
 def _open_embedded(name: str, streaming: bool) -> Source:

@@ -21,7 +21,21 @@ from lit_generative.description import describe, rebuild
 
 NAN, INF = float("nan"), float("inf")
 ARGUMENTS = [
-    *(("dataset", value) for value in ("", " ", None, 3, "fashion_mnist", "no/such/folder/", "./x.parquet", "zzz")),
+    *(
+        ("dataset", value)
+        for value in (
+            "",
+            " ",
+            None,
+            3,
+            "fashion_mnist",
+            "no/such/folder/",
+            "./x.parquet",
+            "zzz",
+            "x" * 300,
+            "~nobody-there/x",
+        )
+    ),
     *(("image_size", value) for value in (0, -1, 28.5, "28", True, NAN, (28, 28), 10**9)),
     *(("batch_size", value) for value in (0, -8, 1.5, "many", None, False, INF)),
     *(("config_name", value) for value in ("", 3, "plain")),

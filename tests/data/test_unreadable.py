@@ -1,5 +1,6 @@
 """Whatever cannot be read counts as one unreadable file: an error in one sentence, or left out and counted."""
 
+import io
 import os
 
 import pytest
@@ -66,6 +67,23 @@ def test_a_folder_that_may_not_be_read(folder, monkeypatch):
     assert ImageDataModule(folder, on_error="skip").num_skipped("train") == 1
     with pytest.raises(ValueError, match=r"empty folder \(.*Permission denied"):
         ImageDataModule(folder / "secret").setup("fit")
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zip", "x.parquet", "train-images-idx3-ubyte"])
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"secret")
+    open_file = io.open
+
+    def refuse(file, *args, **kwargs):
+        if str(file).endswith(name):
+            raise PermissionError(13, "Permission denied", str(file))
+        return open_file(file, *args, **kwargs)
+
+    monkeypatch.setattr("io.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ValueError, match=name) as caught:
+        ImageDataModule(tmp_path if name.endswith("ubyte") else tmp_path / name).setup("fit")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_path_that_is_not_utf8_is_refused(tmp_path, folder):
