@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lit_generative.core import GenerativeModule
-from lit_generative.data.decode import Decoder, survey
-from lit_generative.data.folders import is_image, list_files
+from lit_generative.data.decode import Decoder
+from lit_generative.data.folders import list_images
 from lit_generative.data.images import to_batch
+from lit_generative.data.surveys import survey
 from lit_generative.sampling import sampling_mode
 
 __all__ = ["ImagesOf"]
@@ -49,16 +50,16 @@ class ImagesOf(GenerativeModule):
         channels, size = image_shape[0], image_shape[1:]
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"folder {folder}: there is no such folder")
-        files = [str(file) for file in list_files(Path(folder)) if is_image(file)]
+        files = [str(file) for file in list_images(Path(folder))]
         if not files:
             raise ValueError(f"folder {folder} holds no images; give one with PNG or JPEG files, one for each image")
         rows: list[dict[str, Any]] = [{"path": file, "bytes": None} for file in files]
-        others = survey(zip(rows, files, strict=True), skip_unreadable=False).sizes - {size}
-        if others:
+        seen = survey(zip(rows, files, strict=True), skip_unreadable=False)
+        if others := seen.sizes - {size}:
             (height, width), wanted = min(others), f"{size[0]}x{size[1]}"
             raise ValueError(f"folder {folder} has images of {height}x{width} pixels, not {wanted}; resize them first")
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            pixels = np.stack(list(pool.map(Decoder(channels, size, resize=False), rows, files)))
+            pixels = np.stack(list(pool.map(Decoder(channels, size, resize=False, white=seen.white), rows, files)))
         return cls(to_batch(pixels, None)["image"])
 
     def __len__(self) -> int:

@@ -9,11 +9,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
 from lit_generative.contracts import Batch, DeclaresClasses, DeclaresShape, ImageData, NamesClasses, Split, as_batch
+from lit_generative.data.splits import ON_VALIDATION
 from lit_generative.description import describe
 from lit_generative.processes import rank_and_world
 
@@ -29,7 +31,7 @@ def image_data(data: L.LightningDataModule) -> ImageData:
     One of a user's own needs ``train_dataloader`` and ``val_dataloader``, whose batches are dicts with ``image`` and
     ``label``, pairs (image, label), or images alone. It may declare ``image_shape`` (otherwise the first image has it),
     ``num_classes`` (conditional models need it) and ``class_names``. Without a ``test_dataloader`` the validation
-    images stand in.
+    images stand in, which is said, and stands with the numbers.
 
     Images are read in a fixed order: torch's shuffling is left out, another sampler is kept. Of several processes each
     reads all images and keeps every n-th.
@@ -56,6 +58,7 @@ class _LoadedImages:
         self.data = data
         running = None if data.trainer is None else data.trainer.state.fn
         self._stages = {running.value} if running else set()  # that are set up
+        self._has_warned = False
 
     @property
     def name(self) -> str:
@@ -83,6 +86,11 @@ class _LoadedImages:
         return len(sampler) if isinstance(sampler, Sized) else None
 
     def loader(self, split: Split, *, batch_size: int | None = None, limit: int | None = None) -> Iterable[Batch]:
+        if split != self._source(split) and not self._has_warned:
+            self._has_warned = True
+            rank_zero_warn(
+                f"{self.name} has no test_dataloader: its validation images stand in, {ON_VALIDATION}; give it one"
+            )
         return _Share(self._in_order(split), batch_size or _BATCH_SIZE, limit, *rank_and_world())
 
     def fingerprint(self, split: Split, limit: int | None = None) -> str:
@@ -96,6 +104,7 @@ class _LoadedImages:
             "dataset": self.name,
             "split": split,
             "source_split": self._source(split),
+            **({} if split == self._source(split) else {"test_images": f"the validation images, {ON_VALIDATION}"}),
             "num_images": self.num_images(split),
             "image_shape": list(self.image_shape),
             "hparams": describe(dict(self.data.hparams)),

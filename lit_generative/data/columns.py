@@ -6,13 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lit_generative.data.pixel_lists import depth_and_type
+
 if TYPE_CHECKING:  # importing datasets takes a second; only those who open data pay for it
     import datasets
 
 __all__ = ["Classes", "find_image_column", "find_label_column", "read_labels"]
 
 AUTO = "auto"
-_LABEL_NAMES = ("label", "cls")  # what plain integer labels are called on the hub and in WebDataset archives
+_LABEL_NAMES = (  # what plain labels are called on the hub and in WebDataset archives; the others if there are none
+    ("label", "cls"),
+    ("labels", "class", "class_name", "class_label", "category", "target"),
+)
+_LABEL_TYPES = ("int", "uint", "string", "large_string", "bool", "float")
+_IMAGE_NAMES = ("image", "images", "img", "pixels", "pixel_values")  # where lists of numbers are taken for images
+_LISTED = 12  # columns that a message names
+_MANY = 1000  # classes of which at least half would have a single image are none
 
 
 def find_image_column(features: "datasets.Features", wanted: str) -> str:
@@ -24,17 +33,22 @@ def find_image_column(features: "datasets.Features", wanted: str) -> str:
     import datasets
 
     if wanted != AUTO:
-        return _check(features, wanted, "image_column")
+        _check(features, wanted, "image_column")
+        feature = features[wanted]
+        if not (_is_encoded(feature) or depth_and_type(feature)[0] or _dtype(feature) in ("string", "large_string")):
+            raise ValueError(f"image_column={wanted!r} holds no images; name another. {_listing(features)}")
+        return wanted
     typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    candidates = typed or [name for name, feature in features.items() if _may_hold_images(feature)]
+    candidates = typed or [name for name, feature in features.items() if _is_encoded(feature)]
+    candidates = candidates or [name for name, feature in features.items() if _may_be_pixels(name, feature)]
     if len(candidates) != 1:
         found = f"{len(candidates)} columns may hold the images" if candidates else "no column holds images"
-        raise ValueError(f"{found}; name it by image_column. {_listing(features)}")
+        raise ValueError(f"image_column='auto': {found}; name one by image_column. {_listing(features)}")
     return candidates[0]
 
 
 def find_label_column(features: "datasets.Features", wanted: str | None) -> str | None:
-    """Name the column of labels: ``wanted``, or for ``auto`` the only ClassLabel, else integers called ``label``.
+    """Name the column of labels: ``wanted``, or for ``auto`` the only ClassLabel, else a plain one called ``label``.
 
     Returns:
         None if ``wanted`` is None, or if it is ``auto`` and no column looks like labels.
@@ -49,7 +63,8 @@ def find_label_column(features: "datasets.Features", wanted: str | None) -> str 
     if wanted != AUTO:
         return _check(features, wanted, "label_column")
     typed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    candidates = typed or [name for name in _LABEL_NAMES if _dtype(features.get(name)).startswith(("int", "uint"))]
+    plain = [[n for n in names if _dtype(features.get(n)).startswith(_LABEL_TYPES)] for names in _LABEL_NAMES]
+    candidates = typed or plain[0] or plain[1]
     if len(candidates) > 1:
         message = f"{len(candidates)} columns may hold the labels; name one by label_column, or give null for no labels"
         raise ValueError(f"{message}. {_listing(features)}")
@@ -70,20 +85,28 @@ class Classes:
 
     @classmethod
     def of(cls, table: "datasets.Dataset", column: str) -> "Classes":
-        """The classes that the column's type names, or, of integers, strings or booleans, its distinct values in order.
+        """The classes that the column's type names, or, of a plain one, its distinct values in order.
+
+        Plain are whole numbers (of any type: 2.0 is class "2"), strings and booleans.
 
         Raises:
-            ValueError: If the column holds something else, or if labels are missing.
+            ValueError: If the column holds something else, if labels are missing, or if there are so many of them that
+                they are no classes.
         """
         feature = table.features[column]
         if names := getattr(feature, "names", None):
             return cls(tuple(names))
-        if not _dtype(feature).startswith(("int", "uint", "string", "large_string", "bool")):
+        if not _dtype(feature).startswith(_LABEL_TYPES):
             raise ValueError(
                 f"label_column={column!r} is of the type {_dtype(feature) or feature}; "
                 f"labels are ClassLabel, integers, strings or booleans. {_listing(table.features)}"
             )
         values = np.unique(_values(table, column))
+        if len(values) > max(_MANY, len(table) / 2):
+            raise ValueError(
+                f"label_column={column!r} has {len(values):,} values in {len(table):,} rows, which are hardly classes; "
+                "name another column, or give label_column: null"
+            )
         return cls(tuple(map(str, values.tolist())), values)
 
     def encode(self, values: np.ndarray, origin: str) -> np.ndarray:
@@ -113,16 +136,50 @@ def read_labels(table: "datasets.Dataset", column: str, classes: Classes, origin
 
 def _values(table: "datasets.Dataset", column: str) -> np.ndarray:
     values: Sequence[Any] = table[column][:]
-    if any(value is None for value in values):
-        raise ValueError(f"label_column={column!r} has rows without a value; fill them or give label_column: null")
-    return np.asarray(values)
+    if (missing := next((i for i, value in enumerate(values) if value is None or value != value), None)) is not None:
+        raise ValueError(
+            f"label_column={column!r} has rows without a value, first {_describe_row(table, missing)}; fill them "
+            "(a class is a folder, or a row of metadata.csv), or give label_column: null"
+        )
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        return array
+    if not (array == np.rint(array)).all():
+        bad = array[array != np.rint(array)][0]
+        raise ValueError(
+            f"label_column={column!r} has the value {bad:g}, which is no class; name another column, or give "
+            "label_column: null"
+        )
+    return array.astype(np.int64)
 
 
-def _may_hold_images(feature: Any) -> bool:
+def _describe_row(table: "datasets.Dataset", row: int) -> str:
+    """Name a row: its image's file, if it has one."""
+    import datasets
+
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            cell = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))[row][column]
+            if cell and cell["path"]:
+                return cell["path"]
+    return f"row {row:,}"
+
+
+def _is_encoded(feature: Any) -> bool:
     """Parquet that was not written by ``datasets`` has bytes, or bytes with a path, where it means images."""
+    import datasets
+
+    if isinstance(feature, datasets.Image):
+        return True
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
     return _dtype(feature) in ("binary", "large_binary")
+
+
+def _may_be_pixels(name: str, feature: Any) -> bool:
+    """Lists of lists of numbers, or of bytes, are images; one of other numbers is, if it is called so."""
+    depth, kind = depth_and_type(feature)
+    return depth in (2, 3) or (depth == 1 and (kind == "uint8" or name.lower() in _IMAGE_NAMES))
 
 
 def _dtype(feature: Any) -> str:
@@ -139,4 +196,6 @@ def _listing(features: "datasets.Features") -> str:
     import datasets
 
     kinds = {name: f.dtype if isinstance(f, datasets.Value) else type(f).__name__ for name, f in features.items()}
-    return "The columns: " + ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    named = [f"{name} ({kind})" for name, kind in kinds.items()]
+    others = f" and {len(named) - _LISTED} others" if len(named) > _LISTED else ""
+    return f"The columns: {', '.join(named[:_LISTED])}{others}"

@@ -1,27 +1,15 @@
 """From an encoded image of any kind to 8-bit pixels of one shape, by PIL."""
 
-import functools
-import os
-import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps
 
-__all__ = ["IN_ZIP", "Decoder", "ImageReadError", "Survey", "attempt", "check_background", "different_sizes", "survey"]
+from lit_generative.data.gray_levels import to_bytes
+from lit_generative.data.reading import ImageReadError, has_16_bits, is_colour, is_deep, read_image, unreadable
 
-IN_ZIP = "zip://"
-"""Begins the address of an image in a zip file, ``zip://member::archive``, as in ``datasets``."""
-
-_COLOUR = {"RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-_SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
-
-
-class ImageReadError(ValueError):
-    """An image is corrupt, or of a kind that has no meaning as 8-bit pixels. The message names it."""
+__all__ = ["Decoder", "attempt", "check_background", "different_sizes"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +17,8 @@ class Decoder:
     """Turns a row's encoded image into pixels.
 
     Palette and CMYK images become RGB; transparent ones are flattened on ``background``; 16-bit values are divided by
-    257, so that 65,535 becomes 255. The shorter side is resized to ``size`` by an antialiased bicubic filter and the
-    centre is cut out.
+    257, so that 65,535 becomes 255, and 32-bit ones so that ``white`` does. The shorter side is resized to ``size`` by
+    an antialiased bicubic filter and the centre is cut out.
 
     Args:
         channels: 1 for grayscale, 3 for RGB.
@@ -38,6 +26,7 @@ class Decoder:
         resize: Whether images of another size are resized and cropped. If not, they are an error.
         background: The colour behind transparent pixels, as PIL.ImageColor knows it: ``white``, ``#ff8800``.
         accept_colour: Whether a colour image may be turned into grayscale where ``channels`` is 1.
+        white: The value that is white in 32-bit images, as a :class:`Survey` tells it; None refuses them.
     """
 
     channels: int
@@ -45,6 +34,7 @@ class Decoder:
     resize: bool
     background: str = "white"
     accept_colour: bool = True
+    white: float | None = None
 
     @property
     def resizing(self) -> str:
@@ -67,12 +57,13 @@ class Decoder:
                 that were looked at are gray.
         """
         name = row.get("path") or name
-        image = _read(row, name)
-        if self.channels == 1 and not self.accept_colour and _is_colour(image):
+        image = read_image(row, name)
+        if self.channels == 1 and not self.accept_colour and is_colour(image):
             raise ValueError(
                 f"{name} is in colour, but the images looked at are gray; give channels: 3 (or 1) yourself"
             )
-        image = _flatten(image, self.background, name).convert("L" if self.channels == 1 else "RGB")
+        image = _flatten(_to_8_bits(image, self.white, name), self.background, name)
+        image = image.convert("L" if self.channels == 1 else "RGB")
         width, height = self.size[1], self.size[0]
         if image.size != (width, height):
             if not self.resize:
@@ -95,111 +86,39 @@ def different_sizes(which: str) -> str:
     return f"the images have different sizes ({which}); give image_size, to which all are resized and cropped"
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What the headers of some images say: all ``sizes`` (height, width) and whether any is in ``colour``."""
-
-    sizes: frozenset[tuple[int, int]]
-    colour: bool
-
-
-def survey(rows: Iterable[tuple[dict[str, Any], str]], skip_unreadable: bool) -> Survey:
-    """Look at the headers of images, given as pairs of a row and a name (as for :class:`Decoder`).
-
-    Raises:
-        ImageReadError: If a header cannot be read and ``skip_unreadable`` is false, or if no header can.
-    """
-    sizes, colour, last_error = set(), False, None
-    for row, name in rows:
-        try:
-            size, is_colour = _inspect(row, row.get("path") or name)
-        except ImageReadError as error:
-            if not skip_unreadable:
-                raise
-            last_error = error
-        else:
-            sizes.add(size)
-            colour = colour or is_colour
-    if not sizes:
-        raise last_error or ImageReadError("there are no images")
-    return Survey(frozenset(sizes), colour)
-
-
 def check_background(background: str) -> None:
     """Raise ValueError if PIL does not know the colour."""
     try:
         ImageColor.getrgb(background)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         raise ValueError(f"background={background!r} is no colour; give a name or #rrggbb, such as white") from None
 
 
-def _open(row: dict[str, Any]) -> Image.Image:
-    """Open an image; only the header is read where the image is in memory or in a local file."""
-    path, content = row["path"], row["bytes"]
-    if content is None and path.startswith(IN_ZIP):
-        member, _, archive = path.removeprefix(IN_ZIP).partition("::")
-        content = _archive(archive, os.getpid()).read(member)
-    elif content is None and not os.path.exists(path):  # an address that datasets understands, in a stream
-        import datasets
-
-        return datasets.Image().decode_example(row)
-    return Image.open(path if content is None else BytesIO(content))
-
-
-@functools.lru_cache(maxsize=8)
-def _archive(path: str, process: int) -> zipfile.ZipFile:
-    """Open a zip file once in each process, since forked processes would share the position in the file."""
-    return zipfile.ZipFile(path)
-
-
-def _read(row: dict[str, Any], name: str) -> Image.Image:
-    """Read an image, upright."""
+def _to_8_bits(image: Image.Image, white: float | None, name: str) -> Image.Image:
+    if not is_deep(image):
+        return image
+    white = 65_535 if has_16_bits(image) else white
+    if white is None:
+        raise ImageReadError(f"{name} has 32-bit values, and it is not known which is white; convert it to 8 bits")
+    values = np.asarray(image)
     try:
-        with _open(row) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return image
-    except Exception as error:  # a damaged file makes the readers raise almost anything
-        raise _unreadable(name, error) from error
-
-
-def _inspect(row: dict[str, Any], name: str) -> tuple[tuple[int, int], bool]:
-    """Height and width of an upright image, and whether it is in colour."""
-    try:
-        with _open(row) as image:
-            # To look for a late EXIF block PIL would decode the whole of a PNG
-            has_exif = image.format != "PNG" or "exif" in image.info
-            lies_on_its_side = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (image.size if lies_on_its_side else image.size[::-1]), _is_colour(image)
-    except Exception as error:  # as above
-        raise _unreadable(name, error) from error
-
-
-def _unreadable(name: str, error: Exception) -> ImageReadError:
-    reason = "not an image" if isinstance(error, UnidentifiedImageError) else f"{error}"
-    return ImageReadError(f"{name} cannot be read as an image ({reason}); on_error: skip leaves such images out")
-
-
-def _is_colour(image: Image.Image) -> bool:
-    if image.mode in ("P", "PA"):
-        palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
-        return bool((palette != palette[:, :1]).any())
-    return image.mode in _COLOUR
+        gray = Image.fromarray(to_bytes(values, white))
+    except ValueError as error:
+        raise ImageReadError(f"{name} has {error}; convert all to 8 bits") from error
+    if "transparency" not in image.info:
+        return gray
+    opaque = (values != image.info["transparency"]).astype(np.uint8) * 255
+    return Image.merge("LA", (gray, Image.fromarray(opaque)))
 
 
 def _flatten(image: Image.Image, background: str, name: str) -> Image.Image:
-    """To 8 bits without transparency."""
-    if image.mode in _SIXTEEN_BITS:
-        values = np.asarray(image)
-        if values.min() >= 0 and values.max() <= 65_535:
-            return Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ImageReadError(
-            f"{name} has 32-bit values ({image.mode}), whose range is unknown; convert it to 8 or 16 bits"
-        )
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        if image.mode in ("La", "RGBa"):  # colours multiplied by alpha
-            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-        canvas = Image.new("RGBA", image.size, background)
-        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return image if image.mode == "L" else image.convert("RGB")
+    """To gray or RGB without transparency."""
+    try:
+        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            if image.mode in ("La", "RGBa"):  # colours multiplied by alpha
+                image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+            canvas = Image.new("RGBA", image.size, background)
+            return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+        return image if image.mode == "L" else image.convert("RGB")
+    except ValueError as error:  # a colour space that PIL does not convert
+        raise unreadable(name, error) from error

@@ -1,12 +1,16 @@
 """The IDX format of MNIST and its relatives (http://yann.lecun.com/exdb/mnist), plain or gzipped."""
 
 import gzip
+import math
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lit_generative.data.archives import check_growth
 
 __all__ = ["find_idx", "idx_table", "read_idx"]
 
@@ -38,19 +42,30 @@ def read_idx(path: Path) -> np.ndarray:
         A uint8 array: (N, H, W) for images, (N,) for labels.
 
     Raises:
-        ValueError: If the file is truncated or is no IDX file of bytes.
+        ValueError: If the file is truncated, is no IDX file of bytes, or unpacks to far more than itself.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError) as error:
+        content = _unpack(path) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UINT8:
         raise ValueError(f"{path} is no IDX file of unsigned bytes (it starts with {content[:4].hex()})")
     header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise ValueError(f"{path} is damaged: it ends within its header, after {len(content)} bytes")
     shape = tuple(np.frombuffer(content[4:header], ">u4").tolist())
-    if len(shape) != content[3] or len(content) != header + np.prod(shape, dtype=np.int64):
+    if len(content) != header + math.prod(shape):
         raise ValueError(f"{path} is damaged: its header announces {shape}, but {len(content) - header:,} bytes follow")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _unpack(path: Path) -> bytes:
+    content = bytearray()
+    with gzip.open(path) as file:
+        while chunk := file.read(2**20):
+            content += chunk
+            check_growth(path, len(content))
+    return bytes(content)
 
 
 def idx_table(parts: dict[str, Path]) -> Any:

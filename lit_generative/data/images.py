@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from lit_generative.contracts import Batch
 from lit_generative.data.binarise import Binarisation
-from lit_generative.data.decode import Decoder, ImageReadError, attempt
+from lit_generative.data.decode import Decoder, attempt
+from lit_generative.data.loaders import Refusal, refuse
+from lit_generative.data.reading import ImageReadError
 from lit_generative.data.samplers import Picks
 from lit_generative.data.splits import Part
 from lit_generative.processes import rank_and_world
@@ -30,7 +32,8 @@ def keep_readable(decoded: Sequence[np.ndarray | ImageReadError], skip: bool) ->
     """
     is_good = np.array([isinstance(image, np.ndarray) for image in decoded])
     if not is_good.all() and not (skip and is_good.any()):
-        raise next(image for image in decoded if isinstance(image, ImageReadError))
+        error = next(image for image in decoded if isinstance(image, ImageReadError))
+        raise ImageReadError(f"{error}, but of this batch of {len(decoded)} none is left") if skip else error
     return np.stack([image for image in decoded if isinstance(image, np.ndarray)]), is_good
 
 
@@ -146,12 +149,31 @@ class EncodedImages(Dataset):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, picks: Picks) -> Batch:
-        """Return the batch of the images in ``picks``."""
-        decoded = [attempt(self.decoder, row, name) for row, name in self.part.encoded(picks.index)]
+    def __getitem__(self, picks: Picks) -> Batch | Refusal:
+        """Return the batch of the images in ``picks``; in a worker process, why there is none."""
+        try:
+            return self._batch(picks)
+        except ValueError as error:
+            return refuse(error)
+
+    def _batch(self, picks: Picks) -> Batch:
+        index = picks.index
+        decoded = self._decode(index)
+        while self.skip_unreadable and picks.key is not None and not _any_readable(decoded) and not self._is_bad.all():
+            index = (index + 1) % len(self)  # others take the place of a training batch of which nothing is left
+            decoded = self._decode(index)
         pixels, is_good = keep_readable(decoded, self.skip_unreadable)
-        self._is_bad[torch.from_numpy(picks.index[~is_good])] = True
         if self.binarise is not None:
             pixels = self.binarise(pixels, picks.key)
-        labels = None if self.labels is None else self.labels[picks.index[is_good]]
+        labels = None if self.labels is None else self.labels[index[is_good]]
         return to_batch(pixels, labels, None if picks.mirrored is None else picks.mirrored[is_good])
+
+    def _decode(self, index: np.ndarray) -> list[np.ndarray | ImageReadError]:
+        decoded = [attempt(self.decoder, row, name) for row, name in self.part.encoded(index)]
+        is_bad = np.array([isinstance(image, ImageReadError) for image in decoded])
+        self._is_bad[torch.from_numpy(index[is_bad])] = True
+        return decoded
+
+
+def _any_readable(decoded: Sequence[np.ndarray | ImageReadError]) -> bool:
+    return any(isinstance(image, np.ndarray) for image in decoded)

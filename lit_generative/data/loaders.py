@@ -2,18 +2,47 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lit_generative.contracts import Split
 from lit_generative.description import Described
 
-__all__ = ["ResumableLoader", "SplitLoaders"]
+__all__ = ["ImageLoader", "Refusal", "ResumableLoader", "SplitLoaders", "refuse"]
 
 
-class ResumableLoader(DataLoader):
+class ImageLoader(DataLoader):
+    """A DataLoader whose worker processes hand over what they refuse, so that it is raised as one sentence.
+
+    Torch would put the worker's traceback into it.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield the batches."""
+        for batch in super().__iter__():
+            if isinstance(batch, Refusal):
+                raise batch.error
+            yield batch
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """In place of a batch, why there is none."""
+
+    error: ValueError
+
+
+def refuse(error: ValueError) -> Refusal:
+    """Raise ``error``, but in a worker process return it for :class:`ImageLoader` to raise."""
+    if get_worker_info() is None:
+        raise error
+    return Refusal(error)
+
+
+class ResumableLoader(ImageLoader):
     """A DataLoader of whole batches whose position Lightning saves in checkpoints.
 
     What decides the order, a :class:`~.samplers.ShuffledBatches` or a :class:`~.streams.StreamedImages`, keeps the

@@ -6,25 +6,29 @@ import hashlib
 import json
 import math
 import os
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from lit_generative.checks import check_range
 from lit_generative.contracts import Split
+from lit_generative.data.arguments import check_choice, check_integer, check_number, check_text
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder, check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
-from lit_generative.data.loaders import ResumableLoader, SplitLoaders
+from lit_generative.data.loaders import ImageLoader, ResumableLoader, SplitLoaders
 from lit_generative.data.opening import Parts, choose_decoder, open_parts
 from lit_generative.data.samplers import SequentialBatches, ShuffledBatches
 from lit_generative.data.sources import Source, open_source
-from lit_generative.data.splits import Part, spread
+from lit_generative.data.splits import ON_VALIDATION, Part, spread
 from lit_generative.data.streams import StreamedImages, StreamedPart
 
 __all__ = ["ImageDataModule"]
+
+_LARGEST = 16_384  # pixels a side, beyond which a single image fills the memory
 
 
 class ImageDataModule(SplitLoaders):
@@ -68,7 +72,7 @@ class ImageDataModule(SplitLoaders):
 
     def __init__(
         self,
-        dataset: str = "fashion-mnist",
+        dataset: str | Path = "fashion-mnist",
         image_size: int | None = None,
         batch_size: int = 128,
         config_name: str | None = None,
@@ -92,7 +96,11 @@ class ImageDataModule(SplitLoaders):
         binarise: Binarisation | None = None,
     ) -> None:
         super().__init__()
-        self.dataset, self.config_name, self.revision = dataset, config_name, revision
+        if isinstance(dataset, os.PathLike):
+            dataset = os.fspath(dataset)
+            self._init_args |= {"dataset": dataset}  # a checkpoint keeps plain data
+        self.dataset = dataset
+        self.config_name, self.revision = config_name, revision
         self.image_size, self.batch_size = image_size, batch_size
         self.split_names = {"train": train_split, "val": val_split, "test": test_split}
         self.val_fraction, self.subset = val_fraction, subset
@@ -102,24 +110,38 @@ class ImageDataModule(SplitLoaders):
         self.streaming, self.skip_unreadable, self.seed = streaming, on_error == "skip", seed
         self.binarise = binarise
         self._opened: dict[str, DecodedImages | EncodedImages] = {}
+        self._has_warned = False
         self._check_arguments(on_error)
 
     def _check_arguments(self, on_error: str) -> None:
-        at_least = {"image_size": 1, "batch_size": 1, "subset": 1, "num_workers": 0, "seed": 0, "memory_budget": 0}
-        for name, least in at_least.items():
-            check_range(name, getattr(self, name), at_least=least)
-        check_range("val_fraction", self.val_fraction, above=0, below=0.5)
+        check_text("dataset", self.dataset, "an embedded set, a path or a hub id", optional=False)
+        for name in ("config_name", "revision"):
+            check_text(name, getattr(self, name), "a name on the hub, or null")
+        for split, given in self.split_names.items():
+            check_text(f"{split}_split", given, "the source's name of a split, or null to find it")
+        check_text("image_column", self.image_column, "a column's name, or auto", optional=False)
+        check_text("label_column", self.label_column, "a column's name, auto, or null for no labels")
+        for name, least in {"batch_size": 1, "seed": 0}.items():
+            check_integer(name, getattr(self, name), least)
+        for name, least in {"subset": 1, "num_workers": 0}.items():
+            check_integer(name, getattr(self, name), least, optional=True)
+        check_integer("image_size", self.image_size, 1, at_most=_LARGEST, optional=True)
+        check_number("val_fraction", self.val_fraction, above=0, below=0.5)
+        check_number("memory_budget", self.memory_budget, at_least=0)
         choices = {"channels": ("auto", 1, 3), "in_memory": ("auto", True, False)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(str, allowed))}")
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error={on_error!r} is neither raise nor skip")
-        if self.streaming and (self.subset is not None or self.in_memory is True):
-            raise ValueError("streaming goes with neither subset nor in_memory=True, which need the whole set at once")
-        if not self.dataset:
-            raise ValueError("dataset='' names nothing; give an embedded set, a path or a hub id")
+        flags = dict.fromkeys(("random_flip", "streaming"), (True, False))
+        for name, allowed in {**choices, **flags}.items():
+            check_choice(name, getattr(self, name), allowed)
+        check_choice("on_error", on_error, ("raise", "skip"))
+        if self.binarise is not None and not isinstance(self.binarise, Binarisation):
+            raise ValueError(f"binarise={self.binarise!r}: it must be StaticBinarisation, DynamicBinarisation or null")
         check_background(self.background)
+        self._check_streaming()
+
+    def _check_streaming(self) -> None:
+        for name, value in {"subset": self.subset, "in_memory": self.in_memory}.items():
+            if self.streaming and value not in (None, False, "auto"):
+                raise ValueError(f"{name}={value!r} needs the whole set at once; leave it out, or do without streaming")
 
     @functools.cached_property
     def _source(self) -> Source:
@@ -129,6 +151,7 @@ class ImageDataModule(SplitLoaders):
             revision=self.revision,
             streaming=self.streaming,
             skip_unreadable=self.skip_unreadable,
+            split_names=self.split_names.values(),
         )
 
     @functools.cached_property
@@ -174,6 +197,7 @@ class ImageDataModule(SplitLoaders):
     def fingerprint(self, split: Split, limit: int | None = None) -> str:
         """A hex digest of the images in :meth:`loader`: it changes with the data and with all that is done to them."""
         num_images = self.num_images(split)
+        check_integer("limit", limit, 1, optional=True)
         identity = {
             "data": self._source.identity,
             "share": dataclasses.astuple(self._parts.shares[split]),
@@ -194,6 +218,11 @@ class ImageDataModule(SplitLoaders):
             "dataset": self.name,
             "split": split,
             "source_split": str(self._parts.shares[split]),
+            **(
+                {"test_images": f"the validation images, {ON_VALIDATION}"}
+                if split == "test" and self._tests_on_validation
+                else {}
+            ),
             "num_images": self.num_images(split),
             "image_size": list(self._decoder.size),
             "channels": self._decoder.channels,
@@ -209,6 +238,10 @@ class ImageDataModule(SplitLoaders):
 
     def prepare_data(self) -> None:
         """Download what has to be downloaded (Lightning calls this in one process of each machine)."""
+        _ = self._decoder
+
+    def setup(self, stage: str) -> None:
+        """Open what is there; whatever is wrong with it is said here at the latest."""
         _ = self._decoder
 
     def training_loader(self) -> DataLoader:
@@ -229,15 +262,33 @@ class ImageDataModule(SplitLoaders):
             limit: Take so many images, always the same ones, with the classes in their proportions. Of a stream they
                 are the first.
         """
+        check_integer("batch_size", batch_size, 1, optional=True)
+        check_integer("limit", limit, 1, optional=True)
         batch_size = batch_size or self.batch_size
+        if split == "test":
+            self._warn_of_validation()
         if self.streaming:
             stream = self._stream(split, batch_size, limit=limit)
-            return DataLoader(stream, **self._options(stream))
+            return ImageLoader(stream, **self._options(stream))
         images = self._images(split)
         index = np.arange(len(images))
         if limit is not None and limit < len(images):
             index = np.sort(spread(images.labels, len(images))[:limit])
-        return DataLoader(images, sampler=SequentialBatches(index, batch_size), **self._options(images))
+        return ImageLoader(images, sampler=SequentialBatches(index, batch_size), **self._options(images))
+
+    @property
+    def _tests_on_validation(self) -> bool:
+        shares = self._parts.shares
+        return shares["test"] == shares["val"]
+
+    def _warn_of_validation(self) -> None:
+        if self._tests_on_validation and not self._has_warned:
+            self._has_warned = True
+            origin = self._parts.shares["test"].origin
+            rank_zero_warn(
+                f"{self.name} has no test images: the validation images ({origin}) stand in, {ON_VALIDATION}; name "
+                "others by test_split"
+            )
 
     def _part(self, split: str) -> Part | StreamedPart:
         if split not in self._parts.images:

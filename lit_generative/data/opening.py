@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 
 from lit_generative.data.columns import Classes, find_image_column, find_label_column, read_labels
-from lit_generative.data.decode import Decoder, different_sizes, survey
+from lit_generative.data.decode import Decoder, different_sizes
+from lit_generative.data.pixel_lists import PixelLists
 from lit_generative.data.sources import Source
 from lit_generative.data.splits import Part, Share, shares, spread_evenly
 from lit_generative.data.streams import StreamedPart
+from lit_generative.data.surveys import survey
 
 __all__ = ["Parts", "choose_decoder", "open_parts"]
 
 _LOOKED_AT = 4096  # headers read to learn sizes and colours; of a longer list an even sample
+_LOOKED_AT_IF_GIVEN = 64  # where size and channels are given, and only what is white is to be learnt
 _LOOKED_AT_IN_STREAM = 64
 
 
@@ -77,7 +80,9 @@ def _whole(source: Source, origin: str, image: str, label: str | None, classes: 
         if column not in table.column_names:
             raise ValueError(f"the split {origin!r} has no column {column!r}, which the training split has")
     labels = read_labels(table, label, classes, origin) if label and classes else None
-    encoded = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    encoded = table.select_columns([image])
+    pixels = PixelLists.find(table, image)
+    encoded = pixels.apply(encoded) if pixels else encoded.cast_column(image, datasets.Image(decode=False))
     return Part(encoded, image, np.arange(len(table)), labels, origin)
 
 
@@ -96,8 +101,10 @@ def _open_streams(source: Source, found: dict[str, Share], image: str, label: st
     classes = Classes(tuple(names)) if names else None
     parts: dict[str, Part | StreamedPart] = {}
     for split, share in found.items():
-        table = source.tables[share.origin].select_columns([c for c in (image, label) if c])
-        table = table.cast_column(image, datasets.Image(decode=False))
+        columns = [c for c in (image, label) if c]
+        table = source.tables[share.origin].select_columns(columns)
+        pixels = PixelLists.find(table, image)
+        table = pixels.apply(table, columns) if pixels else table.cast_column(image, datasets.Image(decode=False))
         parts[split] = StreamedPart(table, image, label, classes, share)
     return Parts(parts, found, classes, (image, label))
 
@@ -105,7 +112,7 @@ def _open_streams(source: Source, found: dict[str, Share], image: str, label: st
 def choose_decoder(
     parts: Parts, image_size: int | None, channels: int | str, background: str, skip_unreadable: bool
 ) -> Decoder:
-    """Decide shape and channels, from the images' headers as far as they are not given.
+    """Decide shape and channels, from the images' headers as far as they are not given, and what is white.
 
     Args:
         parts: The images.
@@ -115,27 +122,27 @@ def choose_decoder(
         skip_unreadable: Whether unreadable images are passed over.
 
     Raises:
-        ValueError: If no size is given and the images have several, or if an image cannot be read.
+        ValueError: If no size is given and the images have several, if an image cannot be read, or if those of more
+            than 8 bits do not tell what is white.
     """
     size = None if image_size is None else (image_size, image_size)
-    if size and channels != "auto":
-        return Decoder(int(channels), size, True, background)
-    seen = survey(_sample(parts), skip_unreadable)
+    is_given = size is not None and channels != "auto"
+    seen = survey(_sample(parts, _LOOKED_AT_IF_GIVEN if is_given else _LOOKED_AT), skip_unreadable)
     if size is None and len(seen.sizes) > 1:
         (h1, w1), (h2, w2) = sorted(seen.sizes)[:: len(seen.sizes) - 1]
         raise ValueError(different_sizes(f"from {h1}x{w1} to {h2}x{w2}, height x width"))
+    accept_colour = channels != "auto" or seen.colour
     if channels == "auto":
-        channels, accept_colour = (3, True) if seen.colour else (1, False)
-    else:
-        accept_colour = True
-    return Decoder(int(channels), size or next(iter(seen.sizes)), size is not None, background, accept_colour)
+        channels = 3 if seen.colour else 1
+    resize = size is not None
+    return Decoder(int(channels), size or next(iter(seen.sizes)), resize, background, accept_colour, seen.white)
 
 
-def _sample(parts: Parts) -> Iterator[tuple[dict[str, Any], str]]:
+def _sample(parts: Parts, at_most: int) -> Iterator[tuple[dict[str, Any], str]]:
     for part in parts.images.values():
         if isinstance(part, StreamedPart):
             yield from part.encoded(_LOOKED_AT_IN_STREAM)
             return  # the others would open more connections
-        index = np.linspace(0, len(part) - 1, min(len(part), _LOOKED_AT)).astype(int)
+        index = np.linspace(0, len(part) - 1, min(len(part), at_most)).astype(int)
         for chunk in np.array_split(index, -(-len(index) // 256)):
             yield from part.encoded(chunk)

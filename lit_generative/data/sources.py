@@ -1,16 +1,18 @@
 """Where images come from: whatever is named becomes tables of Hugging Face ``datasets``, one for each split."""
 
+import dataclasses
 import difflib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_generative.data.decode import IN_ZIP
-from lit_generative.data.folders import images_table, is_image, list_files, list_zip
+from lit_generative.data.archives import check_growth, is_tar, is_webdataset, list_tar, list_zip, uncompressed
+from lit_generative.data.folders import image_tables, is_image
 from lit_generative.data.idx import find_idx, idx_table
+from lit_generative.data.listings import Listing, is_utf8, list_folder, printable
 
 if TYPE_CHECKING:  # importing datasets takes a second; only those who open data pay for it
     import datasets
@@ -41,7 +43,13 @@ class Source:
 
 
 def open_source(
-    dataset: str, *, config_name: str | None, revision: str | None, streaming: bool, skip_unreadable: bool
+    dataset: str,
+    *,
+    config_name: str | None,
+    revision: str | None,
+    streaming: bool,
+    skip_unreadable: bool,
+    split_names: Iterable[str | None] = (),
 ) -> Source:
     """Open what ``dataset`` names.
 
@@ -53,18 +61,20 @@ def open_source(
         streaming: Whether to read while training instead of downloading and preparing first.
         skip_unreadable: Whether files in a folder that are no images are left out; they are an error otherwise.
 
+        split_names: The user's names of splits, for folders that would not be taken for some.
+
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If an embedded name is unknown, a folder holds no images, or the hub does not give the data.
     """
-    path = Path(dataset).expanduser()
+    path = _find_path(dataset)
     is_hub_id = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")) and not dataset.endswith("/")
     if dataset in EMBEDDED or path.exists():
         _refuse_hub_options(dataset, config_name, revision)
     if dataset in EMBEDDED:
         return _open_embedded(dataset, streaming)
     if path.exists():
-        return _open_path(path, streaming, skip_unreadable)
+        return _open_path(path, _Options(streaming, skip_unreadable, tuple(filter(None, split_names))))
     if is_hub_id:
         return _open_hub(dataset, config_name, revision, streaming)
     if os.sep in dataset or path.suffix:
@@ -75,6 +85,18 @@ def open_source(
         f"dataset={dataset!r} is neither an embedded set nor a path{hint} "
         f"(embedded sets: {', '.join(EMBEDDED)}; or give a hub id owner/name, a folder of images or a file)"
     )
+
+
+def _find_path(dataset: str) -> Path:
+    """The path that is meant, whether or not there is something."""
+    try:
+        path = Path(dataset).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
+        raise ValueError(
+            f"dataset={dataset!r} cannot be looked up ({getattr(error, 'strerror', None) or error}); give another path"
+        ) from error
+    return path
 
 
 def _open_embedded(name: str, streaming: bool) -> Source:
@@ -90,51 +112,73 @@ def _open_embedded(name: str, streaming: bool) -> Source:
     return Source(name, digest, tables)
 
 
-def _open_path(path: Path, streaming: bool, skip_unreadable: bool) -> Source:
+@dataclass(frozen=True)
+class _Options:
+    streaming: bool
+    skip_unreadable: bool
+    split_names: tuple[str, ...]
+
+
+def _open_path(path: Path, options: _Options) -> Source:
+    if not is_utf8(str(path.resolve())):
+        raise ValueError(f"dataset={printable(str(path))!r} has a name that is not UTF-8; rename it")
     if path.is_dir():
-        return _open_folder(path, streaming, skip_unreadable)
-    if path.suffix == ".zip":
-        return _open_zip(path, streaming, skip_unreadable)
-    return _open_files(path, [path], streaming)
+        return _open_folder(path, options)
+    if not path.is_file():
+        raise ValueError(f"dataset={str(path)!r} is neither a file nor a folder")
+    if path.suffix.lower() == ".zip":
+        return _open_zip(path, options)
+    if is_tar(path):
+        return _open_tar(path, options)
+    return _open_files(path, [path], options.streaming)
 
 
-def _open_folder(path: Path, streaming: bool, skip_unreadable: bool) -> Source:
-    files = list_files(path)
+def _open_folder(path: Path, options: _Options) -> Source:
+    listing = list_folder(path)
+    files = [Path(file.address) for file in listing.files]
     if not files:
-        raise ValueError(f"dataset={str(path)!r} is an empty folder; put images into it, in a subfolder for each class")
+        raise ValueError(
+            f"dataset={str(path)!r} is an empty folder{f' ({listing.broken[0]})' if listing.broken else ''}; put "
+            "images into it, in a subfolder for each class"
+        )
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        return _open_saved(path, files, streaming)
-    tables = [file for file in files if file.suffix in _FORMATS]
-    if tables and not any(map(is_image, files)):
-        return _open_files(path, tables, streaming)
-    _refuse_streaming(path, streaming)
+        return _open_saved(path, files, options.streaming)
+    tables = [file for file in files if file.suffix.lower() in _FORMATS]
+    if tables and not any(map(is_image, listing.files)):
+        return _open_files(path, tables, options.streaming)
+    _refuse_streaming(path, options.streaming)
     if idx := find_idx(files):
         splits: Any = {split: idx_table(parts) for split, parts in idx.items()}
         return Source(path.resolve().name, _identity(path, files), splits)
-    images = _images_only(path, files, skip_unreadable)
-    splits = images_table([(str(file), file.relative_to(path).parts) for file in images])
-    return Source(path.resolve().name, _identity(path, files), splits, skipped=len(files) - len(images))
+    return _open_images(path, path.resolve().name, listing, _identity(path, files), options)
 
 
-def _open_zip(path: Path, streaming: bool, skip_unreadable: bool) -> Source:
-    _refuse_streaming(path, streaming)
-    members = list_zip(path)
-    images = _images_only(path, members, skip_unreadable)
-    depth = len(Path(os.path.commonpath(images)).parts) if len(images) > 1 else 0  # a zip often has one top folder
-    addresses = [(f"{IN_ZIP}{image}::{path.resolve()}", image.parts[depth:]) for image in images]
-    return Source(path.stem, _identity(path.parent, [path]), images_table(addresses), len(members) - len(images))
+def _open_zip(path: Path, options: _Options) -> Source:
+    _refuse_streaming(path, options.streaming)
+    return _open_images(path, path.stem, list_zip(path), _identity(path.parent, [path]), options)
 
 
-def _images_only(path: Path, files: Sequence[PurePath], skip_unreadable: bool) -> list[PurePath]:
-    images = [file for file in files if is_image(file)]
-    strays = [file for file in files if not is_image(file)]
-    if not images:
-        example = f" (there is, for example, {strays[0].name})" if strays else ""
-        raise ValueError(f"dataset={str(path)!r} holds no images{example}")
-    if strays and not skip_unreadable:
-        others = f" (nor are {len(strays) - 1:,} others)" if len(strays) > 1 else ""
-        raise ValueError(f"{strays[0]} is not an image{others}; take it away, or on_error: skip leaves such files out")
-    return images
+def _open_tar(path: Path, options: _Options) -> Source:
+    import datasets
+
+    identity = _identity(path.parent, [path])
+    plain = uncompressed(path, Path(datasets.config.EXTRACTED_DATASETS_PATH), identity)
+    listing = list_tar(plain, path)
+    if is_webdataset(listing):
+        if plain != path:
+            _refuse_streaming(path, options.streaming)
+        return dataclasses.replace(_open_files(plain, [plain], options.streaming), name=_stem(path), identity=identity)
+    _refuse_streaming(path, options.streaming)
+    return _open_images(path, _stem(path), listing, identity, options)
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len("".join(path.suffixes[-2:]))] if path.stem.lower().endswith(".tar") else path.stem
+
+
+def _open_images(path: Path, name: str, listing: Listing, identity: str, options: _Options) -> Source:
+    tables, skipped = image_tables(path, listing, options.skip_unreadable, options.split_names)
+    return Source(name, identity, tables, skipped)
 
 
 def _refuse_streaming(path: Path, streaming: bool) -> None:
@@ -148,7 +192,10 @@ def _open_saved(path: Path, files: Sequence[Path], streaming: bool) -> Source:
     """Open what ``datasets``' own ``save_to_disk`` wrote."""
     import datasets
 
-    saved = datasets.load_from_disk(path)
+    try:
+        saved = datasets.load_from_disk(path)
+    except Exception as error:  # as below
+        raise ValueError(f"dataset={str(path)!r} cannot be read ({_reason(error)})") from error
     tables = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
     if streaming:
         tables = {split: table.to_iterable_dataset() for split, table in tables.items()}
@@ -158,13 +205,18 @@ def _open_saved(path: Path, files: Sequence[Path], streaming: bool) -> Source:
 def _open_files(path: Path, files: Sequence[Path], streaming: bool) -> Source:
     import datasets
 
-    formats = {file.suffix: _FORMATS.get(file.suffix) for file in files}
+    formats = {file.suffix: _FORMATS.get(file.suffix.lower()) for file in files}
     if len(formats) > 1 or None in formats.values():
         raise ValueError(
             f"dataset={str(path)!r} has the ending {' and '.join(sorted(formats))}; "
-            f"what can be read: a folder or .zip file of images, or files of one of the kinds {', '.join(_FORMATS)}"
+            f"what can be read: a folder, zip or tar file of images, or files of one of the kinds {', '.join(_FORMATS)}"
         )
     (kind,) = formats.values()
+    if kind == "parquet":
+        for file in files:
+            _check_parquet(file)
+    if kind == "webdataset" and path.is_dir():
+        _check_shard(files[0])
     where = {"data_dir": str(path)} if path.is_dir() else {"data_files": str(path)}
     name = path.resolve().name if path.is_dir() else path.stem
     try:
@@ -172,6 +224,25 @@ def _open_files(path: Path, files: Sequence[Path], streaming: bool) -> Source:
     except Exception as error:  # datasets and the readers below it raise a dozen kinds
         raise ValueError(f"dataset={str(path)!r} cannot be read ({_reason(error)})") from error
     return Source(name, _identity(path, files), dict(tables))
+
+
+def _check_shard(file: Path) -> None:
+    listing = list_tar(file)
+    if not is_webdataset(listing) and any(len(member.parts) > 1 for member in listing.files):
+        raise ValueError(
+            f"dataset={str(file.parent)!r}: {file.name} has folders of images; give one such file, not several"
+        )
+
+
+def _check_parquet(file: Path) -> None:
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.read_metadata(file)
+        unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"dataset={str(file)!r} cannot be read ({_reason(error)})") from error
+    check_growth(file, unpacked)
 
 
 def _open_hub(dataset: str, config_name: str | None, revision: str | None, streaming: bool) -> Source:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from lit_generative.data.split_names import find_split, splits_called
+
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["EMPTY", "Part", "Share", "place_by_content", "shares", "spread", "spread_evenly"]
+__all__ = ["EMPTY", "ON_VALIDATION", "Part", "Share", "place_by_content", "shares", "spread", "spread_evenly"]
 
 EMPTY: dict[str, Any] = {"bytes": b"", "path": None}
 """What stands for a missing image; it cannot be read."""
 
-_USUAL = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
+ON_VALIDATION = "by which checkpoints and settings may have been chosen"
+"""What has to be said of validation images that stand in for test images."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ def shares(
 ) -> dict[str, Share]:
     """Decide what ``train``, ``val`` and ``test`` are made of.
 
-    A split is the one that is named, else the one with a usual name. Missing validation images are a fixed share of
-    the training split. Missing test images are the validation split, if the source has one, else another fixed share.
+    A split is the one that is named, else the one that :func:`~.split_names.find_split` knows. Missing validation
+    images are a fixed share of the training split. Missing test images are the validation split, if the source has one,
+    else another fixed share.
 
     Args:
         available: The names of the source's splits.
@@ -58,10 +62,13 @@ def shares(
     Raises:
         ValueError: If a split does not exist or the training split is used for evaluation.
     """
-    train = _find(available, "train", train) or (next(iter(available)) if len(available) == 1 else None)
+    train = _find(available, "train", train)
+    if train is None and len(available) == 1 and not splits_called(available):
+        train = next(iter(available))
     if train is None:
-        raise ValueError(f"no split is called 'train'; name one by train_split: {', '.join(available)}")
-    val, test = _find(available, "val", val), _find(available, "test", test)
+        raise ValueError(f"train_split=None: no split is called 'train'; give one of {', '.join(available)}")
+    others = [name for name in available if name != train]
+    val, test = (_find(available if name else others, split, name) for split, name in (("val", val), ("test", test)))
     for argument, name in {"val_split": val, "test_split": test}.items():
         if name == train:
             raise ValueError(f"{argument}={name!r} is the training split; leave it out to set a share of that aside")
@@ -74,11 +81,17 @@ def shares(
 
 
 def _find(available: Collection[str], split: str, wanted: str | None) -> str | None:
-    if wanted is None:
-        return next((name for name in _USUAL[split] if name in available), None)
-    if wanted not in available:
+    usual = find_split(wanted or split)
+    if (wanted or usual) in available:
+        return wanted or usual
+    found = [name for name, use in splits_called(available).items() if use == usual]
+    if len(found) > 1:
+        raise ValueError(
+            f"the splits {' and '.join(map(repr, found))} may both be for {usual}; name one by {split}_split"
+        )
+    if wanted is not None and not found:
         raise ValueError(f"{split}_split={wanted!r} does not exist; the splits are: {', '.join(available)}")
-    return wanted
+    return found[0] if found else None
 
 
 def spread(labels: np.ndarray | None, n: int) -> np.ndarray:
@@ -149,7 +162,8 @@ class Part:
         first, last = (round(end * len(self)) for end in (share.first, share.last))
         if first == last:
             raise ValueError(
-                f"{len(self):,} images in {share.origin!r} are too few to set {share} aside; raise val_fraction"
+                f"{len(self):,} images in {share.origin!r} are too few to set {share} aside; give more images, or "
+                "raise val_fraction"
             )
         return self.only(np.sort(spread(self.labels, len(self))[first:last]))
 

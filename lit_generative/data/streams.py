@@ -17,6 +17,7 @@ from lit_generative.data.binarise import Binarisation
 from lit_generative.data.columns import Classes
 from lit_generative.data.decode import Decoder, attempt
 from lit_generative.data.images import keep_readable, to_batch
+from lit_generative.data.loaders import Refusal, refuse
 from lit_generative.data.splits import EMPTY, Share, place_by_content
 from lit_generative.processes import rank_and_world
 
@@ -137,8 +138,14 @@ class StreamedImages(IterableDataset):
         """Let the next epoch be the one that ``state`` says, without the batches that were used."""
         self._resumed = (state["epoch"], state["batches"])
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield this process's part of each batch."""
+    def __iter__(self) -> Iterator[Batch | Refusal]:
+        """Yield this process's part of each batch; in a worker process, why there is none."""
+        try:
+            yield from self._batches()
+        except ValueError as error:
+            yield refuse(error)
+
+    def _batches(self) -> Iterator[Batch]:
         with ThreadPoolExecutor(self.num_threads) as pool:
             for number, rows in enumerate(self._global_batches()):
                 if number >= self.first_batch:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_generative.data.decode import Decoder, ImageReadError, survey
+from lit_generative.data.decode import Decoder
+from lit_generative.data.reading import ImageReadError
+from lit_generative.data.surveys import survey
 
 GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

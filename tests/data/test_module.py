@@ -113,7 +113,7 @@ def test_missing_test_split_is_the_validation_split(folder, tmp_path):
         (tmp_path / "split").mkdir(exist_ok=True)
         (tmp_path / "split" / split).symlink_to(folder)
     data = ImageDataModule(str(tmp_path / "split"))
-    assert data.protocol("test")["source_split"] == "validation"
+    assert data.protocol("test")["source_split"] == "val"
     assert data.num_images("train") == data.num_images("test") == 30
 
 

@@ -258,8 +258,11 @@ def test_images_come_in_order_in_batches_of_any_size(images):
 
 def test_without_test_images_the_validation_images_stand_in(images):
     data = image_data(Validates(*images))
-    assert values(data.loader("test")) == values(data.loader("val"))
+    with pytest.warns(UserWarning, match="no test_dataloader: its validation images stand in"):
+        assert values(data.loader("test")) == values(data.loader("val"))
     assert data.protocol("test")["source_split"] == "val"
+    assert "chosen" in data.protocol("test")["test_images"]
+    assert "test_images" not in data.protocol("val")
     assert data.fingerprint("test") != data.fingerprint("val")  # the split is part of a protocol
 
 
