@@ -30,15 +30,17 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
+from lit_generative.training.help import LIGHTNINGS
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
+from lit_generative.training.spellings import in_short
 
 __all__ = ["TrainerCLI"]
 
 USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [OPTIONS]"} | {
-    command: f"lit-generative {command} --ckpt_path CKPT [OPTIONS]" for command in ("validate", "test", "predict")
+    command: f"lit-generative {command} CKPT [OPTIONS]" for command in ("validate", "test", "predict")
 }
 HELP = """`lit-generative recipes` lists the recipes. The options of the data, of a model and of its parts are listed by
---data.help ImageDataModule, --model.help VAE and, with a recipe, --model.encoder.help ConvEncoder."""
+--data.help ImageDataModule, --model.help VAE and, with a recipe, --model.encoder.help ConvEncoder. """
 PARTS = (
     *("encoder", "decoder", "encoder.init_args.posterior", "prior_model", "code_prior"),
     *("generator", "discriminator", "network"),
@@ -101,7 +103,7 @@ class TrainerCLI(LightningCLI):
         checkpoint_path = take_option(arguments, "--ckpt_path")
         has_model = bool(recipes or take_option(arguments, "--model") or take_option(arguments, "--model.class_path"))
         if not (has_model or checkpoint_path or wants_help(arguments)):
-            hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else "--ckpt_path CKPT"
+            hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else f"a checkpoint: lit-generative {command} CKPT"
             raise ValueError(f"no model is given; add for instance {hint}")
         self.command, self.callbacks, self.says_where = command, callbacks, says_where
         # what the checkpoint says of itself; a bad file ends here
@@ -119,7 +121,7 @@ class TrainerCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
             parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, command: {"usage": USAGE[command], "description": HELP}},
+            parser_kwargs={"allow_abbrev": False, command: {"usage": USAGE[command], "description": HELP + in_short(command)}},
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
@@ -142,6 +144,8 @@ class TrainerCLI(LightningCLI):
             parser.add_lightning_class_args(SampleGrid, "grid")
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults(CHECKPOINTS)
+        for topic in (topic for topic in LIGHTNINGS if topic in parser.groups):
+            parser.put_aside(topic, LIGHTNINGS[topic])
         if self.restored_from is None:
             self._link_networks(parser)
         else:

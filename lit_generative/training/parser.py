@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lit_generative.description import find
 from lit_generative.recipes import configs_folder, resolve
+from lit_generative.training.help import TopicHelp, only_shown, shorten_classes
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
 
@@ -69,9 +70,15 @@ class Parser(LightningArgumentParser):
         """Parse; modules are imported before anything that may need them."""
         return super().parse_args(None if args is None else import_modules(args), *others, **kwargs)
 
-    def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """Return the help without the hundreds of classes of torch that an option would take."""
-        return re.sub(r"known\s+subclasses:\s+([^()]*)\)", _shorten, super().format_help(*args, **kwargs))
+    def put_aside(self, topic: str, about: str) -> None:
+        """Leave an option and those below it, such as ``trainer``, out of the help, and list them by ``--trainer.help``."""
+        self.add_argument(f"--{topic}.help", action=TopicHelp, help=about)
+
+    def format_help(self, *args: Any, topic: str | None = None, **kwargs: Any) -> str:
+        """Return the help on a topic, or on all that is not put aside, without the hundreds of classes of torch."""
+        with only_shown(self, topic):
+            text = super().format_help(*args, **kwargs)
+        return shorten_classes(text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and exit with status 2."""
@@ -125,15 +132,6 @@ def _expected(message: str) -> str:
     words = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind) for kind in dict.fromkeys(kinds)]
     words = [re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", word) for word in words if word != "NoneType"]
     return " or ".join(words)
-
-
-def _shorten(listing: re.Match[str]) -> str:
-    """Keep this package's networks of a long list."""
-    names = re.sub(r"(\.)\s+|\s+", r"\1", listing[1]).split(",")
-    if len(names) < 20:
-        return listing[0]
-    networks = [name.rpartition(".")[2] for name in names if re.fullmatch(r"lit_generative\.nn\.\w+", name)]
-    return f"for instance {', '.join(networks or names[:5])})"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

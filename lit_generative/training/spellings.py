@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lit_generative.training.parser import take_option
 
-__all__ = ["SHORT", "spelled"]
+__all__ = ["SHORT", "in_short", "spelled"]
 
 _TRAINER = {
     "--device": (),  # by accelerator and devices
@@ -69,6 +69,13 @@ def spelled(command: str, arguments: Sequence[str]) -> list[str]:
             raise ValueError(f"{name}: its value is missing")
         result += [f"{option}={value}" for option in short[name]] or _of_trainer(value)
     return result
+
+
+def in_short(command: str) -> str:
+    """Return a sentence of what a command's short options stand for."""
+    shown = {name: options for name, options in SHORT[command].items() if name != "--max_epochs"}
+    longer = shown | {"--device": ("--trainer.accelerator",)}
+    return "In short: " + ", ".join(f"{name} for {' and '.join(options)}" for name, options in longer.items()) + "."
 
 
 def _of_trainer(device: str) -> list[str]:
