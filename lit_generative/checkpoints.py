@@ -14,7 +14,16 @@ from lit_generative.contracts import NamesClasses
 from lit_generative.description import Described, check, describe, find, rebuild
 from lit_generative.files import replacing
 
-__all__ = ["WholeCheckpoints", "check_weights", "class_names_of", "data_of", "pack", "read_checkpoint", "unpack"]
+__all__ = [
+    "WholeCheckpoints",
+    "check_weights",
+    "class_names_of",
+    "data_of",
+    "pack",
+    "read_checkpoint",
+    "read_weights",
+    "unpack",
+]
 
 KEY = "lit_generative"
 FORMAT = 2
@@ -72,8 +81,32 @@ def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any
         OSError: If it may not be read.
         ValueError: If the file is damaged, holds code, or was not written by this package.
     """
+    checkpoint = read_weights(path, "checkpoint", map_location)
+    contents = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(contents, dict) or not _is_description(contents.get("model")) or "state_dict" not in checkpoint:
+        raise ValueError(f"checkpoint {path} was not written by lit_generative: it does not say which model it holds")
+    if contents.get("format") != FORMAT:
+        raise ValueError(f"checkpoint {path} has format {contents.get('format')}; this version reads format {FORMAT}")
+    if not _is_state(contents.get("state")):
+        raise ValueError(f"checkpoint {path} is damaged: its counters are not numbers")
+    return checkpoint
+
+
+def read_weights(path: str | Path, kind: str, map_location: Any = None) -> Any:
+    """Read a file of weights and plain data that torch has written; no code in it is run.
+
+    Args:
+        path: The file.
+        kind: What errors call it, for instance "checkpoint".
+        map_location: As in ``torch.load``; None, on a machine without a GPU: the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it may not be read.
+        ValueError: If it is damaged or holds code.
+    """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path}: there is no such file")
+        raise FileNotFoundError(f"{kind} {path}: there is no such file")
     if map_location is None and not torch.cuda.is_available():
         map_location = "cpu"
     try:
@@ -81,29 +114,26 @@ def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any
             _check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            return torch.load(path, map_location=map_location, weights_only=True)
     except OSError as error:
-        raise OSError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+        raise OSError(f"{kind} {path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # of bytes that are no checkpoint, the unpickler raises whatever they make it do
         is_code = "GLOBAL" in str(error)  # pickle's name for a function or class
-        is_damaged = "it is damaged, cut off or no checkpoint at all"
+        is_damaged = "it is damaged, cut off or not one at all"
         reason = "it holds code or objects, not only weights and plain data" if is_code else is_damaged
-        raise ValueError(f"checkpoint {path} is refused: {reason}") from None
-    contents = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(contents, dict) or not _is_description(contents.get("model")) or "state_dict" not in checkpoint:
-        raise ValueError(f"checkpoint {path} was not written by lit_generative: it does not say which model it holds")
-    if contents.get("format") != FORMAT:
-        raise ValueError(f"checkpoint {path} has format {contents.get('format')}; this version reads format {FORMAT}")
-    return checkpoint
+        raise ValueError(f"{kind} {path} is refused: {reason}") from None
 
 
 def _check_sums(path: str | Path) -> None:
     """Compare all that is in a checkpoint with the checksums that it was written with: torch itself does not.
 
-    What is compressed is refused: torch never does that, and a small file could fill the memory.
+    What is compressed, or stands in the file more than once, is refused: torch does neither, and a small file could
+    fill the memory.
     """
     with zipfile.ZipFile(path) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        members = archive.infolist()
+        is_larger = sum(member.file_size for member in members) > Path(path).stat().st_size
+        if is_larger or any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("compressed")
         if archive.testzip() is not None:
             raise ValueError("damaged")
@@ -198,3 +228,8 @@ def check_weights(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
 def _is_description(value: Any) -> bool:
     has_parts = isinstance(value, dict) and value.keys() == {"class_path", "init_args"}
     return has_parts and isinstance(value["class_path"], str) and isinstance(value["init_args"], dict)
+
+
+def _is_state(state: Any) -> bool:
+    kinds = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None}
+    return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())

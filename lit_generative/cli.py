@@ -2,13 +2,12 @@
 
 import difflib
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-
-from lit_generative import __version__
 
 __all__ = ["main"]
 
@@ -38,10 +37,10 @@ _HELP = "\n".join(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for a run that failed or was stopped, 2 for wrong usage."""
+    """Run a command; returns the exit status: 0, 1 if it failed, 2 for wrong usage, 128 + n if signal n stopped it."""
     command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help", "help", "--version"):
-        print(f"lit-generative {__version__}" if command == "--version" else _HELP)
+        print(f"lit-generative {_version()}" if command == "--version" else _HELP)
         return 0
     if command not in COMMANDS:
         return _fail(_no_command(command), 2)
@@ -52,10 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
-        return 1
+        return 128 + signal.SIGINT
     except Exception as error:
         return _explain(error)
     return 0
+
+
+def _version() -> str:
+    return import_module("lit_generative").__version__
 
 
 def _no_command(given: str) -> str:
@@ -63,7 +66,9 @@ def _no_command(given: str) -> str:
     if given.startswith("-"):
         return f"{given}: a command comes before its options; there are {', '.join(COMMANDS)}"
     nearest = difflib.get_close_matches(given.lower(), COMMANDS, n=1)
-    return f"unknown command {given!r}; " + (f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}")
+    return f"unknown command {given!r}; " + (
+        f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}"
+    )
 
 
 def _run(command: str, arguments: list[str]) -> None:
@@ -79,8 +84,9 @@ def _run(command: str, arguments: list[str]) -> None:
 def _explain(error: Exception) -> int:
     """Print one line for an error that was raised on purpose, the whole traceback for any other.
 
-    On purpose is what this package or Lightning raises itself; a library may have wrapped it on the way. An error in a
-    user's own code keeps its traceback. ``LIT_GENERATIVE_DEBUG=1`` shows all of them.
+    On purpose is what this package or Lightning raises itself; a library may have wrapped it on the way. What the
+    operating system refuses is said in one line, too. An error in a user's own code keeps its traceback.
+    ``LIT_GENERATIVE_DEBUG=1`` shows all of them.
     """
     chain: list[BaseException] = [error]
     while (cause := _cause(chain[-1])) is not None:
@@ -91,6 +97,9 @@ def _explain(error: Exception) -> int:
         kinds = {cls.__name__ for cls in type(candidate).mro()}
         if raised_by in ("lit_generative", "lightning") and kinds & _ON_PURPOSE:
             return _fail(str(candidate), 1)
+        if isinstance(candidate, OSError) and candidate.strerror:  # a full disk, a folder that may not be written, ...
+            file = "" if candidate.filename is None else f"{candidate.filename}: "
+            return _fail(f"{file}{candidate.strerror}", 1)
     traceback.print_exception(error)
     return 1
 
@@ -100,7 +109,7 @@ def _cause(error: BaseException) -> BaseException | None:
 
 
 _ON_PURPOSE = {  # by name: that of Lightning takes seconds to import
-    *("ValueError", "FileNotFoundError", "ImportError", "FloatingPointError", "TypeError"),
+    *("ValueError", "OSError", "ImportError", "FloatingPointError", "TypeError"),
     "MisconfigurationException",
 }
 

@@ -43,6 +43,7 @@ class GenerativeModule(Described, L.LightningModule):
         images_seen: Training images seen so far, over all processes: the axis of every plot.
         weights: Which weights the parameters hold, "raw" or for instance "ema 0.999".
         precision: Lightning's name of the precision trained in; sampling uses it too.
+        resumed_at: The ``images_seen`` of the checkpoint that its weights are from; None: a new model.
         loss_units: The units of what :meth:`losses` returns, by name, for reports.
         family: What reports call models of its kind; "": by the class's name.
     """
@@ -66,6 +67,7 @@ class GenerativeModule(Described, L.LightningModule):
         self.weights = "raw"
         self.precision = "32-true"
         self.noise_seed: int | None = None
+        self.resumed_at: int | None = None
         self._saved: tuple[dict[str, Any], list[dict[str, Any]]] | None = None  # of a checkpoint to go on from
         self._changes: Changes | None = None
 
@@ -322,6 +324,7 @@ class GenerativeModule(Described, L.LightningModule):
         state = saved.get("state", {})
         for name in STATE:
             setattr(self, name, state.get(name, getattr(self, name)))
+        self.resumed_at = self.images_seen
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -19,6 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = ["Described", "check", "describe", "factory_of", "find", "rebuild"]
 
+MOST_VALUES = 100_000
+
 
 class Described:
     """A mixin for classes that remember the arguments they were constructed with.
@@ -83,23 +85,31 @@ def rebuild(description: Any) -> Any:
     Raises:
         ImportError: If a class is in a module that is not imported yet, or does not exist any more.
         TypeError: If something else is named.
-        ValueError: If a network is not described and must be passed in.
+        ValueError: If a network is not described and must be passed in, or the description is endless.
     """
     check(description)
     return _build(description)
 
 
 def check(description: Any) -> None:
-    """Refuse a description that names what a file may not have built, before anything of it is; as :func:`rebuild`."""
-    if isinstance(description, list | tuple):
-        for value in description:
-            check(value)
-    elif isinstance(description, dict):
-        for key, value in description.items():
-            if key in ("class_path", "partial", "import_path"):
-                _find_buildable(value)
-            else:
-                check(value)
+    """Refuse a description that names what a file may not have built, before anything of it is; as :func:`rebuild`.
+
+    Values may stand in a file once and be meant a billion times, so that their number is bounded.
+    """
+    todo, count = [description], 0
+    while todo:
+        value = todo.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ValueError(f"the description has more than {MOST_VALUES:,} values; no model has so many")
+        if isinstance(value, list | tuple):
+            todo += value
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                if key in ("class_path", "partial", "import_path"):
+                    _find_buildable(part)
+                else:
+                    todo.append(part)
 
 
 def _build(description: Any) -> Any:
@@ -153,7 +163,9 @@ def find(path: str) -> Any:
     )
 
 
-def _find_buildable(path: str) -> Any:
+def _find_buildable(path: Any) -> Any:
+    if not isinstance(path, str):
+        raise TypeError("a class is named by text")
     found = find(path)
     if not _may_build(found):
         raise TypeError(

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["replacing", "write_json"]
+import yaml
+
+__all__ = ["read_yaml", "replacing", "write_json"]
+
+MOST_NODES = 100_000  # in a YAML file, aliases followed
 
 
 @contextmanager
@@ -48,3 +52,31 @@ def write_json(path: Path, value: Any) -> None:
     """Write plain data; the file is replaced in one piece."""
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(value, indent=2))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read plain data.
+
+    Raises:
+        ValueError: If it is no YAML, or holds too much: by aliases of aliases, a few lines can be billions of values.
+    """
+    try:
+        text = path.read_text()
+        if _count_nodes(yaml.compose(text, yaml.CSafeLoader), {}) > MOST_NODES:
+            raise ValueError(f"{path} is refused: it has more than {MOST_NODES:,} values")
+        return yaml.load(text, yaml.CSafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" at line {mark.line + 1}: {getattr(error, 'problem', '')}"
+        raise ValueError(f"{path} is not valid YAML{where}") from None
+
+
+def _count_nodes(node: yaml.Node | None, counted: dict[int, int]) -> int:
+    """Count the values below a node, each as often as it is meant."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = MOST_NODES  # for one that is within itself
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        counted[id(node)] = 1 + sum(_count_nodes(part, counted) for part in parts)
+    return counted[id(node)]

@@ -61,7 +61,9 @@ def validates_next(trainer: L.Trainer) -> bool:
 
 def had_ended(trainer: L.Trainer) -> bool:
     """Whether a resumed run had nothing left to train (known when ``fit`` ends): what ends a run is then still due."""
-    return trainer.fit_loop.restarting
+    model = trainer.lightning_module
+    is_resumed = trainer.ckpt_path is not None and isinstance(model, GenerativeModule)
+    return is_resumed and model.images_seen == model.resumed_at
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def compare(arguments: list[str]) -> None:
     try:
         comparison = run_comparison(request)
     except (KeyboardInterrupt, SystemExit) as stop:
-        if not isinstance(stop, SystemExit) or stop.code == 1:  # Lightning turns Ctrl-C into it
+        if not isinstance(stop, SystemExit) or (isinstance(stop.code, int) and stop.code > 128):  # by a signal
             print(f"\ngo on with: {command}", file=sys.stderr)
         raise
     print_comparison(comparison)

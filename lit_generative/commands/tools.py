@@ -33,9 +33,10 @@ def latent(arguments: list[str]) -> None:
 
 def extractor(arguments: list[str]) -> None:
     """Train a feature extractor on labelled images."""
-    parser = command_parser("extractor", extractor.__doc__, usage="lit-generative extractor --data.dataset DATA --output FILE [OPTIONS]")
+    parser = command_parser(
+        "extractor", extractor.__doc__, usage="lit-generative extractor --data.dataset DATA --output FILE [OPTIONS]"
+    )
     parser.add_class_arguments(ImageDataModule, "data")
     parser.add_function_arguments(train_extractor, skip={"data"})
     options = parser.instantiate(parser.parse_args(spelled("extractor", arguments)))
     train_extractor(**{name: options[name] for name in inspect.signature(train_extractor).parameters})
-

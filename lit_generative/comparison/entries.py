@@ -9,15 +9,12 @@ from typing import Any
 
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.comparison.folder_model import ImagesOf
-from lit_generative.comparison.history import run_folder_of
 from lit_generative.core import GenerativeModule
 from lit_generative.description import find
 from lit_generative.evaluation.extractors import file_digest
+from lit_generative.training.folder import run_folder_of, run_name
 
 __all__ = ["Entry", "find_entries"]
-
-_FAMILIES = ("vae", "gan", "diffusion")  # folders that recipes and their runs are in
-_NO_NAME = "lightning_logs"  # what Lightning calls the folder of runs that were given no name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +102,9 @@ def _look(path: Path) -> tuple[Entry, Any]:
 
 
 def _name(path: Path) -> str | None:
-    """Return the name of the folder that a run's versions are in; None if there is none."""
+    """Return the name of the run that a checkpoint is of; None if it is in no run's folder."""
     run = run_folder_of(path)
-    if run is None or run.parent.name in ("", _NO_NAME) or not run.name.startswith("version_"):
-        return None
-    name, above = run.parent.name, run.parent.parent.name
-    return f"{above}/{name}" if above in _FAMILIES else name
+    return None if run is None else run_name(run)
 
 
 def _distinguish(name: str, seed: int | None, model: Any, taken: list[tuple[Any, list[int | None]]]) -> str:

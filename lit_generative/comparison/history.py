@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_generative.checkpoints import read_checkpoint
+from lit_generative.files import read_yaml
 from lit_generative.report.results import Point, Training
+from lit_generative.training.folder import run_folder_of
 
-__all__ = ["read_training", "run_folder_of"]
+__all__ = ["read_training"]
 
 
 def read_training(source: Path) -> Training | None:
@@ -36,12 +36,6 @@ def read_training(source: Path) -> Training | None:
     )
 
 
-def run_folder_of(checkpoint: Path) -> Path | None:
-    """Return ``version_N`` of ``version_N/checkpoints/x.ckpt``; None of a checkpoint elsewhere."""
-    folder = checkpoint.resolve().parent
-    return folder.parent if folder.name == "checkpoints" else None
-
-
 def _versions(run: Path) -> Iterator[Path]:
     """Yield a run's folder, and those of the runs that it was resumed from, the latest first."""
     seen: set[Path] = set()
@@ -53,16 +47,22 @@ def _versions(run: Path) -> Iterator[Path]:
 
 
 def _resumed_from(run: Path) -> Path | None:
-    """Return the folder of the run whose checkpoint a run began with; None: it began anew, or that is not known."""
-    config = run / "config.yaml"
-    try:
-        checkpoint = yaml.safe_load(config.read_text()).get("ckpt_path") if config.is_file() else None
-    except (yaml.YAMLError, AttributeError):  # written by hand
-        return None
-    if not isinstance(checkpoint, str):
-        return None
-    sibling = run.parent / Path(checkpoint).parent.parent.name  # the path may be relative, or runs may have moved
-    return sibling if sibling.is_dir() and sibling != run.parent else run_folder_of(Path(checkpoint))
+    """Return the folder of the run whose checkpoint a run began with; None: it began anew, or that is not known.
+
+    A run that was itself resumed goes on in its own folder, and keeps its earlier configurations there.
+    """
+    for config in sorted(run.glob("config*.yaml")):
+        try:
+            checkpoint = read_yaml(config).get("ckpt_path")
+        except (ValueError, AttributeError):  # written by hand
+            continue
+        if isinstance(checkpoint, str):
+            sibling = run.parent / Path(checkpoint).parent.parent.name  # runs may have moved
+            is_sibling = sibling.is_dir() and sibling != run.parent
+            before = sibling if is_sibling else run_folder_of(Path(checkpoint))
+            if before is not None and before.resolve() != run.resolve():
+                return before
+    return None
 
 
 def _records(run: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.loggers import Logger
 
 from lit_generative.checks import check_range
 from lit_generative.comparison.measure import MeasurementProtocol
 from lit_generative.contracts import ImageData
+from lit_generative.files import read_yaml
 from lit_generative.recipes import resolve
 from lit_generative.training.budget import TimedTraining
 
@@ -92,4 +92,4 @@ class ComparisonRequest:
 
 def _digest(recipe: Path) -> str:
     """Return the SHA-256 of what a recipe says, comments left out."""
-    return hashlib.sha256(json.dumps(yaml.safe_load(recipe.read_text()), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(read_yaml(recipe), sort_keys=True).encode()).hexdigest()

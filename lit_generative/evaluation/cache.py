@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -56,9 +57,20 @@ class TensorCache:
 def _read(path: Path, text: str) -> dict[str, Tensor]:
     """The tensors in a file, or none if it is missing, damaged, or of another key."""
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
-        if (file.metadata() or {}).get("key") == text:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+        if metadata.get("key") == text:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors if metadata.get("sha256") == _digest(tensors) else {}
     return {}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names and values: safetensors has no checksums, and one flipped bit would change every later number."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _write(path: Path, text: str, tensors: dict[str, Tensor]) -> None:
@@ -66,7 +78,7 @@ def _write(path: Path, text: str, tensors: dict[str, Tensor]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            save_file(tensors, f"{folder}/new", {"key": text})
+            save_file(tensors, f"{folder}/new", {"key": text, "sha256": _digest(tensors)})
             os.replace(f"{folder}/new", path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         rank_zero_warn(f"real features are not cached, so the next run computes them again: {error}")

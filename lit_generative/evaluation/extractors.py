@@ -5,6 +5,7 @@ They know nothing of the models that are evaluated, and are no part of them: a p
 
 import copy
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorInceptionV3
 
+from lit_generative.checkpoints import read_weights
 from lit_generative.nn.classifier import Classifier
 
 __all__ = ["ClassifierExtractor", "Extractor", "InceptionExtractor", "file_digest"]
@@ -139,6 +141,7 @@ class InceptionExtractor(Extractor):
         layer: Which features: those of the last pooling (2048), or of an earlier one (64, 192, 768).
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is not one of Inception's weights; no code in it is run.
     """
 
@@ -146,11 +149,13 @@ class InceptionExtractor(Extractor):
     resizing = "299x299, bilinear as in TensorFlow 1 (torch-fidelity)"
 
     def __init__(self, weights: str | Path, layer: int = 2048) -> None:
+        safe = io.BytesIO()  # torch-fidelity itself would run code in the file
+        torch.save(read_weights(weights, "extractor inception", "cpu"), safe)
+        safe.seek(0)
         try:
-            torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity would run code in the file
-            network = FeatureExtractorInceptionV3("inception-v3-compat", [str(layer)], str(weights))
-        except Exception as error:
-            raise ValueError(f"{weights} holds no weights of InceptionV3: {error}") from error
+            network = FeatureExtractorInceptionV3("inception-v3-compat", [str(layer)], safe)
+        except (RuntimeError, TypeError, AttributeError):  # other names or shapes, or no weights at all
+            raise ValueError(f"extractor inception: {weights} holds other weights than InceptionV3's") from None
         is_standard = layer == 2048
         name = "inception" if is_standard else f"inception-{layer}"
         super().__init__(network, name, file_digest(Path(weights)), layer)

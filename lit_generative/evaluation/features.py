@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lit_generative.contracts import HasModes, ImageData
-from lit_generative.description import rebuild
+from lit_generative.description import find, rebuild
 from lit_generative.evaluation.extractors import ClassifierExtractor, Extractor, InceptionExtractor, file_digest
 from lit_generative.evaluation.points import PointsExtractor
+from lit_generative.nn.classifier import Classifier
 
 __all__ = ["default_extractor", "load_extractor"]
 
@@ -84,8 +86,18 @@ def _load_classifier(path: Path, name: str, digest: str | None = None) -> Classi
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            network = rebuild(json.loads(metadata["network"]))
+            network = rebuild(_classifier_in(metadata["network"]))
             network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
             return ClassifierExtractor(network, name, found, json.loads(metadata["class_names"]))
-    except (SafetensorError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} was not written by `lit-generative extractor`: {error}") from error
+    except OSError as error:
+        raise OSError(f"extractor {path} cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} was not written by `lit-generative extractor`, or is damaged: {error}") from error
+
+
+def _classifier_in(text: str) -> dict[str, Any]:
+    """Return the description in a file, if it is that of a classifier."""
+    description = json.loads(text)
+    if find(description["class_path"]) is not Classifier:
+        raise TypeError(f"it names {description['class_path']} for its network")
+    return description

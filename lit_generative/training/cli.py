@@ -1,6 +1,11 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with recipes, and a folder for each run."""
 
+import filecmp
+import shlex
+import shutil
+import signal
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,7 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 
 import lit_generative.diffusion
 import lit_generative.gan
@@ -25,11 +30,13 @@ from lit_generative.callbacks import (
     SaveOnSignal,
     TrainingClock,
 )
-from lit_generative.checkpoints import read_checkpoint
+from lit_generative.callbacks.run import run_folder
+from lit_generative.checkpoints import data_of, read_checkpoint
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
+from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
 from lit_generative.training.help import LIGHTNINGS
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
@@ -64,6 +71,12 @@ def wants_help(arguments: list[str]) -> bool:
     return any(argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in arguments)
 
 
+def _said_by(checkpoint_path: str) -> dict[str, Any]:
+    """Return what a checkpoint says of itself; a bad file, or data that it may not name, end here."""
+    checkpoint = read_checkpoint(checkpoint_path, map_location="meta")
+    return checkpoint["lit_generative"] | {"data": data_of(checkpoint)}
+
+
 def restored(checkpoint_path: str) -> GenerativeModule:
     """Load the model of a checkpoint.
 
@@ -74,13 +87,31 @@ def restored(checkpoint_path: str) -> GenerativeModule:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the configuration in the run's folder and hands it to every logger."""
+    """Saves the configuration in the run's folder, beside that of a run that goes on, and hands it to every logger."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Save that of anything but a training, which may yet be refused."""
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save; a former configuration, if it was another one, is kept as ``config.1.yaml``."""
+        file = run_folder(trainer) / self.config_filename
+        is_followed = trainer.is_global_zero and file.is_file()
+        former = Path(shutil.copy2(file, _next_free(file))) if is_followed else None
+        super().setup(trainer, pl_module, "fit")
+        if former is not None and filecmp.cmp(former, file, shallow=False):
+            former.unlink()
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Hand it over; that of ``test`` goes under ``test``, since the run may be the training's own."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         for logger in trainer.loggers[1:]:  # the first is the folder's own, which has the file
             logger.log_hyperparams(config if stage == "fit" else {stage: config})
+
+
+def _next_free(file: Path) -> Path:
+    return next(path for n in count(1) if not (path := file.with_suffix(f".{n}{file.suffix}")).exists())
 
 
 class TrainerCLI(LightningCLI):
@@ -103,11 +134,12 @@ class TrainerCLI(LightningCLI):
         checkpoint_path = take_option(arguments, "--ckpt_path")
         has_model = bool(recipes or take_option(arguments, "--model") or take_option(arguments, "--model.class_path"))
         if not (has_model or checkpoint_path or wants_help(arguments)):
-            hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else f"a checkpoint: lit-generative {command} CKPT"
+            of_fit = "--config vae/fashion (see lit-generative recipes)"
+            hint = of_fit if command == "fit" else f"a checkpoint: lit-generative {command} CKPT"
             raise ValueError(f"no model is given; add for instance {hint}")
         self.command, self.callbacks, self.says_where = command, callbacks, says_where
-        # what the checkpoint says of itself; a bad file ends here
-        self.saved = {} if checkpoint_path is None else read_checkpoint(checkpoint_path)["lit_generative"]
+        self.checkpoint_path = checkpoint_path
+        self.saved = {} if checkpoint_path is None else _said_by(checkpoint_path)
         is_restored = command != "fit" and not has_model
         if is_restored and self.saved and not self.saved["data"] and not any(a.startswith("--data") for a in arguments):
             raise ValueError(f"checkpoint {checkpoint_path} does not say which data it was trained with: give --data")
@@ -121,7 +153,10 @@ class TrainerCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
             parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, command: {"usage": USAGE[command], "description": HELP + in_short(command)}},
+            parser_kwargs={
+                "allow_abbrev": False,
+                command: {"usage": USAGE[command], "description": HELP + in_short(command)},
+            },
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
@@ -167,6 +202,9 @@ class TrainerCLI(LightningCLI):
         of_data = {"data": self.saved["data"]} if self.saved["data"] else {}
         return of_model | of_data | {"trainer.default_root_dir": str(run)}
 
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint's ``hyper_parameters`` alone: Lightning would import the class that they name."""
+
     def before_instantiate_classes(self) -> None:
         """Let loggers write below the trainer's root, and go on with the runs that the checkpoint was saved in."""
         config = self._get(self.config, "trainer")
@@ -193,10 +231,23 @@ class TrainerCLI(LightningCLI):
             callbacks.append(ImagesProgressBar())
         if self.command == "fit":
             callbacks += [TrainingClock(), LastCheckpoint()]  # the clock counts a step before anything is saved
-        callbacks.append(SampleWriter() if self.command == "predict" else SaveOnSignal())
-        name = self.run_name or type(self.model).__name__.lower()
-        folder = CSVLogger(config["default_root_dir"], name=name)
+        callbacks += [SampleWriter()] if self.command == "predict" else []
+        callbacks.append(SaveOnSignal())
+        folder = self._run_folder(Path(config["default_root_dir"]))
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
+
+    def _run_folder(self, root: Path) -> RunFolder:
+        """Return the folder of the run: its own, if it goes on from its last checkpoint, or else a new one."""
+        name = self.run_name or type(self.model).__name__.lower()
+        checkpoint = Path(self.checkpoint_path or "")
+        run = run_folder_of(checkpoint) if self.command == "fit" and self.checkpoint_path else None
+        if run is None:
+            return RunFolder(str(root), name)
+        below = folder_below(run, root)
+        if below is None or checkpoint.name != "last.ckpt":  # what came behind another checkpoint is kept
+            return RunFolder(str(root), run_name(run) or name)
+        within, _, version = below.rpartition("/")
+        return RunFolder(str(root), within, version, self.saved["state"]["images_seen"])
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
@@ -205,9 +256,15 @@ class TrainerCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit:  # Lightning's end of a run that was interrupted
+            raise SystemExit(128 + (self._interrupt.received or signal.SIGINT)) from None
         finally:
             if self.says_where:
                 self._say_where_everything_is()
+
+    @property
+    def _interrupt(self) -> SaveOnSignal:
+        return next(c for c in self.trainer.callbacks if isinstance(c, SaveOnSignal))  # type: ignore[attr-defined]
 
     def _say_where_everything_is(self) -> None:
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -217,6 +274,6 @@ class TrainerCLI(LightningCLI):
         print(f"run folder: {folder}")
         if grids := sorted(folder.glob("grids/*.png")):
             print(f"samples: {grids[-1]}")
-        interrupt = next((c for c in self.trainer.callbacks if isinstance(c, SaveOnSignal)), None)  # type: ignore[attr-defined]
-        if interrupt is not None and interrupt.saved:
-            print(f"go on with: lit-generative fit --config {folder}/config.yaml --ckpt_path {interrupt.saved}")
+        if saved := self._interrupt.saved:
+            options = shlex.join(["--config", f"{folder}/config.yaml", "--ckpt_path", saved])
+            print(f"go on with: lit-generative fit {options}")

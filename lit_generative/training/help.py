@@ -48,7 +48,8 @@ REWORDED = {
     "verbose": argparse.SUPPRESS,  # there is one table, not two
 }
 _OF_TRAINERS_METHODS = [
-    str(inspect.getdoc(getattr(L.Trainer, name))).splitlines()[0].rstrip(".") for name in ("fit", "validate", "test", "predict")
+    str(inspect.getdoc(getattr(L.Trainer, name))).splitlines()[0].rstrip(".")
+    for name in ("fit", "validate", "test", "predict")
 ]
 
 

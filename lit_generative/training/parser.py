@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningDataModule
@@ -16,7 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_generative.description import find
+from lit_generative.files import read_yaml
 from lit_generative.recipes import configs_folder, resolve
+from lit_generative.training.folder import run_name
 from lit_generative.training.help import TopicHelp, only_shown, shorten_classes
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
@@ -42,14 +45,21 @@ def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
         option, equals, value = argument.partition("=")
         if is_value or (option in ("--config", "-c") and equals):
             path = resolve(argument if is_value else value)
+            read_yaml(path)  # a bad file ends here, before another library looks at it
             resolved.append(str(path) if is_value else f"{option}={path}")
             if (configs_folder() / "extras") not in path.parents:
-                within = path.relative_to(configs_folder()) if configs_folder() in path.parents else path.name
-                names.append(str(within).removesuffix(".yaml"))
+                names.append(_name_of(path))
         else:
             resolved.append(argument)
         is_value = not is_value and argument in ("--config", "-c")
     return resolved, names
+
+
+def _name_of(config: Path) -> str:
+    """Return what a run of a configuration is called: as the recipe, or as the run whose configuration it is."""
+    if configs_folder() in config.parents:
+        return config.relative_to(configs_folder()).with_suffix("").as_posix()
+    return run_name(config.resolve().parent) or config.name.removesuffix(".yaml")
 
 
 def take_option(arguments: list[str], option: str) -> str | None:

@@ -117,7 +117,9 @@ def _positions(arguments: Sequence[str]) -> Iterator[int]:
 
 def _check_is_no_folder(checkpoint: str | None) -> None:
     if checkpoint and Path(checkpoint).is_dir():
-        last = [path for inside in ("checkpoints/last.ckpt", "last.ckpt") if (path := Path(checkpoint) / inside).is_file()]
+        last = [
+            path for inside in ("checkpoints/last.ckpt", "last.ckpt") if (path := Path(checkpoint) / inside).is_file()
+        ]
         hint = f"its last checkpoint is {last[0]}" if last else "give a file, such as a run's checkpoints/last.ckpt"
         raise ValueError(f"checkpoint {checkpoint} is a folder; {hint}")
 

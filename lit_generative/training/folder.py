@@ -1,0 +1,114 @@
+"""The folder of a run, which stays the same one when the run is resumed."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from lit_generative.files import replacing, write_json
+
+__all__ = ["RunFolder", "folder_below", "run_folder_of", "run_name"]
+
+FAMILIES = ("vae", "gan", "diffusion")  # folders that recipes and their runs are in
+NO_NAME = "lightning_logs"  # what Lightning calls the folder of runs that were given no name
+
+
+def run_folder_of(checkpoint: Path) -> Path | None:
+    """Return ``version_N`` of ``version_N/checkpoints/x.ckpt``; None of a checkpoint elsewhere."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == "checkpoints" else None
+
+
+def run_name(run: Path) -> str | None:
+    """Return what a run is called: ``vae/fashion`` of ``runs/vae/fashion/version_0``; None if it has no such folder."""
+    if run.parent.name in ("", NO_NAME) or not run.name.startswith("version_"):
+        return None
+    name, above = run.parent.name, run.parent.parent.name
+    return f"{above}/{name}" if above in FAMILIES else name
+
+
+def folder_below(run: Path, root: Path) -> str | None:
+    """Return the name and version of a run below ``root``, such as ``vae/fashion/version_0``; None if it is not."""
+    root = root.resolve()
+    return run.relative_to(root).as_posix() if root in run.parents else None
+
+
+class RunFolder(CSVLogger):
+    """The folder ``ROOT/NAME/version_N`` of a run, with ``metrics.csv`` in it.
+
+    A run that goes on does so in its own folder. What was written there behind its checkpoint is dropped as soon as
+    there is something new, since those steps are taken again; Lightning's logger would delete all of it.
+
+    Args:
+        root: The folder of all runs.
+        name: What the run is called.
+        version: Of the run that goes on, ``version_N``; None: a new run, with the next number.
+        images_seen: How far that run's checkpoint is.
+    """
+
+    def __init__(self, root: str, name: str, version: str | None = None, images_seen: int = 0) -> None:
+        super().__init__(root, name, version)
+        self.goes_on = version is not None
+        self.images_seen = images_seen
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """What writes ``metrics.csv``."""
+        if self._experiment is None and self.goes_on:
+            self._experiment = _Continued(self.log_dir, self.images_seen)
+        return super().experiment
+
+
+class _Continued(ExperimentWriter):
+    """Adds rows to the metrics of a run that goes on."""
+
+    def __init__(self, log_dir: str, images_seen: int) -> None:
+        super().__init__(log_dir)
+        self._images_seen = images_seen
+        self._has_taken_over = False
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave what is there: the run may still be refused."""
+
+    def save(self) -> None:
+        """Save what was recorded, below what the run had at its checkpoint."""
+        if self.metrics and not self._has_taken_over:
+            self._take_over()
+        super().save()
+
+    def _take_over(self) -> None:
+        """Drop what was written behind the checkpoint, and perhaps half a row that a kill has left."""
+        self._has_taken_over = True
+        if (path := Path(self.log_dir) / "evaluation.json").is_file():
+            records = json.loads(path.read_text())
+            write_json(path, [record for record in records if record["images_seen"] <= self._images_seen])
+        if (path := Path(self.metrics_file_path)).is_file():
+            with path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if self._is_kept(row)]
+                self.metrics_keys = list(reader.fieldnames or [])
+            _write(path, self.metrics_keys, rows)
+
+    def _is_kept(self, row: dict[str, Any]) -> bool:
+        try:
+            return float(row["images_seen"]) <= self._images_seen
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        _write(path, fieldnames, rows)
+
+
+def _write(path: Path, header: list[str], rows: list[dict[str, Any]]) -> None:
+    with replacing(path) as scratch, scratch.open("w", newline="") as file:
+        writer = csv.DictWriter(file, header)
+        writer.writeheader()
+        writer.writerows(rows)
