@@ -1,6 +1,7 @@
 """``sample``, ``latent`` and ``extractor``: functions whose signatures are their options."""
 
 import inspect
+
 from lit_generative.data import ImageDataModule
 from lit_generative.drawing import draw_samples
 from lit_generative.latent_space.selection import LatentRequest

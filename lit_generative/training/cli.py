@@ -36,6 +36,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
+from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
 from lit_generative.training.help import LIGHTNINGS
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
@@ -215,7 +216,8 @@ class TrainerCLI(LightningCLI):
             options = logger.get("init_args", {})
             run = self.saved.get("runs", {}).get(logger["class_path"].rpartition(".")[2])
             for name, value in {"save_dir": config["default_root_dir"], "id": run}.items():
-                if name in options and options[name] is None:
+                is_settled = name == "save_dir" and logger["class_path"].rpartition(".")[2] in IN_RUN_FOLDER
+                if name in options and options[name] is None and not is_settled:
                     options[name] = value
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -234,6 +236,7 @@ class TrainerCLI(LightningCLI):
         callbacks += [SampleWriter()] if self.command == "predict" else []
         callbacks.append(SaveOnSignal())
         folder = self._run_folder(Path(config["default_root_dir"]))
+        settle(loggers, Path(folder.log_dir))
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
 
     def _run_folder(self, root: Path) -> RunFolder:

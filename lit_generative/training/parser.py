@@ -21,6 +21,7 @@ from lit_generative.files import read_yaml
 from lit_generative.recipes import configs_folder, resolve
 from lit_generative.training.folder import run_name
 from lit_generative.training.help import TopicHelp, only_shown, shorten_classes
+from lit_generative.training.short_names import prefer_ours
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
 
@@ -71,6 +72,9 @@ def take_option(arguments: list[str], option: str) -> str | None:
         elif argument.startswith(f"{option}="):
             found = argument.partition("=")[2]
     return found
+
+
+prefer_ours()
 
 
 class Parser(LightningArgumentParser):
