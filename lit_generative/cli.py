@@ -29,9 +29,9 @@ _HELP = "\n".join(
     [
         "usage: lit-generative COMMAND [OPTIONS]\n",
         *(f"  {command:10}{about}" for command, about in COMMANDS.items()),
-        "\n`lit-generative COMMAND --help` lists the options of a command, `lit-generative --version` says which this is.",
+        "\n`lit-generative COMMAND --help` lists the options of a command; --version says which version this is.",
         "Each command but recipes takes --import MODULE, for checkpoints of classes of one's own.",
-        "--seed, --device, --output, --batch_size, --num_samples and --precision mean the same wherever they are taken.",
+        "--seed, --device, --output, --batch_size and --num_samples mean the same in all commands that take them.",
     ]
 )
 

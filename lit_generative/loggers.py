@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -126,6 +127,11 @@ def log_picture(logger: Logger, name: str, path: Path, step: int | None = None, 
         experiment.log_image(str(path), name, step=step)
 
 
+def _check_installed(logger: Logger, package: str) -> None:
+    if find_spec(package) is None:
+        raise ImportError(f"{type(logger).__name__} needs a package that is not installed: pip install {package}")
+
+
 def settle(loggers: Iterable[Logger], run_folder: Path) -> None:
     """Tell loggers that write into the folder of their run which it is."""
     for logger in loggers:
@@ -153,9 +159,10 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
         version: int | str | None = None,
         prefix: str = "",
     ) -> None:
+        _check_installed(self, "tensorboard")
         self._is_in_run = save_dir is None
-        super().__init__(save_dir or "runs", name or "lightning_logs", version, default_hp_metric=False, prefix=prefix)
-        self._name = name or ("tensorboard" if self._is_in_run else "lightning_logs")
+        name = ("tensorboard" if self._is_in_run else "lightning_logs") if name is None else name
+        super().__init__(save_dir or "runs", name, version, default_hp_metric=False, prefix=prefix)
 
     def settle(self, run_folder: Path) -> None:
         """Write into the folder of a run, unless another one was given."""
@@ -184,7 +191,7 @@ class CSVLogger(lightning.pytorch.loggers.CSVLogger):
         flush_logs_every_n_steps: int = 100,
     ) -> None:
         self._is_in_run = save_dir is None
-        name = name or ("csv" if self._is_in_run else "lightning_logs")
+        name = ("csv" if self._is_in_run else "lightning_logs") if name is None else name
         super().__init__(save_dir or "runs", name, version, prefix, flush_logs_every_n_steps)
 
     def settle(self, run_folder: Path) -> None:
@@ -203,7 +210,7 @@ class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger):
         tracking_uri: The server, or a data base such as ``sqlite:///runs/mlflow.db``. None: ``$MLFLOW_TRACKING_URI``,
             or ``mlflow.db`` in ``save_dir``.
         tags: Words to find the run by, with their values.
-        save_dir: The folder of all runs' logs. None: ``trainer.default_root_dir`` on the command line, in Python "runs".
+        save_dir: The folder of all runs. None: ``trainer.default_root_dir`` on the command line, in Python "runs".
         log_model: Whether checkpoints are kept as artifacts: ``true``: at the end; ``all``: each when it is saved.
         prefix: What the names of metrics begin with.
         run_id: The run to go on with; None: a new run.
@@ -220,6 +227,7 @@ class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger):
         prefix: str = "",
         run_id: str | None = None,
     ) -> None:
+        _check_installed(self, "mlflow")
         folder = Path(save_dir or "runs").absolute()
         uri = tracking_uri or os.getenv("MLFLOW_TRACKING_URI") or f"sqlite:///{folder}/mlflow.db"
         super().__init__(

@@ -38,7 +38,7 @@ from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
 from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
-from lit_generative.training.help import LIGHTNINGS
+from lit_generative.training.help import put_aside
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
 
@@ -180,8 +180,7 @@ class TrainerCLI(LightningCLI):
             parser.add_lightning_class_args(SampleGrid, "grid")
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults(CHECKPOINTS)
-        for topic in (topic for topic in LIGHTNINGS if topic in parser.groups):
-            parser.put_aside(topic, LIGHTNINGS[topic])
+        put_aside(parser)
         if self.restored_from is None:
             self._link_networks(parser)
         else:

@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 
 import lightning as L
 
-__all__ = ["LIGHTNINGS", "TopicHelp", "only_shown", "shorten_classes"]
+__all__ = ["only_shown", "put_aside", "shorten_classes"]
 
 LIGHTNINGS = {
-    "trainer": "List the options of Lightning's trainer: --trainer.max_epochs, --trainer.max_steps, --trainer.max_time, "
-    "--trainer.precision, --trainer.devices, --trainer.logger, --trainer.callbacks and more.",
+    "trainer": "List the options of Lightning's trainer: --trainer.max_epochs, --trainer.max_steps, "
+    "--trainer.max_time, --trainer.precision, --trainer.devices, --trainer.logger, --trainer.callbacks and more.",
     "checkpoint": "List the options of Lightning's ModelCheckpoint, which keeps best.ckpt: --checkpoint.monitor, "
     "--checkpoint.mode and more.",
 }
@@ -64,6 +64,13 @@ class TopicHelp(argparse.Action):
         """Print it and exit."""
         print(parser.format_help(topic=self.topic))
         sys.exit(0)
+
+
+def put_aside(parser: Any) -> None:
+    """Leave the options of Lightning's own classes out of the help, and list them by ``--trainer.help``."""
+    for topic, about in LIGHTNINGS.items():
+        if topic in parser.groups:
+            parser.add_argument(f"--{topic}.help", action=TopicHelp, help=about)
 
 
 @contextmanager

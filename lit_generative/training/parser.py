@@ -20,7 +20,7 @@ from lit_generative.description import find
 from lit_generative.files import read_yaml
 from lit_generative.recipes import configs_folder, resolve
 from lit_generative.training.folder import run_name
-from lit_generative.training.help import TopicHelp, only_shown, shorten_classes
+from lit_generative.training.help import only_shown, shorten_classes
 from lit_generative.training.short_names import prefer_ours
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
@@ -83,10 +83,6 @@ class Parser(LightningArgumentParser):
     def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
         """Parse; modules are imported before anything that may need them."""
         return super().parse_args(None if args is None else import_modules(args), *others, **kwargs)
-
-    def put_aside(self, topic: str, about: str) -> None:
-        """Leave an option and those below it, such as ``trainer``, out of the help, and list them by ``--trainer.help``."""
-        self.add_argument(f"--{topic}.help", action=TopicHelp, help=about)
 
     def format_help(self, *args: Any, topic: str | None = None, **kwargs: Any) -> str:
         """Return the help on a topic, or on all that is not put aside, without the hundreds of classes of torch."""
