@@ -25,6 +25,7 @@ from lit_generative.callbacks import (
     Evaluate,
     ImagesProgressBar,
     LastCheckpoint,
+    Outlook,
     SampleGrid,
     SampleWriter,
     SaveOnSignal,
@@ -231,6 +232,7 @@ class TrainerCLI(LightningCLI):
         if config["enable_progress_bar"] is not False:
             callbacks.append(ImagesProgressBar())
         if self.command == "fit":
+            callbacks += [Outlook()] if self.says_where else []
             callbacks += [TrainingClock(), LastCheckpoint()]  # the clock counts a step before anything is saved
         callbacks += [SampleWriter()] if self.command == "predict" else []
         callbacks.append(SaveOnSignal())
