@@ -20,7 +20,7 @@ ROOMS = (
     *("optim", "nn"),
     *("vae maths", "gan maths", "diffusion maths"),
     "contracts",
-    *("checkpoints", "resuming", "core", "sampling", "manual_optimization"),
+    *("calls", "checkpoints", "resuming", "core", "sampling", "manual_optimization"),
     "data",
     "evaluation",
     *("loggers", "callbacks"),
