@@ -232,4 +232,5 @@ def _is_description(value: Any) -> bool:
 
 def _is_state(state: Any) -> bool:
     kinds = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None}
-    return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    has_kinds = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    return has_kinds and state["images_seen"] >= 0

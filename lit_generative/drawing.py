@@ -11,6 +11,7 @@ from lit_generative.checkpoints import class_names_of, read_checkpoint
 from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
+from lit_generative.files import make_folder
 from lit_generative.labels import Labels, class_indices, class_suffix
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 
@@ -54,6 +55,9 @@ def draw_samples(
     names = class_names_of(read_checkpoint(ckpt_path, "meta"))
     y = _labels(model, num_samples, class_indices(labels, model.num_classes, names))
     suffixes = [""] * num_samples if y is None else [class_suffix(label, names) for label in y.tolist()]
+    make_folder(output, "output")
+    if grid is not None:
+        make_folder(grid.parent, "grid")
     generator = torch.Generator(model.device).manual_seed(seed)
     kept, seconds = [], 0.0
     with tqdm(total=num_samples, unit="images", desc="samples", disable=None) as bar:

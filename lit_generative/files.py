@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,28 @@ from typing import Any
 
 import yaml
 
-__all__ = ["read_yaml", "replacing", "write_json"]
+__all__ = ["make_folder", "read_yaml", "replacing", "write_json"]
 
 MOST_NODES = 100_000  # in a YAML file, aliases followed
+
+
+def make_folder(folder: Path, argument: str) -> None:
+    """Make a folder, if it is not there, and see that files can be written into it: before any long work.
+
+    Args:
+        folder: Which.
+        argument: Its name, for the error.
+
+    Raises:
+        ValueError: If it cannot be made or written to: no permission, a file in its place, a full disk, a long name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x" * 4096)  # some file systems have names left, but no blocks
+            file.flush()
+    except OSError as error:
+        raise ValueError(f"{argument}={folder}: nothing can be written there: {error.strerror}; give another") from None
 
 
 @contextmanager

@@ -21,6 +21,9 @@ __all__ = [
 
 IN_RUN_FOLDER = ("CSVLogger", "TensorBoardLogger")  # that write into the folder of their run where no other is given
 
+# Seconds: for W&B to answer before a run goes on without it, and to take what is left when a run has ended
+LONGEST_WAITS = {"init_timeout": 15.0, "finish_timeout": 300.0}
+
 
 @runtime_checkable
 class _TakesImages(Protocol):
@@ -239,8 +242,10 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
     """Logs a run to Weights & Biases: its whole configuration, metrics, sample grids, and checkpoints on request.
 
     Every plot has ``images_seen`` as its axis, so that models with other batch sizes, or with several optimizers that
-    each count steps, can be compared. Nothing but a line with the run's address is printed. Without a network, give
-    ``offline`` or set ``WANDB_MODE=offline``, and upload the run later with ``wandb sync``.
+    each count steps, can be compared. Nothing but a line with the run's address is printed.
+
+    A run is never lost to its tracker: where W&B cannot be reached, or no login is found, it is kept on this machine,
+    which is said with the command that uploads it later. ``offline``, or ``WANDB_MODE=offline``, does so at once.
 
     Args:
         project: The project on W&B that the run belongs to.
@@ -270,6 +275,8 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
     ) -> None:
         import wandb
 
+        known = wandb.Settings.__annotations__  # finish_timeout came with wandb 0.27
+        waits: dict[str, Any] = {name: seconds for name, seconds in LONGEST_WAITS.items() if name in known}
         super().__init__(
             project=project,
             name=name,
@@ -281,7 +288,7 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
             tags=tags,
             # Lightning's own offline=True sets an environment variable, so that all later runs would be offline too
             mode="offline" if offline else None,
-            settings=wandb.Settings(quiet=True),
+            settings=wandb.Settings(quiet=True, **waits),
         )
         del self._wandb_init["anonymous"]  # wandb warns about it, even if it is None
 
@@ -291,7 +298,7 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         """The W&B run; it starts when it is first asked for.
 
         Raises:
-            ValueError: If W&B does not start the run: no login, no network, or a name that it does not take.
+            ValueError: If W&B does not start the run on this machine either, for instance because of its name.
         """
         import wandb
 
@@ -301,8 +308,19 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         try:
             run = super().experiment
         except wandb.Error as error:
-            hint = "Without a login or a network, work offline: offline=True, or WANDB_MODE=offline."
-            raise ValueError(f"W&B did not start the run: {error} {hint}") from error
+            run = self._start_offline(str(error).strip().partition("\n")[0])
         run.define_metric("images_seen")
         run.define_metric("*", step_metric="images_seen", step_sync=True)  # in place of Lightning's trainer/global_step
+        return run
+
+    def _start_offline(self, reason: str) -> "wandb.Run":
+        import wandb
+
+        self._wandb_init["mode"] = "offline"
+        try:
+            run = super().experiment
+        except wandb.Error as error:
+            raise ValueError(f"W&B did not start the run: {error}") from error
+        upload = f"wandb sync {Path(run.dir).parent}"
+        print(f"W&B: {reason.rstrip('.')}. The run is kept on this machine; upload it by: {upload}")
         return run

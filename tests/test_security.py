@@ -1,5 +1,6 @@
 """Files that nobody trusts: nothing in them runs, is imported or is opened, and damage is noticed."""
 
+import json
 import random
 import sys
 import zipfile
@@ -7,12 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import torch_fidelity  # noqa: F401  imported, as in any process that evaluates
+import yaml
+from safetensors.torch import load_file, save_file
 
 from lit_generative import VAE, GenerativeModule, ImageDataModule
 from lit_generative.checkpoints import data_of, read_checkpoint
+from lit_generative.cli import main
+from lit_generative.description import MOST_VALUES, rebuild
+from lit_generative.evaluation.cache import TensorCache
+from lit_generative.evaluation.features import FASHION_WEIGHTS, load_extractor
+from lit_generative.files import MOST_NODES, read_yaml
+from lit_generative.nn import MLPDecoder, MLPEncoder
+from lit_generative.vae import GaussianLikelihood
 
 INCEPTION = "torch_fidelity.feature_extractor_inceptionv3.FeatureExtractorInceptionV3"
 CODE = "from pathlib import Path\nPath('ran').touch()\nclass Evil:\n    pass\n"
@@ -25,14 +36,23 @@ class Touches:
         return Path("ran").touch, ()  # type: ignore[return-value]
 
 
-@pytest.fixture
-def checkpoint(
-    make_vae: Callable[..., VAE], make_trainer: Callable[..., Any], data: ImageDataModule, tmp_path: Path
-) -> Path:
-    trainer = make_trainer(max_steps=1)
-    trainer.fit(make_vae(), data)
-    trainer.save_checkpoint(tmp_path / "sound.ckpt")
-    return tmp_path / "sound.ckpt"
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound one."""
+    folder = tmp_path_factory.mktemp("sound")
+    encoder, decoder = (cls((1, 28, 28), 4, hidden=(8,)) for cls in (MLPEncoder, MLPDecoder))
+    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=1,
+        limit_val_batches=0,
+        enable_model_summary=False,
+        **quiet,
+    )
+    trainer.fit(VAE(encoder, decoder, GaussianLikelihood(), 4), datamodule=ImageDataModule(subset=100, batch_size=50))
+    trainer.save_checkpoint(folder / "sound.ckpt")
+    return folder / "sound.ckpt"
 
 
 @pytest.fixture
@@ -102,7 +122,7 @@ def test_the_data_that_a_checkpoint_names_go_through_the_same_gate(hostile: Call
     assert "evil_module" not in sys.modules
 
 
-def test_sound_data_pass_the_gate(checkpoint: Path, data: ImageDataModule) -> None:
+def test_sound_data_pass_the_gate(checkpoint: Path) -> None:
     found = data_of(read_checkpoint(checkpoint))
     assert found is not None
     assert found["class_path"].endswith("ImageDataModule")
@@ -132,3 +152,124 @@ def test_a_compressed_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) ->
             bomb.writestr(member.filename, sound.read(member), zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="is refused"):
         read_checkpoint(tmp_path / "bomb.ckpt")
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict", "fit"])
+@pytest.mark.parametrize("place", ["data", "hyper_parameters", "model"])
+def test_no_command_imports_what_a_checkpoint_names(
+    hostile: Callable, tmp_path: Path, command: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = named("evil_module.Evil")
+
+    def change(contents: dict[str, Any]) -> None:
+        if place == "hyper_parameters":
+            contents["hyper_parameters"] = {"_class_path": "evil_module.Evil", "_instantiator": "evil_module.Evil"}
+            contents["lit_generative"]["data"] = evil  # and the run ends there
+        else:
+            contents["lit_generative"][place] = evil
+
+    config = ["--config", "vae/mlp"] if command == "fit" else []
+    assert main([command, *config, "--ckpt_path", str(hostile(change)), "--trainer.max_steps", "1"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, "one sentence"
+    assert "evil_module" not in sys.modules
+    assert not (tmp_path / "ran").exists()
+
+
+def test_hyper_parameters_are_not_followed(hostile: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_GENERATIVE_CACHE", str(tmp_path / "cache"))
+    path = hostile(lambda c: c.update(hyper_parameters={"_class_path": "evil_module.Evil", "x": 1}))
+    small = ["--trainer.limit_test_batches", "1", "--evaluation.num_samples", "20", "--evaluation.num_real", "20"]
+    assert main(["test", "--ckpt_path", str(path), *small, "--likelihood.num_images", "2"]) == 0
+    assert "evil_module" not in sys.modules
+
+
+@pytest.mark.parametrize("value", ["not a number", 1.5, None, -1])
+def test_counters_that_are_no_numbers_are_damage(hostile: Callable, value: Any) -> None:
+    path = hostile(lambda c: c["lit_generative"]["state"].update(images_seen=value))
+    with pytest.raises(ValueError, match="is damaged"):
+        read_checkpoint(path)
+
+
+def test_an_endless_description_is_refused_at_once() -> None:
+    description: Any = [0] * 10
+    for _ in range(20):
+        description = [description] * 10
+    with pytest.raises(ValueError, match=f"{MOST_VALUES:,} values"):
+        rebuild(description)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        named(INCEPTION, name="x", features_list=["64"], feature_extractor_weights_path="weights.pth"),
+        named("evil_module.Evil"),
+        named("torch.nn.modules.linear.Linear", in_features=1, out_features=1),
+        "text",
+        None,
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_an_extractor_is_a_classifier_and_nothing_else(tmp_path: Path, network: Any) -> None:
+    torch.save(Touches(), tmp_path / "weights.pth")
+    path = tmp_path / "hostile.safetensors"
+    save_file(load_file(FASHION_WEIGHTS), path, {"network": json.dumps(network), "class_names": "[]"})
+    with pytest.raises(ValueError, match="was not written by `lit-generative extractor`"):
+        load_extractor(path)
+    assert "evil_module" not in sys.modules
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [Touches(), {"weight": torch.zeros(1)}, [1, 2], None], ids=lambda v: type(v).__name__
+)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_weights_of_inception_are_weights(
+    tmp_path: Path, content: Any, is_zip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, tmp_path / "inception.pth", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ValueError, match="inception") as caught:
+        load_extractor(f"inception:{tmp_path / 'inception.pth'}")
+    assert "weights_only" not in str(caught.value), "no advice to run it"
+    assert not Path("ran").exists()
+
+
+def test_a_flipped_bit_in_cached_statistics_is_computed_again(tmp_path: Path) -> None:
+    cache, key = TensorCache(str(tmp_path)), {"data": "these"}
+    features = torch.randn(50, 8)
+    cache.get(key, lambda: {"features": features})
+    (file,) = tmp_path.iterdir()
+    damaged = bytearray(file.read_bytes())
+    damaged[-7] ^= 4
+    file.write_bytes(damaged)
+    assert torch.equal(cache.get(key, lambda: {"features": features})["features"], features)
+
+
+def bomb(levels: int, merge: bool) -> str:
+    lines = ["a0: &a0 {x: 1, y: 2}" if merge else "a0: &a0 [x, x, x]"]
+    for i in range(1, levels):
+        aliases = ", ".join([f"*a{i - 1}"] * 9)
+        lines.append(f"a{i}: &a{i} {{<<: [{aliases}]}}" if merge else f"a{i}: &a{i} [{aliases}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_yaml_bomb_is_refused(tmp_path: Path, merge: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bomb.yaml").write_text(bomb(12, merge))
+    assert main(["fit", "--config", str(tmp_path / "bomb.yaml")]) == 1
+    assert f"{MOST_NODES:,} values" in capsys.readouterr().err
+
+
+def test_ordinary_aliases_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "fine.yaml").write_text(bomb(4, merge=False))
+    assert read_yaml(tmp_path / "fine.yaml") == yaml.safe_load(bomb(4, merge=False))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(checkpoint))
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(OSError, match="cannot be read: Permission denied"):
+        read_checkpoint(checkpoint)

@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lit_generative.files import write_json
+from filelock import FileLock, Timeout
+
+from lit_generative.files import make_folder, write_json
 
 __all__ = ["Plan"]
 
 FILE = "plan.json"
+LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Plan:
         """
         path = self.folder / FILE
         if not path.is_file():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if self.folder.exists() and (not self.folder.is_dir() or {*self.folder.iterdir()} - {self.folder / LOCK}):
                 raise ValueError(
                     f"output={self.folder} is no comparison's folder; give a new one, nothing is overwritten"
                 )
@@ -50,9 +55,21 @@ class Plan:
                 "or give another output"
             )
 
-    def save(self) -> None:
-        """Write it down."""
-        write_json(self.folder / FILE, {"command": self.command, "settings": self.settings})
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Write it down, and keep other comparisons out of the folder.
+
+        Raises:
+            ValueError: If another process is at work there, or nothing can be written.
+        """
+        make_folder(self.folder, "output")
+        try:
+            with FileLock(self.folder / LOCK, timeout=0):
+                self.check_folder()  # it may have become another's by now
+                write_json(self.folder / FILE, {"command": self.command, "settings": self.settings})
+                yield
+        except Timeout:
+            raise ValueError(f"output={self.folder}: another comparison is at work there; give another one") from None
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -47,7 +47,12 @@ def run_comparison(request: ComparisonRequest) -> Comparison:
     data = request.data or _data_of(given)
     if data is not None:
         _check(given, data, request)
-    plan.save()
+    with plan.alone():
+        return _compare(request, given, data)
+
+
+def _compare(request: ComparisonRequest, given: list[Entry], data: ImageData | None) -> Comparison:
+    """Train, measure and write, in a folder that is this comparison's own."""
     tried = _try(request)
     if (data := data or _data_of(tried)) is None:
         raise ValueError("none of the models says which data it was trained with; give --data.dataset")

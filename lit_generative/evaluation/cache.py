@@ -65,11 +65,11 @@ def _read(path: Path, text: str) -> dict[str, Tensor]:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names and values: safetensors has no checksums, and one flipped bit would change every later number."""
+    """SHA-256 of names and values: safetensors has no checksums, and a flipped bit would change every later number."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import GaussianPoints, ImageDataModule
 from lit_generative.description import rebuild
 from lit_generative.devices import device_named
+from lit_generative.files import make_folder
 from lit_generative.latent_space.explore import LatentSpace, explore
 from lit_generative.latent_space.map import PosteriorMeans
 from lit_generative.latent_space.selection import LatentRequest
@@ -44,6 +45,7 @@ def draw_latents(
         raise ValueError(f"output={output} is there already; give another one, nothing is overwritten")
     saved = read_checkpoint(ckpt_path, "cpu")["lit_generative"]["data"]
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device)).eval()
+    make_folder(output, "output")
     space = explore(model, rebuild(saved) if data is None else data, request)
     files = _save(space, output)
     if space.numbers:
@@ -57,8 +59,7 @@ def draw_latents(
 
 
 def _save(space: LatentSpace, folder: Path) -> list[str]:
-    """Write everything into ``folder``, which is made; return the files' names."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write everything into ``folder``; return the files' names."""
     for name, image in space.pictures.items():
         save_png(image, folder / f"{name}.png")
     for name, figure in space.figures.items():

@@ -37,6 +37,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
+from lit_generative.files import make_folder
 from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
 from lit_generative.training.help import put_aside
@@ -237,6 +238,8 @@ class TrainerCLI(LightningCLI):
         callbacks += [SampleWriter()] if self.command == "predict" else []
         callbacks.append(SaveOnSignal())
         folder = self._run_folder(Path(config["default_root_dir"]))
+        if not config["fast_dev_run"]:
+            make_folder(Path(folder.log_dir), "trainer.default_root_dir")
         settle(loggers, Path(folder.log_dir))
         return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
 

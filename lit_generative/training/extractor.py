@@ -8,14 +8,17 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_generative.callbacks.progress import ImagesProgressBar
+from lit_generative.checks import check_range
 from lit_generative.data import ImageDataModule
 from lit_generative.description import describe
+from lit_generative.files import make_folder, replacing
 from lit_generative.nn.classifier import Classifier
 
 __all__ = ["train_extractor"]
@@ -74,8 +77,8 @@ def train_extractor(
         What the file says of itself: ``accuracy`` (share of test images, 0 to 1), ``class_names``, ``data``, ``seed``.
 
     Raises:
-        ValueError: If the data has no labels, if there are not as many ``class_names``, or if ``output`` does not end
-            in ``.safetensors``.
+        ValueError: If the data has no labels, if there are not as many ``class_names``, if ``epochs`` is below 1, or if
+            ``output`` is there already, cannot be written or does not end in ``.safetensors``.
     """
     if not data.num_classes:
         raise ValueError(f"data {data.name!r} has no labels; an extractor is trained to tell classes apart")
@@ -83,7 +86,10 @@ def train_extractor(
         raise ValueError(f"output is {output!r}; the name must end in .safetensors")
     if class_names is not None and len(class_names) != data.num_classes:
         raise ValueError(f"class_names has {len(class_names)} names, but the data has {data.num_classes} classes")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    check_range("epochs", epochs, at_least=1)
+    if Path(output).exists():
+        raise ValueError(f"output={output} is there already; give another one, nothing is overwritten")
+    make_folder(Path(output).parent, "output")
     L.seed_everything(seed, verbose=False)
     training = _Training(Classifier(data.image_shape, data.num_classes))
     trainer = L.Trainer(
@@ -109,7 +115,11 @@ def train_extractor(
         "torch": torch.__version__,
     }
     metadata = {key: json.dumps(value) for key, value in ({"network": describe(network)} | about).items()}
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, output, metadata)
+    try:
+        with replacing(Path(output)) as scratch:
+            save_file({key: value.contiguous() for key, value in network.state_dict().items()}, scratch, metadata)
+    except SafetensorError as error:
+        raise OSError(f"output={output} cannot be written: {error}") from None
     print(f"{output}: {about['accuracy']:.2%} of the test images are classified correctly")
     return about
 
