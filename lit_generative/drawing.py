@@ -51,6 +51,7 @@ def draw_samples(
     _check_nothing_is_there(output, grid)
     check_range("num_samples", num_samples, at_least=1)
     check_range("batch_size", batch_size, at_least=1)
+    check_range("seed", seed, at_least=0)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
     names = class_names_of(read_checkpoint(ckpt_path, "meta"))
     y = _labels(model, num_samples, class_indices(labels, model.num_classes, names))

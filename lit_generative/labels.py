@@ -81,4 +81,6 @@ def _classes(num_classes: int, names: list[str] | None) -> str:
 
 
 def _written(labels: Labels) -> str:
+    if isinstance(labels, str):
+        return labels or "''"
     return f"[{', '.join(map(str, labels))}]" if isinstance(labels, list | tuple) else str(labels)

@@ -40,6 +40,7 @@ class LatentRequest:
     def __post_init__(self) -> None:
         check_range("num_images", self.num_images, at_least=1)
         check_range("steps", self.steps, at_least=2)
+        check_range("seed", self.seed, at_least=0)
         check_range("max_images", self.max_images, at_least=20)
 
 

@@ -238,10 +238,11 @@ class TrainerCLI(LightningCLI):
         callbacks += [SampleWriter()] if self.command == "predict" else []
         callbacks.append(SaveOnSignal())
         folder = self._run_folder(Path(config["default_root_dir"]))
-        if not config["fast_dev_run"]:
-            make_folder(Path(folder.log_dir), "trainer.default_root_dir")
         settle(loggers, Path(folder.log_dir))
-        return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
+        if not config["fast_dev_run"]:  # now that the trainer has taken its options
+            make_folder(Path(folder.log_dir), "trainer.default_root_dir")
+        return trainer
 
     def _run_folder(self, root: Path) -> RunFolder:
         """Return the folder of the run: its own, if it goes on from its last checkpoint, or else a new one."""

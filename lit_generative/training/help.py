@@ -30,7 +30,7 @@ TITLES = {
     "likelihood": "How the likelihood of test images is estimated",
     "grid": "Pictures of samples while training",
 }
-REWORDED = {
+REWORDED = {  # in the commands of LightningCLI
     "ckpt_path": "The checkpoint: fit goes on from it, other commands work on its model.",
     "config": "A recipe's name or a YAML file; several are merged from left to right.",
     "print_config": "Print the whole configuration and exit.",
@@ -76,6 +76,7 @@ def put_aside(parser: Any) -> None:
 @contextmanager
 def only_shown(parser: Any, topic: str | None) -> Iterator[None]:
     """Let the help be that of one topic; None: of all that is neither put aside nor filled in from elsewhere."""
+    reworded = REWORDED if "trainer" in parser.groups else {}
     aside = [action.topic for action in parser._actions if isinstance(action, TopicHelp)]
     actions = [action for group in parser._action_groups for action in group._group_actions]
     groups = [(parser.groups[name], title) for name, title in TITLES.items() if name in parser.groups]
@@ -84,7 +85,7 @@ def only_shown(parser: Any, topic: str | None) -> Iterator[None]:
     for action in actions:
         its_topic = next((name for name in aside if f"{action.dest}.".startswith(f"{name}.")), None)
         is_linked = type(action).__name__ == "ActionLink"
-        action.help = REWORDED.get(action.dest, action.help)
+        action.help = reworded.get(action.dest, action.help)
         if is_linked or its_topic != topic:
             action.help = argparse.SUPPRESS
     for group, title in groups:

@@ -23,6 +23,7 @@ _SAME_IMAGES = {  # whatever is random or large in a test
     "--seed": ("--seed_everything", "--evaluation.seed", "--likelihood.seed"),
     "--batch_size": ("--data.batch_size", "--evaluation.batch_size", "--likelihood.batch_size"),
     "--likelihood_images": ("--likelihood.num_images",),
+    "--likelihood_evaluations": ("--likelihood.evaluations",),
 }
 SHORT: dict[str, dict[str, tuple[str, ...]]] = {
     "fit": _TRAINER | _MEASURED | {"--epochs": ("--trainer.max_epochs",), "--max_epochs": ("--trainer.max_epochs",)},
@@ -35,6 +36,7 @@ SHORT: dict[str, dict[str, tuple[str, ...]]] = {
         "--seed": ("--evaluation.seed",),
         "--batch_size": ("--evaluation.batch_size",),
         "--likelihood.num_images": ("--likelihood_images",),
+        "--likelihood.evaluations": ("--likelihood_evaluations",),
     },
     "extractor": {
         "--batch_size": ("--data.batch_size",),
@@ -57,6 +59,8 @@ def spelled(command: str, arguments: Sequence[str]) -> list[str]:
         ValueError: If the checkpoint is given twice or is a folder, if something belongs to no option, if a short
             option has no value, or if there is no such device.
     """
+    if command == "compare" and take_option(list(arguments), "--ckpt_path") is not None:
+        raise ValueError("--ckpt_path: compare takes its checkpoints by position, before all options")
     short = SHORT.get(command, {})
     result: list[str] = []
     rest = iter(_with_checkpoint(command, arguments))
@@ -68,7 +72,15 @@ def spelled(command: str, arguments: Sequence[str]) -> list[str]:
         if not equals and ((value := next(rest, "--")).startswith("--")):
             raise ValueError(f"{name}: its value is missing")
         result += [f"{option}={value}" for option in short[name]] or _of_trainer(value)
+    for name in ("--seed", "--seed_everything", "--evaluation.seed", "--likelihood.seed"):
+        _check_seed(name, take_option(result, name))
     return result
+
+
+def _check_seed(name: str, value: str | None) -> None:
+    """Refuse a whole number that NumPy's generators are not seeded with; the parser sees to anything else."""
+    if value is not None and value.lstrip("+-").isdecimal() and not 0 <= int(value) < 2**32:
+        raise ValueError(f"{name} {value}: a seed is a whole number from 0 to {2**32 - 1}")
 
 
 def in_short(command: str) -> str:
@@ -127,4 +139,5 @@ def _check_is_no_folder(checkpoint: str | None) -> None:
 def _meant(command: str, value: str) -> str:
     if command == "extractor":
         return f"; did you mean --data.dataset {value} or --output {value}?"
-    return f"; did you mean {'--ckpt_path' if value.endswith('.ckpt') else '--config'} {value}?"
+    is_checkpoint = value.endswith(".ckpt") or (Path(value).is_file() and Path(value).suffix not in (".yaml", ".yml"))
+    return f"; did you mean {'--ckpt_path' if is_checkpoint else '--config'} {value}?"

@@ -49,7 +49,7 @@ CASES = {
     "test --ckpt_path empty.ckpt": "checkpoint empty.ckpt is refused: it is damaged",
     "test --ckpt_path text.ckpt": "checkpoint text.ckpt is refused: it is damaged",
     "test --ckpt_path CKPT --data.dataset none": "dataset='none' is neither an embedded set nor a path",
-    "sample": "missing --ckpt_path, --output",
+    "sample": "missing CKPT, --output",
     "sample --ckpt_path empty.ckpt --output out": "checkpoint empty.ckpt is refused",
     "sample --ckpt_path CKPT --output out --num_sample 3": "unknown option --num_sample 3; did you mean --num_samples?",
     "sample --ckpt_path CKPT --output out --num_samples x": "--num_samples x: expected int",
