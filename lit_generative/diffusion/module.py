@@ -97,7 +97,7 @@ class DDPM(GenerativeModule):
         if type(self).predict is not DDPM.predict:
             return []
         channels = x.shape[1] if self.variance is None else 2 * x.shape[1]
-        arguments = {"x_t": x, "t": x.new_full((len(x),), 0.5), "y": y}
+        arguments = {"x_t": x, "t": torch.full((len(x),), 0.5, device=x.device), "y": y}
         meaning = f"the prediction, (B, {'C' if self.variance is None else '2C'}, H, W)"
         return [NetworkCall("network", self.network, arguments, (len(x), channels, *x.shape[2:]), meaning)]
 

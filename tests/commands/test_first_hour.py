@@ -66,10 +66,7 @@ def test_help_is_short_and_ours_comes_first(
 def test_help_of_a_checkpoint_callback_and_of_classes_works(lit_generative: Callable) -> None:
     assert "--checkpoint.monitor" in lit_generative("fit", "--checkpoint.help").out
     assert "--model.latent_dim" in lit_generative("fit", "--model.help", "VAE").out
-    assert (
-        "--model.encoder.hidden"
-        in lit_generative("fit", "--config", "vae/mlp", "--model.encoder.help", "MLPEncoder").out
-    )
+    assert "--encoder.hidden" in lit_generative("fit", "--config", "vae/mlp", "--model.encoder.help", "MLPEncoder").out
     assert "tensorboard" in lit_generative("fit", "--trainer.logger.help", "TensorBoardLogger").out
 
 
