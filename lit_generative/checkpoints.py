@@ -10,10 +10,20 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from lit_generative.contracts import NamesClasses
 from lit_generative.description import Described, check, describe, find, rebuild
 from lit_generative.files import replacing
 
-__all__ = ["WholeCheckpoints", "check_weights", "data_of", "pack", "read_checkpoint", "read_weights", "unpack"]
+__all__ = [
+    "WholeCheckpoints",
+    "check_weights",
+    "class_names_of",
+    "data_of",
+    "pack",
+    "read_checkpoint",
+    "read_weights",
+    "unpack",
+]
 
 KEY = "lit_generative"
 FORMAT = 2
@@ -24,10 +34,12 @@ T = TypeVar("T")
 
 def pack(checkpoint: dict[str, Any], model: Any, data: Any = None) -> None:
     """Add to a Lightning checkpoint the descriptions of the model and its data, and the model's counters."""
+    is_named = getattr(model, "num_classes", None) is not None and isinstance(data, NamesClasses)
     checkpoint[KEY] = {
         "format": FORMAT,
         "model": describe(model),
         "data": describe(data) if isinstance(data, Described) else None,
+        "class_names": [str(name) for name in data.class_names or ()] if is_named else [],
         "state": {name: getattr(model, name) for name in STATE} | checkpoint.pop("averaged", {}),
     }
 
@@ -143,6 +155,13 @@ def data_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     except (TypeError, AttributeError) as error:
         raise ValueError(f"the data that the checkpoint names are refused: {error}") from None
     return description
+
+
+def class_names_of(checkpoint: dict[str, Any]) -> list[str] | None:
+    """Return what the data of a conditional model call their classes; None: not known."""
+    names = checkpoint[KEY].get("class_names")
+    is_list_of_text = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if names and is_list_of_text else None
 
 
 def _arguments(description: Any) -> Iterator[tuple[type, str, Any]]:

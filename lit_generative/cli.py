@@ -13,29 +13,37 @@ __all__ = ["main"]
 
 COMMANDS = {
     "fit": "train a model: lit-generative fit --config vae/fashion",
-    "validate": "measure the losses on the validation split: lit-generative validate --ckpt_path CKPT",
-    "test": "measure the losses and the samples' quality on the test split: lit-generative test --ckpt_path CKPT",
-    "predict": "draw one sample per test image into the run's folder: lit-generative predict --ckpt_path CKPT",
-    "sample": "draw images into a folder: lit-generative sample --ckpt_path CKPT --num_samples 64 --output DIR",
+    "validate": "measure the losses on the validation split: lit-generative validate CKPT",
+    "test": "measure the losses and the samples' quality on the test split: lit-generative test CKPT",
+    "predict": "draw one sample per test image into the run's folder: lit-generative predict CKPT",
+    "sample": "draw images into a folder: lit-generative sample CKPT --num_samples 64 --output DIR",
     "compare": "measure models by one protocol and write a report: lit-generative compare CKPT CKPT --output DIR",
     "latent": "draw the latent space of a model: lit-generative latent CKPT --output DIR",
     "extractor": "train a feature extractor for evaluation on labelled data of one's own",
     "recipes": "list the recipes that ship, with what each costs",
 }
-MODULES = dict.fromkeys(("fit", "validate", "test", "predict"), "trainer") | {"compare": "compare"}  # else: tools
+MODULES = dict.fromkeys(("fit", "validate", "test", "predict"), "trainer")  # else: tools
+MODULES |= {"compare": "compare", "recipes": "recipes"}
+
+_HELP = "\n".join(
+    [
+        "usage: lit-generative COMMAND [OPTIONS]\n",
+        *(f"  {command:10}{about}" for command, about in COMMANDS.items()),
+        "\n`lit-generative COMMAND --help` lists the options of a command; --version says which version this is.",
+        "Each command but recipes takes --import MODULE, for checkpoints of classes of one's own.",
+        "--seed, --device, --output, --batch_size and --num_samples mean the same in all commands that take them.",
+    ]
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 if it failed, 2 for wrong usage, 128 + n if signal n stopped it."""
     command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    if command in ("-h", "--help"):
-        print("usage: lit-generative COMMAND [OPTIONS]\n\n" + "\n".join(f"  {k:10}{v}" for k, v in COMMANDS.items()))
-        print("\n`lit-generative COMMAND --help` lists the options of a command.")
-        print("Each takes --import MODULE, for checkpoints of classes of one's own.")
+    if command in ("-h", "--help", "help", "--version"):
+        print(f"lit-generative {_version()}" if command == "--version" else _HELP)
         return 0
     if command not in COMMANDS:
-        nearest = difflib.get_close_matches(command, COMMANDS, n=1) or COMMANDS
-        return _fail(f"unknown command {command!r}; there is {', '.join(nearest)}", 2)
+        return _fail(_no_command(command), 2)
     sys.path.insert(0, os.getcwd())  # so that --model my_file.MyModel is found, as with python -m
     _quiet()
     try:
@@ -49,11 +57,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(command: str, arguments: list[str]) -> None:
-    """Import what the command needs, which takes seconds, and call it."""
-    from lit_generative.training.parser import import_modules
+def _version() -> str:
+    return import_module("lit_generative").__version__
 
-    import_modules(arguments)
+
+def _no_command(given: str) -> str:
+    """Return what is said of a word that is no command."""
+    if given.startswith("-"):
+        return f"{given}: a command comes before its options; there are {', '.join(COMMANDS)}"
+    nearest = difflib.get_close_matches(given.lower(), COMMANDS, n=1)
+    return f"unknown command {given!r}; " + (
+        f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}"
+    )
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    """Import what the command needs, which takes seconds but for ``recipes``, and call it."""
+    if command != "recipes":
+        from lit_generative.training.parser import import_modules
+
+        import_modules(arguments)
     module = import_module(f"lit_generative.commands.{MODULES.get(command, 'tools')}")
     getattr(module, command)(arguments)
 

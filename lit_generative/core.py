@@ -12,10 +12,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_generative.calls import FEW, NetworkCall, try_calls
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
 from lit_generative.contracts import Batch, DeclaresClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
@@ -68,6 +70,7 @@ class GenerativeModule(Described, L.LightningModule):
         self.weights = "raw"
         self.precision = "32-true"
         self.noise_seed: int | None = None
+        self._has_tried_networks = False
         self.resumed_at: int | None = None
         self._saved: tuple[dict[str, Any], list[dict[str, Any]]] | None = None  # of a checkpoint to go on from
         self._changes: Changes | None = None
@@ -129,6 +132,17 @@ class GenerativeModule(Described, L.LightningModule):
     def sampling(self) -> dict[str, Any]:
         """How :meth:`sample` works, for the protocol stamp of a number."""
         return {"sampler": self.sampler_name, "evaluations": self.network_evaluations, "precision": self.precision}
+
+    def network_calls(self, x: Tensor, y: Tensor | None = None) -> list[NetworkCall]:
+        """Return how the networks are called, for a look at those of a user's own before the first step.
+
+        A call that a subclass may have changed, by overriding a hook, is left out.
+
+        Args:
+            x: A few images (B, C, H, W) in [-1, 1].
+            y: Labels (B,), given if the model has ``num_classes``.
+        """
+        return []
 
     # ---------------------------------------------------------------- the steps
 
@@ -272,6 +286,7 @@ class GenerativeModule(Described, L.LightningModule):
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         if self._saved is not None:
             self._changes = Changes(self.trainer, self._saved[0], describe(self), self._saved[1])
+        self._has_tried_networks = False
         self.precision = str(self.trainer.precision)
         self.weights = "raw"
         if self.noise_seed is None:
@@ -296,8 +311,23 @@ class GenerativeModule(Described, L.LightningModule):
             self._changes.follow()
         self._saved = self._changes = None
 
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Try the networks before the few batches that Lightning validates on before a training."""
+        if self.trainer.sanity_checking:
+            self._try_networks(batch)
+
+    def _try_networks(self, batch: Any) -> None:
+        """Try how the networks are called, once; where they are cut up among devices, that is left alone."""
+        if self._has_tried_networks or not isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            return
+        self._has_tried_networks = True
+        x, y = self.unpack(batch)
+        with self.trainer.precision_plugin.forward_context():
+            try_calls(self, self.network_calls(x[:FEW], None if y is None else y[:FEW]))
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
+        self._try_networks(batch)
         # a tuple of integers has the same hash in every process
         torch.manual_seed(hash((self.noise_seed, self.images_seen, self.global_rank)) % 2**63)
 

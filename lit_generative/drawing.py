@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lit_generative.checkpoints import class_names_of, read_checkpoint
 from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
 from lit_generative.files import make_folder
+from lit_generative.labels import Labels, class_indices, class_suffix
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 
 __all__ = ["draw_samples"]
@@ -21,21 +23,23 @@ def draw_samples(
     output: Path,
     num_samples: int = 64,
     seed: int = 0,
-    labels: list[int] | None = None,
+    labels: Labels | None = None,
     grid: Path | None = None,
     batch_size: int = 250,
     device: str = "auto",
 ) -> None:
     """Draw images from a trained model into PNG files of the data's own size and channels, 8 bit.
 
-    Points of the plane go into one file, samples.csv.
+    Their names say the class, if there is one: sample_000000_class_7_sneaker.png. Points of the plane go into one file,
+    samples.csv.
 
     Args:
         ckpt_path: The model's checkpoint.
         output: The folder for the images; it must not have samples in it already.
         num_samples: How many images.
         seed: Decides which images are drawn (together with batch_size).
-        labels: Classes of a conditional model, repeated in turn; by default all of them.
+        labels: Classes of a conditional model by index or name, such as sneaker or "[3, bag]", repeated in turn; by
+            default all of them.
         grid: A PNG file for one picture of all samples.
         batch_size: Images drawn at a time.
         device: Where to draw, for instance cpu or cuda:1; auto: the GPU if there is one.
@@ -47,8 +51,11 @@ def draw_samples(
     _check_nothing_is_there(output, grid)
     check_range("num_samples", num_samples, at_least=1)
     check_range("batch_size", batch_size, at_least=1)
+    check_range("seed", seed, at_least=0)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
-    y = _labels(model, num_samples, labels)
+    names = class_names_of(read_checkpoint(ckpt_path, "meta"))
+    y = _labels(model, num_samples, class_indices(labels, model.num_classes, names))
+    suffixes = [""] * num_samples if y is None else [class_suffix(label, names) for label in y.tolist()]
     make_folder(output, "output")
     if grid is not None:
         make_folder(grid.parent, "grid")
@@ -62,7 +69,7 @@ def draw_samples(
             seconds += perf_counter() - begin
             if not are_points(images):
                 for i, image in enumerate(images, start):
-                    save_png(image, output / f"sample_{i:06d}.png")
+                    save_png(image, output / f"sample_{i:06d}{suffixes[i]}.png")
             kept += [images] if grid is not None or are_points(images) else []
             bar.update(n)
     if are_points(images):
@@ -84,8 +91,6 @@ def _check_nothing_is_there(output: Path, grid: Path | None) -> None:
 def _labels(model: GenerativeModule, num_samples: int, labels: list[int] | None) -> Tensor | None:
     """Return the classes of all samples, (num_samples,); None for a model without classes."""
     if model.num_classes is None:
-        if labels is not None:
-            raise ValueError(f"labels={labels}: the model is unconditional, it takes none")
         return None
     chosen = torch.tensor(labels or list(range(model.num_classes)))
     return chosen[torch.arange(num_samples) % len(chosen)]

@@ -1,7 +1,8 @@
 """Loggers of runs, besides Lightning's own, and what loggers can take besides numbers."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -13,7 +14,12 @@ from PIL import Image
 if TYPE_CHECKING:
     import wandb  # whose import takes a second; only those who use it pay for it
 
-__all__ = ["WandbLogger", "log_picture", "log_table"]
+__all__ = [
+    *("CSVLogger", "MLFlowLogger", "TensorBoardLogger", "WandbLogger"),
+    *("IN_RUN_FOLDER", "log_picture", "log_table", "settle"),
+]
+
+IN_RUN_FOLDER = ("CSVLogger", "TensorBoardLogger")  # that write into the folder of their run where no other is given
 
 # Seconds: for W&B to answer before a run goes on without it, and to take what is left when a run has ended
 LONGEST_WAITS = {"init_timeout": 15.0, "finish_timeout": 300.0}
@@ -42,37 +48,67 @@ class _Writer(Protocol):
 
 
 @runtime_checkable
+class _MlflowClient(Protocol):
+    """What MLflow's logger has for its experiment."""
+
+    def log_image(self, run_id: str, image: Any, *, key: str, step: int | None = None) -> None: ...
+    def log_text(self, run_id: str, text: str, artifact_file: str) -> None: ...
+
+
+@runtime_checkable
+class _CometExperiment(Protocol):
+    """What Comet's logger has for its experiment."""
+
+    def log_image(self, image_data: str, name: str | None = None, *, step: int | None = None) -> Any: ...
+    def log_table(self, filename: str, tabular_data: Any = None, headers: Any = False) -> Any: ...
+
+
+@runtime_checkable
 class _HasExperiment(Protocol):
     experiment: Any
 
 
-def _writer(logger: Logger) -> _Writer | None:
-    experiment = logger.experiment if isinstance(logger, _HasExperiment) else None
-    return experiment if isinstance(experiment, _Writer) else None
+@runtime_checkable
+class _HasRun(Protocol):
+    run_id: Any
+
+
+def _experiment(logger: Logger) -> Any:
+    return logger.experiment if isinstance(logger, _HasExperiment) else None
+
+
+def _as_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Give a table to a logger that takes tables, or texts; others are left alone.
 
     Args:
-        logger: ``WandbLogger`` makes a ``wandb.Table`` of it, ``TensorBoardLogger`` a text.
+        logger: Those of W&B and Comet make a table of it, those of TensorBoard and MLflow a text.
         name: What the table is called.
         columns: Their headings.
         rows: A cell for each column.
     """
     if isinstance(logger, _TakesTables):
         logger.log_table(key=name, columns=list(columns), data=[list(row) for row in rows])
-    elif (writer := _writer(logger)) is not None:
-        lines = [columns, ["---"] * len(columns), *rows]
-        table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-        writer.add_text(name, table)
+        return
+    experiment = _experiment(logger)
+    if isinstance(experiment, _Writer):
+        experiment.add_text(name, _as_text(columns, rows))
+    elif isinstance(experiment, _MlflowClient) and isinstance(logger, _HasRun):
+        experiment.log_text(logger.run_id, _as_text(columns, rows), f"{name}.md")
+    elif isinstance(experiment, _CometExperiment):
+        experiment.log_table(f"{name}.csv", tabular_data=[list(row) for row in rows], headers=list(columns))
 
 
 def log_picture(logger: Logger, name: str, path: Path, step: int | None = None, images_seen: int | None = None) -> None:
     """Give a PNG file to a logger that takes images; others are left alone.
 
     Args:
-        logger: ``WandbLogger`` and ``TensorBoardLogger`` take images.
+        logger: Those of W&B, TensorBoard, MLflow and Comet take images.
         name: What the picture is called.
         path: The file.
         step: When it was drawn, in steps of the training.
@@ -82,10 +118,124 @@ def log_picture(logger: Logger, name: str, path: Path, step: int | None = None, 
         if images_seen is not None:
             logger.log_metrics({"images_seen": images_seen}, step)
         logger.log_image(key=name, images=[str(path)], **({} if step is None else {"step": step}))
-    elif (writer := _writer(logger)) is not None:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        writer.add_image(name, pixels, dataformats="HWC", **({} if step is None else {"global_step": step}))
+        return
+    experiment = _experiment(logger)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    if isinstance(experiment, _Writer):
+        experiment.add_image(name, pixels, dataformats="HWC", **({} if step is None else {"global_step": step}))
+    elif isinstance(experiment, _MlflowClient) and isinstance(logger, _HasRun):
+        experiment.log_image(logger.run_id, pixels, key=name, step=step)
+    elif isinstance(experiment, _CometExperiment):
+        experiment.log_image(str(path), name, step=step)
+
+
+def _check_installed(logger: Logger, package: str) -> None:
+    if find_spec(package) is None:
+        raise ImportError(f"{type(logger).__name__} needs a package that is not installed: pip install {package}")
+
+
+def settle(loggers: Iterable[Logger], run_folder: Path) -> None:
+    """Tell loggers that write into the folder of their run which it is."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger | TensorBoardLogger):
+            logger.settle(run_folder)
+
+
+class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
+    """Logs a run to TensorBoard: its configuration, metrics and sample grids.
+
+    On the command line the files are in the run's folder, in ``tensorboard``: ``tensorboard --logdir runs`` shows all
+    runs. It needs ``pip install tensorboard``.
+
+    Args:
+        save_dir: The folder for the logs. None: the run's folder on the command line, in Python "runs".
+        name: The folder within it. None: "tensorboard" in the run's folder, else "lightning_logs".
+        version: The folder within that; None: none in the run's folder, else the next number.
+        prefix: What the names of metrics begin with.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | Path | None = None,
+        name: str | None = None,
+        version: int | str | None = None,
+        prefix: str = "",
+    ) -> None:
+        _check_installed(self, "tensorboard")
+        self._is_in_run = save_dir is None
+        name = ("tensorboard" if self._is_in_run else "lightning_logs") if name is None else name
+        super().__init__(save_dir or "runs", name, version, default_hp_metric=False, prefix=prefix)
+
+    def settle(self, run_folder: Path) -> None:
+        """Write into the folder of a run, unless another one was given."""
+        if self._is_in_run:
+            self._root_dir = str(run_folder)
+            self._version = "" if self._version is None else self._version
+
+
+class CSVLogger(lightning.pytorch.loggers.CSVLogger):
+    """Logs metrics to a table of one's own, besides ``metrics.csv``, which every run's folder has.
+
+    Args:
+        save_dir: The folder for the logs. None: the run's folder on the command line, in Python "runs".
+        name: The folder within it. None: "csv" in the run's folder, else "lightning_logs".
+        version: The folder within that; None: none in the run's folder, else the next number.
+        prefix: What the names of metrics begin with.
+        flush_logs_every_n_steps: Steps between two writes.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | Path | None = None,
+        name: str | None = None,
+        version: int | str | None = None,
+        prefix: str = "",
+        flush_logs_every_n_steps: int = 100,
+    ) -> None:
+        self._is_in_run = save_dir is None
+        name = ("csv" if self._is_in_run else "lightning_logs") if name is None else name
+        super().__init__(save_dir or "runs", name, version, prefix, flush_logs_every_n_steps)
+
+    def settle(self, run_folder: Path) -> None:
+        """Write into the folder of a run, unless another one was given."""
+        if self._is_in_run:
+            self._root_dir = self._save_dir = str(run_folder)
+            self._version = "" if self._version is None else self._version
+
+
+class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger):
+    """Logs a run to MLflow: its configuration, metrics and sample grids. It needs ``pip install mlflow``.
+
+    Args:
+        experiment_name: The experiment that the run belongs to.
+        run_name: What the run is called; None: MLflow makes up a name.
+        tracking_uri: The server, or a data base such as ``sqlite:///runs/mlflow.db``. None: ``$MLFLOW_TRACKING_URI``,
+            or ``mlflow.db`` in ``save_dir``.
+        tags: Words to find the run by, with their values.
+        save_dir: The folder of all runs. None: ``trainer.default_root_dir`` on the command line, in Python "runs".
+        log_model: Whether checkpoints are kept as artifacts: ``true``: at the end; ``all``: each when it is saved.
+        prefix: What the names of metrics begin with.
+        run_id: The run to go on with; None: a new run.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str = "lit-generative",
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        tags: dict[str, str] | None = None,
+        save_dir: str | Path | None = None,
+        log_model: bool | Literal["all"] = False,
+        prefix: str = "",
+        run_id: str | None = None,
+    ) -> None:
+        _check_installed(self, "mlflow")
+        folder = Path(save_dir or "runs").absolute()
+        uri = tracking_uri or os.getenv("MLFLOW_TRACKING_URI") or f"sqlite:///{folder}/mlflow.db"
+        super().__init__(
+            experiment_name, run_name, uri, tags, str(folder), log_model, prefix, str(folder / "mlruns"), run_id
+        )
 
 
 class WandbLogger(lightning.pytorch.loggers.WandbLogger):

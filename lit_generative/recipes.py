@@ -40,8 +40,8 @@ def recipes() -> Iterator[Recipe]:
         yield Recipe(path.relative_to(folder).with_suffix("").as_posix(), path, comment[0] if comment else "", cost)
 
 
-def resolve(name: str) -> Path:
-    """Return the YAML file that ``name`` means: a file, or a recipe that ships.
+def resolve(name: str, option: str = "--config") -> Path:
+    """Return the YAML file that ``name``, given to ``option``, means: a file, or a recipe that ships.
 
     Raises:
         FileNotFoundError: If it is neither; the message has the nearest names.
@@ -52,4 +52,4 @@ def resolve(name: str) -> Path:
     if (found := shipped.get(name.removesuffix(".yaml"))) is not None:
         return found
     nearest = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4) or list(shipped)
-    raise FileNotFoundError(f"--config {name}: neither a file nor a recipe; the nearest are {', '.join(nearest)}")
+    raise FileNotFoundError(f"{option} {name}: neither a file nor a recipe; the nearest are {', '.join(nearest)}")

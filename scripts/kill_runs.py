@@ -35,7 +35,16 @@ from lit_generative.cli import main
 
 RECIPES = ("vae/fashion", "gan/fashion", "diffusion/fashion")
 OPTIONS = [
-    *("--data.subset", "240", "--data.batch_size", "8", "--trainer.max_epochs", "3", "--trainer.limit_val_batches", "2"),
+    *(
+        "--data.subset",
+        "240",
+        "--data.batch_size",
+        "8",
+        "--trainer.max_epochs",
+        "3",
+        "--trainer.limit_val_batches",
+        "2",
+    ),
     *("--trainer.check_val_every_n_epoch", "1", "--evaluate.every_n_epochs", "1", "--trainer.log_every_n_steps", "5"),
     *("--evaluation.num_samples", "20", "--evaluation.num_real", "50", "--trainer.enable_progress_bar", "false"),
     *("--grid.num_samples", "4", "--trainer.accelerator", "cpu"),
@@ -202,7 +211,9 @@ def start() -> None:
     if Path("/dev/shm").is_dir():
         tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"
     rng = random.Random(options.seed)
-    print("| recipe | kills | after a time | while writing | before renaming | broken checkpoints | runs | identical ends |")
+    print(
+        "| recipe | kills | after a time | while writing | before renaming | broken checkpoints | runs | identical ends |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for recipe in RECIPES:
         root = Path(tempfile.mkdtemp(dir="."))

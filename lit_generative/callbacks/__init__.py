@@ -7,6 +7,7 @@ from lit_generative.callbacks.evaluate import Evaluate
 from lit_generative.callbacks.interrupt import SaveOnSignal
 from lit_generative.callbacks.last import LastCheckpoint
 from lit_generative.callbacks.likelihood import EstimateLikelihood
+from lit_generative.callbacks.outlook import Outlook
 from lit_generative.callbacks.pictures import PictureCallback
 from lit_generative.callbacks.progress import ImagesProgressBar
 from lit_generative.callbacks.samples import SampleGrid, SampleWriter

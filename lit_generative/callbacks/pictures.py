@@ -6,7 +6,7 @@ from typing import ClassVar
 import lightning as L
 from torch import Tensor
 
-from lit_generative.callbacks.run import run_folder
+from lit_generative.callbacks.run import logged_step, run_folder
 from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.loggers import log_picture
@@ -64,4 +64,4 @@ class PictureCallback(L.Callback, ABC):
                 path = folder / self.folders.get(name, name) / f"images_{model.images_seen:010d}.png"
                 save_png(picture, path)
                 for logger in trainer.loggers:
-                    log_picture(logger, name, path, trainer.global_step, model.images_seen)
+                    log_picture(logger, name, path, logged_step(trainer), model.images_seen)

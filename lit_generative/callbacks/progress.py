@@ -1,10 +1,12 @@
 """A progress bar that counts in images."""
 
 import time
+from math import inf
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from lit_generative.callbacks.outlook import total_steps
 from lit_generative.core import GenerativeModule
 
 __all__ = ["ImagesProgressBar"]
@@ -37,8 +39,8 @@ class ImagesProgressBar(TQDMProgressBar):
         batches = trainer.fit_loop.total_batch_idx + 1 - self._batches_at_start
         if trainer.training and elapsed > 1 and batches > 0:
             metrics["images/s"] = f"{(pl_module.images_seen - self._images_at_start) / elapsed:,.0f}"
-            total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
-            if total != float("inf"):
+            total = total_steps(trainer) * trainer.accumulate_grad_batches
+            if total < inf:
                 left = int(elapsed / batches * max(total - self._batches_at_start - batches, 0))
                 metrics["left"] = f"{left // 60}:{left % 60:02d}"
         return metrics

@@ -13,7 +13,16 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import image_data
 from lit_generative.files import write_json
 
-__all__ = ["append_record", "fixed_images", "had_ended", "log_scalars", "run_data", "run_folder", "validates_next"]
+__all__ = [
+    "append_record",
+    "fixed_images",
+    "had_ended",
+    "log_scalars",
+    "logged_step",
+    "run_data",
+    "run_folder",
+    "validates_next",
+]
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -72,7 +81,12 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     write_json(path, [*records, record])
 
 
+def logged_step(trainer: L.Trainer) -> int:
+    """Return the step at which Lightning itself logs now: in a validation it is the one before ``global_step``."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
 def log_scalars(trainer: L.Trainer, model: GenerativeModule, scalars: dict[str, float]) -> None:
     """Log numbers where it is too late for ``self.log``, with their place on the axis of all plots."""
     for logger in trainer.loggers if trainer.is_global_zero else []:
-        logger.log_metrics(scalars | {"images_seen": model.images_seen}, trainer.global_step)
+        logger.log_metrics(scalars | {"images_seen": model.images_seen}, logged_step(trainer))

@@ -9,7 +9,9 @@ from torch import Tensor
 from lit_generative.callbacks.pictures import PictureCallback
 from lit_generative.callbacks.run import run_folder
 from lit_generative.checks import check_range
+from lit_generative.contracts import NamesClasses
 from lit_generative.core import GenerativeModule
+from lit_generative.labels import class_suffix
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 
 __all__ = ["SampleGrid", "SampleWriter"]
@@ -43,7 +45,7 @@ class SampleGrid(PictureCallback):
 
 
 class SampleWriter(L.Callback):
-    """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder, by process, batch and place.
+    """Writes what ``predict`` draws as PNG files into the run's ``samples`` folder, by process, batch, place and class.
 
     Points of the plane go into a CSV file a batch. A dry run (``fast_dev_run``) writes nothing.
     """
@@ -52,10 +54,10 @@ class SampleWriter(L.Callback):
         """Ask for the folder, which every process has to do equally often."""
         self.folder = run_folder(trainer) / "samples"
 
-    def on_predict_batch_end(
+    def on_predict_batch_end(  # type: ignore[override]
         self,
         trainer: L.Trainer,
-        pl_module: L.LightningModule,
+        pl_module: GenerativeModule,
         outputs: Tensor,
         batch: Any,
         batch_idx: int,
@@ -68,5 +70,9 @@ class SampleWriter(L.Callback):
         if are_points(outputs):
             save_csv(outputs, self.folder / f"{name}.csv")
             return
+        labels = pl_module.unpack(batch)[1]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        names = data.class_names if isinstance(data, NamesClasses) else None
         for i, image in enumerate(outputs):
-            save_png(image, self.folder / f"{name}_{i:04d}.png")
+            suffix = "" if labels is None else class_suffix(int(labels[i]), names)
+            save_png(image, self.folder / f"{name}_{i:04d}{suffix}.png")

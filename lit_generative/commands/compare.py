@@ -15,12 +15,13 @@ from lit_generative.data import image_data
 from lit_generative.evaluation import Evaluator
 from lit_generative.report.terminal import print_comparison
 from lit_generative.training.parser import Parser, command_parser
+from lit_generative.training.spellings import spelled
 
 __all__ = ["compare"]
 
 USAGE = """lit-generative compare CKPT_OR_FOLDER ... [OPTIONS]
        lit-generative compare --recipes vae/fashion gan/fashion --minutes 5 --seeds 3 [OPTIONS]"""
-HOW_MEASURED = ("evaluations", "curve", "likelihood_images", "device")
+HOW_MEASURED = ("evaluations", "curve", "likelihood_images", "likelihood_evaluations", "device")
 WHAT_COMPARED = ("checkpoints", "recipes", "names", "output", "minutes", "seeds", "logger")
 
 
@@ -30,9 +31,10 @@ def compare(arguments: list[str]) -> None:
     Models are checkpoints, folders of images that are offered as samples, and recipes that are trained first, each for
     the same minutes. The same command goes on after a stop.
     """
-    parser = _parser()
+    parser, given = _parser(), arguments
+    arguments = spelled("compare", arguments)
     options = parser.instantiate(parser.parse_args(arguments))
-    command = f"lit-generative compare {shlex.join(arguments)}"
+    command = f"lit-generative compare {shlex.join(given)}"
     of_data, of_evaluation = passed_on(arguments, "--data"), passed_on(arguments, "--evaluation")
     request = ComparisonRequest(
         protocol=MeasurementProtocol(options.evaluation, **{name: options[name] for name in HOW_MEASURED}),

@@ -1,27 +1,23 @@
-"""``sample``, ``latent``, ``extractor`` and ``recipes``: functions whose signatures are their options."""
+"""``sample``, ``latent`` and ``extractor``: functions whose signatures are their options."""
 
 import inspect
-from pathlib import Path
-
-from rich.console import Console
-from rich.table import Column, Table
 
 from lit_generative.data import ImageDataModule
 from lit_generative.drawing import draw_samples
 from lit_generative.latent_space.selection import LatentRequest
 from lit_generative.latent_space.write import draw_latents
-from lit_generative.recipes import recipes as shipped_recipes
 from lit_generative.training.extractor import train_extractor
 from lit_generative.training.parser import command_parser
+from lit_generative.training.spellings import spelled
 
-__all__ = ["extractor", "latent", "recipes", "sample"]
+__all__ = ["extractor", "latent", "sample"]
 
 
 def sample(arguments: list[str]) -> None:
     """Draw images from a trained model into PNG files."""
-    parser = command_parser("sample", sample.__doc__)
+    parser = command_parser("sample", sample.__doc__, usage="lit-generative sample CKPT --output DIR [OPTIONS]")
     parser.add_function_arguments(draw_samples)
-    draw_samples(**parser.instantiate(parser.parse_args(arguments)).as_dict())
+    draw_samples(**parser.instantiate(parser.parse_args(spelled("sample", arguments))).as_dict())
 
 
 def latent(arguments: list[str]) -> None:
@@ -29,27 +25,19 @@ def latent(arguments: list[str]) -> None:
 
     Reconstructions, traversals and a map of a VAE, interpolations of every family, the denoising of a diffusion model.
     """
-    parser = command_parser("latent", latent.__doc__)
-    parser.add_argument("ckpt_path", type=Path, metavar="CKPT", help="The model's checkpoint.")
-    parser.add_function_arguments(draw_latents, skip={"ckpt_path", "request"})
+    parser = command_parser("latent", latent.__doc__, usage="lit-generative latent CKPT --output DIR [OPTIONS]")
+    parser.add_function_arguments(draw_latents, skip={"request"})
     names = parser.add_class_arguments(LatentRequest, instantiate=False)
-    options = parser.instantiate(parser.parse_args(arguments)).as_dict()
+    options = parser.instantiate(parser.parse_args(spelled("latent", arguments))).as_dict()
     draw_latents(request=LatentRequest(**{name: options.pop(name) for name in names}), **options)
 
 
 def extractor(arguments: list[str]) -> None:
     """Train a feature extractor on labelled images."""
-    parser = command_parser("extractor", extractor.__doc__)
+    parser = command_parser(
+        "extractor", extractor.__doc__, usage="lit-generative extractor --data.dataset DATA --output FILE [OPTIONS]"
+    )
     parser.add_class_arguments(ImageDataModule, "data")
     parser.add_function_arguments(train_extractor, skip={"data"})
-    options = parser.instantiate(parser.parse_args(arguments))
+    options = parser.instantiate(parser.parse_args(spelled("extractor", arguments)))
     train_extractor(**{name: options[name] for name in inspect.signature(train_extractor).parameters})
-
-
-def recipes(arguments: list[str]) -> None:
-    """List the recipes that ship."""
-    command_parser("recipes", recipes.__doc__).parse_args(arguments)
-    table = Table(Column("recipe", no_wrap=True), "what it is", "measured", title_justify="left")
-    for recipe in shipped_recipes():
-        table.add_row(recipe.name, recipe.summary, recipe.cost)
-    Console().print(table)

@@ -28,7 +28,6 @@ __all__ = ["MeasurementProtocol", "bits_per_dim", "evaluator_for", "measure", "p
 
 _HALVES = 10  # of the samples, for standard errors
 _FEWEST = 12  # samples whose halves can be measured
-_LIKELIHOOD_EVALUATIONS = 50  # about how many times an estimate may ask the network about an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +39,7 @@ class MeasurementProtocol:
         evaluations: The most network evaluations a sample of a diffusion model; null: as its sampler has it.
         curve: Numbers of network evaluations at which diffusion models are measured as well.
         likelihood_images: Test images whose likelihood is estimated, of models that define one; 0: none.
+        likelihood_evaluations: About how many times an estimate may ask the network about an image.
         device: Where to measure: cpu, cuda:1; auto: the GPU if there is one.
 
     Raises:
@@ -50,6 +50,7 @@ class MeasurementProtocol:
     evaluations: int | None = 20
     curve: Sequence[int] = (5, 10, 20)
     likelihood_images: int = 200
+    likelihood_evaluations: int = 50
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -57,6 +58,7 @@ class MeasurementProtocol:
         for evaluations in self.curve:
             check_range("curve", evaluations, at_least=1)
         check_range("likelihood_images", self.likelihood_images or None, at_least=2, hint="0 is none")
+        check_range("likelihood_evaluations", self.likelihood_evaluations, at_least=1)
         device_named(self.device)
 
     def describe(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class MeasurementProtocol:
             "evaluations": self.evaluations,
             "curve": list(self.curve),
             "likelihood_images": self.likelihood_images,
+            "likelihood_evaluations": self.likelihood_evaluations,
             "device": device_named(self.device).type,
         }
 
@@ -108,10 +111,10 @@ def measure(
         run = _new_run(model, name, source, found)
         neighbours = _measure_pixels(run, samples, real)
         run.curve = _curve(model, data, protocol)
-    run.likelihood = bits_per_dim(model, data, evaluator, protocol.likelihood_images, _LIKELIHOOD_EVALUATIONS)
+    options = {"num_images": protocol.likelihood_images, "evaluations": protocol.likelihood_evaluations}
+    run.likelihood = bits_per_dim(model, data, evaluator, *options.values())
     if run.likelihood:
-        estimated = {"num_images": protocol.likelihood_images, "evaluations": _LIKELIHOOD_EVALUATIONS}
-        run.protocol["likelihood"] = estimated
+        run.protocol["likelihood"] = options
     return run, draw_pictures(samples, neighbours)
 
 

@@ -63,7 +63,7 @@ class ComparisonRequest:
         if bad := [name for name in self.names if not name or name.startswith("/") or ".." in name]:
             raise ValueError(f"names has {bad[0]!r}, but files are called so; use letters, numbers, - and /")
         for recipe in self.recipes:
-            if (path := resolve(recipe)).suffix not in (".yaml", ".yml"):
+            if (path := resolve(recipe, "--recipes")).suffix not in (".yaml", ".yml"):
                 raise ValueError(f"recipes has {path}, which is no YAML file; checkpoints come before all options")
         runs = [training.name for training in self.trainings]
         if twice := [name for i, name in enumerate(runs) if name in runs[:i]]:

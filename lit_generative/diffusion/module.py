@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from lit_generative.calls import NetworkCall
 from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
@@ -44,7 +45,8 @@ class DDPM(GenerativeModule):
 
     Args:
         network: Maps noisy images (B, C, H, W), times (B,) in (0, 1] and labels (B,), of which ``num_classes`` is
-            "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance.
+            "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance. It is called with
+            ``forward(x_t, t, y)``, where ``y`` is None for a model without classes.
         image_shape: (C, H, W).
         schedule: alpha_t and sigma_t. None: Ho et al.'s, of linear betas.
         prediction: What the network puts out. None: the noise.
@@ -89,6 +91,15 @@ class DDPM(GenerativeModule):
         self.guidance = guidance
         if guidance is not None:
             guidance.prepare(network, num_classes)
+
+    def network_calls(self, x: Tensor, y: Tensor | None = None) -> list[NetworkCall]:
+        """Return how the network is called, unless :meth:`predict` is another one."""
+        if type(self).predict is not DDPM.predict:
+            return []
+        channels = x.shape[1] if self.variance is None else 2 * x.shape[1]
+        arguments = {"x_t": x, "t": torch.full((len(x),), 0.5, device=x.device), "y": y}
+        meaning = f"the prediction, (B, {'C' if self.variance is None else '2C'}, H, W)"
+        return [NetworkCall("network", self.network, arguments, (len(x), channels, *x.shape[2:]), meaning)]
 
     # ---------------------------------------------------------------- learning
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from lit_generative.calls import NetworkCall
 from lit_generative.checks import check_range
 from lit_generative.core import Batch, GenerativeModule
 from lit_generative.gan.augment import Augmentation
@@ -53,8 +54,9 @@ class GAN(GenerativeModule):
     :meth:`discriminator_loss`.
 
     Args:
-        generator: Maps latents (B, latent_dim) and labels to images (B, C, H, W) in [-1, 1].
-        discriminator: Maps images (B, C, H, W) and labels to logits (B,), larger for real ones.
+        generator: Maps latents (B, latent_dim) and labels to images (B, C, H, W) in [-1, 1]. It is called with
+            ``forward(z, y)``, where ``y`` is None for a model without classes.
+        discriminator: Maps images (B, C, H, W) and labels to logits (B,), larger for real ones: ``forward(x, y)``.
         loss: What the two minimise.
         latent_dim: The size of z.
         penalties: What is added to the discriminator's loss, such as ``[R1(1.0, every=8), R2(1.0, every=8)]``.
@@ -115,6 +117,15 @@ class GAN(GenerativeModule):
         self.make_lr_schedulers = (discriminator_lr_scheduler, generator_lr_scheduler)
         self.clips = (discriminator_clip, generator_clip)
         self._latest: dict[str, Tensor] = {}  # losses (B,); not every round has all of them
+
+    def network_calls(self, x: Tensor, y: Tensor | None = None) -> list[NetworkCall]:
+        """Return how generator and discriminator are called, unless :meth:`discriminate` is another one."""
+        of_generator, shape = {"z": self.sample_latent(len(x)), "y": y}, tuple(x.shape)
+        calls = [NetworkCall("generator", self.generator, of_generator, shape, "images, (B, C, H, W)")]
+        if type(self).discriminate is GAN.discriminate:
+            logits = "a logit an image, (B,)"
+            calls.append(NetworkCall("discriminator", self.discriminator, {"x": x, "y": y}, shape[:1], logits))
+        return calls
 
     # ---------------------------------------------------------------- the game
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_generative.checks import check_range
 from lit_generative.contracts import Batch, ImageData, Split
 from lit_generative.core import GenerativeModule
+from lit_generative.labels import Labels, class_indices
 
 __all__ = ["LatentRequest", "Selection"]
 
@@ -24,7 +25,7 @@ class LatentRequest:
         num_images: Rows of each picture.
         steps: Images of each path.
         seed: Decides which images and noises are shown.
-        labels: Classes of the rows, repeated in turn; by default all of them.
+        labels: Classes of the rows by index or name, repeated in turn; by default all of them.
         split: The images that are shown, and whose latents are tabulated.
         max_images: At most so many images of a split are encoded for the table, the map and the numbers.
     """
@@ -32,13 +33,14 @@ class LatentRequest:
     num_images: int = 8
     steps: int = 10
     seed: int = 0
-    labels: list[int] | None = None
+    labels: Labels | None = None
     split: Split = "test"
     max_images: int = 10_000
 
     def __post_init__(self) -> None:
         check_range("num_images", self.num_images, at_least=1)
         check_range("steps", self.steps, at_least=2)
+        check_range("seed", self.seed, at_least=0)
         check_range("max_images", self.max_images, at_least=20)
 
 
@@ -53,6 +55,8 @@ class Selection:
 
     def __init__(self, model: GenerativeModule, data: ImageData | None, request: LatentRequest) -> None:
         self.model, self.data, self.request = model, data, request
+        count, names = (None, None) if data is None else (data.num_classes, data.class_names)
+        self.labels = class_indices(request.labels, model.num_classes or count, names)
 
     def generator(self) -> torch.Generator:
         """Return the source of a picture's noise, always in the same state."""
@@ -62,7 +66,7 @@ class Selection:
         """Return the classes of the rows of new images, (n,); None for a model without classes."""
         if self.model.num_classes is None:
             return None
-        classes = torch.tensor(self.request.labels or list(range(self.model.num_classes)), device=self.model.device)
+        classes = torch.tensor(self.labels or list(range(self.model.num_classes)), device=self.model.device)
         return classes[torch.arange(self.request.num_images, device=self.model.device) % len(classes)]
 
     def batches(self, split: Split, limit: int) -> Iterable[Batch]:
@@ -82,9 +86,9 @@ class Selection:
         For other models, the two of a pair are of two classes: more is to be seen between them.
         """
         n = self.request.num_images
-        x_0, y = self._choose(n, self.request.labels)
+        x_0, y = self._choose(n, self.labels)
         if self.model.num_classes is None:
-            return x_0, self._choose(n + 1, self.request.labels)[0][1:], None
+            return x_0, self._choose(n + 1, self.labels)[0][1:], None
         return x_0, self._choose(2 * n, [] if y is None else y.tolist())[0][n:], y
 
     def _choose(self, n: int, labels: list[int] | None) -> tuple[Tensor, Tensor | None]:

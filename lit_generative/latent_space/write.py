@@ -15,7 +15,7 @@ from lit_generative.devices import device_named
 from lit_generative.files import make_folder
 from lit_generative.latent_space.explore import LatentSpace, explore
 from lit_generative.latent_space.map import PosteriorMeans
-from lit_generative.latent_space.selection import LatentRequest
+from lit_generative.latent_space.selection import LatentRequest, Selection
 from lit_generative.pictures import save_png
 
 __all__ = ["draw_latents"]
@@ -45,8 +45,10 @@ def draw_latents(
         raise ValueError(f"output={output} is there already; give another one, nothing is overwritten")
     saved = read_checkpoint(ckpt_path, "cpu")["lit_generative"]["data"]
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device)).eval()
+    images = rebuild(saved) if data is None else data
+    Selection(model, images, request)  # which refuses classes that are not there
     make_folder(output, "output")
-    space = explore(model, rebuild(saved) if data is None else data, request)
+    space = explore(model, images, request)
     files = _save(space, output)
     if space.numbers:
         table = Table(

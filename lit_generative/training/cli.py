@@ -25,6 +25,7 @@ from lit_generative.callbacks import (
     Evaluate,
     ImagesProgressBar,
     LastCheckpoint,
+    Outlook,
     SampleGrid,
     SampleWriter,
     SaveOnSignal,
@@ -37,16 +38,19 @@ from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
 from lit_generative.files import make_folder
+from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
+from lit_generative.training.help import put_aside
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
+from lit_generative.training.spellings import in_short
 
 __all__ = ["TrainerCLI"]
 
 USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [OPTIONS]"} | {
-    command: f"lit-generative {command} --ckpt_path CKPT [OPTIONS]" for command in ("validate", "test", "predict")
+    command: f"lit-generative {command} CKPT [OPTIONS]" for command in ("validate", "test", "predict")
 }
 HELP = """`lit-generative recipes` lists the recipes. The options of the data, of a model and of its parts are listed by
---data.help ImageDataModule, --model.help VAE and, with a recipe, --model.encoder.help ConvEncoder."""
+--data.help ImageDataModule, --model.help VAE and, with a recipe, --model.encoder.help ConvEncoder. """
 PARTS = (
     *("encoder", "decoder", "encoder.init_args.posterior", "prior_model", "code_prior"),
     *("generator", "discriminator", "network"),
@@ -138,7 +142,8 @@ class TrainerCLI(LightningCLI):
         checkpoint_path = take_option(arguments, "--ckpt_path")
         has_model = bool(recipes or take_option(arguments, "--model") or take_option(arguments, "--model.class_path"))
         if not (has_model or checkpoint_path or wants_help(arguments)):
-            hint = "--config vae/fashion (see lit-generative recipes)" if command == "fit" else "--ckpt_path CKPT"
+            of_fit = "--config vae/fashion (see lit-generative recipes)"
+            hint = of_fit if command == "fit" else f"a checkpoint: lit-generative {command} CKPT"
             raise ValueError(f"no model is given; add for instance {hint}")
         self.command, self.callbacks, self.says_where = command, callbacks, says_where
         self.checkpoint_path = checkpoint_path
@@ -156,7 +161,10 @@ class TrainerCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # our checkpoints describe models built in Python as well
             parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, command: {"usage": USAGE[command], "description": HELP}},
+            parser_kwargs={
+                "allow_abbrev": False,
+                command: {"usage": USAGE[command], "description": HELP + in_short(command)},
+            },
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
@@ -179,6 +187,7 @@ class TrainerCLI(LightningCLI):
             parser.add_lightning_class_args(SampleGrid, "grid")
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults(CHECKPOINTS)
+        put_aside(parser)
         if self.restored_from is None:
             self._link_networks(parser)
         else:
@@ -213,7 +222,8 @@ class TrainerCLI(LightningCLI):
             options = logger.get("init_args", {})
             run = self.saved.get("runs", {}).get(logger["class_path"].rpartition(".")[2])
             for name, value in {"save_dir": config["default_root_dir"], "id": run}.items():
-                if name in options and options[name] is None:
+                is_settled = name == "save_dir" and logger["class_path"].rpartition(".")[2] in IN_RUN_FOLDER
+                if name in options and options[name] is None and not is_settled:
                     options[name] = value
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -223,21 +233,24 @@ class TrainerCLI(LightningCLI):
             return self._bare_trainer(config)
         if 0 < (config["max_epochs"] or 0) < (config["check_val_every_n_epoch"] or 0):  # a recipe's run cut short
             config["check_val_every_n_epoch"] = config["max_epochs"]
-        folder = self._run_folder(Path(config["default_root_dir"]))
-        if not config["fast_dev_run"]:
-            make_folder(Path(folder.log_dir), "trainer.default_root_dir")
         loggers: list[Logger] = [] if config["logger"] in (None, True, False) else _listed(config["logger"])
         callbacks = [*_listed(config["callbacks"]), *self.callbacks]
         if config["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(ImagesProgressBar())
         if self.command == "fit":
+            callbacks += [Outlook()] if self.says_where else []
             callbacks.append(TrainingClock())  # it counts a step before anything is saved
             callbacks += [] if config["enable_checkpointing"] is False else [LastCheckpoint()]
         callbacks += [SampleWriter()] if self.command == "predict" else []
         callbacks.append(SaveOnSignal())
         if config["enable_checkpointing"] is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
-        return super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
+        folder = self._run_folder(Path(config["default_root_dir"]))
+        settle(loggers, Path(folder.log_dir))
+        trainer = super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
+        if not config["fast_dev_run"]:  # now that the trainer has taken its options
+            make_folder(Path(folder.log_dir), "trainer.default_root_dir")
+        return trainer
 
     def _bare_trainer(self, config: Any) -> L.Trainer:
         """Return a trainer that trains and does nothing else: no folder, no evaluation, no checkpoint."""

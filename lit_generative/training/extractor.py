@@ -18,6 +18,7 @@ from lit_generative.callbacks.progress import ImagesProgressBar
 from lit_generative.checks import check_range
 from lit_generative.data import ImageDataModule
 from lit_generative.description import describe
+from lit_generative.devices import device_named
 from lit_generative.files import make_folder, replacing
 from lit_generative.nn.classifier import Classifier
 
@@ -62,6 +63,7 @@ def train_extractor(
     seed: int = 0,
     class_names: list[str] | None = None,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Train a small classifier whose features then measure generated images (``extractor: OUTPUT``).
 
@@ -72,6 +74,7 @@ def train_extractor(
         seed: Seed of everything random.
         class_names: What to call the classes in reports, where the data has no names or other ones.
         precision: Number format to train in; ``bf16-mixed`` is faster where the hardware has it.
+        device: Where to train, for instance cpu or cuda:1; auto: the GPU if there is one.
 
     Returns:
         What the file says of itself: ``accuracy`` (share of test images, 0 to 1), ``class_names``, ``data``, ``seed``.
@@ -91,10 +94,12 @@ def train_extractor(
         raise ValueError(f"output={output} is there already; give another one, nothing is overwritten")
     make_folder(Path(output).parent, "output")
     L.seed_everything(seed, verbose=False)
+    on = device_named(device)
     training = _Training(Classifier(data.image_shape, data.num_classes))
     trainer = L.Trainer(
         max_epochs=epochs,
-        devices=1,
+        accelerator=on.type,
+        devices=[on.index or 0] if on.type == "cuda" else 1,
         precision=precision,
         callbacks=[ImagesProgressBar()],
         logger=False,

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,6 +21,8 @@ from lit_generative.description import find
 from lit_generative.files import read_yaml
 from lit_generative.recipes import configs_folder, resolve
 from lit_generative.training.folder import run_name
+from lit_generative.training.help import only_shown, shorten_classes
+from lit_generative.training.short_names import prefer_ours
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
 
@@ -31,9 +34,19 @@ def import_modules(arguments: Sequence[str]) -> list[str]:
         i = others.index("--import")
         if i + 1 == len(others):
             raise ValueError("--import: name a module, for instance --import my_models")
-        import_module(others[i + 1])
+        _import(others[i + 1])
         del others[i : i + 2]
     return others
+
+
+def _import(name: str) -> None:
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # one that the module imports in turn
+            raise
+        where = "it is looked for in this folder and among what is installed"
+        raise ValueError(f"--import {name}: there is no module {error.name}; {where}") from None
 
 
 def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -72,6 +85,9 @@ def take_option(arguments: list[str], option: str) -> str | None:
     return found
 
 
+prefer_ours()
+
+
 class Parser(LightningArgumentParser):
     """An argument parser that knows ``--import``, and whose errors are one sentence each, with the nearest names."""
 
@@ -79,9 +95,11 @@ class Parser(LightningArgumentParser):
         """Parse; modules are imported before anything that may need them."""
         return super().parse_args(None if args is None else import_modules(args), *others, **kwargs)
 
-    def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """Return the help without the hundreds of classes of torch that an option would take."""
-        return re.sub(r"known\s+subclasses:\s+([^()]*)\)", _shorten, super().format_help(*args, **kwargs))
+    def format_help(self, *args: Any, topic: str | None = None, **kwargs: Any) -> str:
+        """Return the help on a topic, or on all that is not put aside, without the hundreds of classes of torch."""
+        with only_shown(self, topic):
+            text = super().format_help(*args, **kwargs)
+        return shorten_classes(text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and exit with status 2."""
@@ -99,7 +117,16 @@ def command_parser(command: str, description: str | None, **options: Any) -> Par
 
 def explain(message: str, parser: LightningArgumentParser) -> str:
     """Shorten jsonargparse's nested report to the option it is about, its innermost reason and the nearest names."""
-    path = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    path = ""
+    for key in re.findall(r'Parser key "([^"]+)"', message):
+        path = path if path.endswith(f".{key}") else f"{path}.{key}".lstrip(".")
+    if "is abstract" in message:
+        return f"--{path}: its class is missing, which comes before its options: --{path} CLASS"
+    if found := re.search(r"Subcommand '(\w+)' does not accept option '([^']+)'", message):
+        known = [option[2:] for option in parser._option_string_actions if option.startswith("--")]
+        return f"--config: {found[1]} has no option {found[2]}{_nearest(found[2], known)}"
+    if "Unexpected config" in message:
+        return "--config: a file of options has lines of the form `name: value`; this one holds something else"
     if found := re.search(r"Option '([^']+)' is not accepted(?:.*?class_path='([^']+)')?", message):
         before = re.findall(_CLASS, message[: found.start()])
         name, owner = found[1], found[2] or (before[-1] if before else "")
@@ -110,11 +137,15 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
             return f"--{path} {name}: that is a class of another kind than this option takes"
         return f"--{path} {name}: there is no such class{_nearest(name, _class_names())}"
     if found := re.search(r"[Uu]nrecognized arguments: (.*)", message):
-        known = [option for option in parser._option_string_actions if option.startswith("--")]
-        return f"unknown option {found[1]}{_nearest(found[1].split()[0], known)}"
+        known = [option for option in parser._option_string_actions if not option.endswith(("help", "_shtab"))]
+        hint = _nearest(found[1].split()[0], known, cutoff=0.6) or "; --help lists the options"
+        return f"unknown option {found[1]}{hint}"
+    if found := re.search(r"argument (\S+): expected one argument", message):
+        return f"{found[1]}: its value is missing"
     if found := re.search(r"the following arguments are required: (.*)", message):
         positional = {a.dest: str(a.metavar) for a in parser._actions if a.metavar and not a.option_strings}
         names = found[1].split(", ")
+        positional["ckpt_path"] = "CKPT"
         missing = [f"--{path}.{name}" if path else positional.get(name, f"--{name}") for name in names]
         hint = "; recipes have them all: lit-generative recipes" if "--model" in missing[0] else ""
         return f"missing {', '.join(missing)}{hint}"
@@ -137,18 +168,9 @@ def _expected(message: str) -> str:
     return " or ".join(words)
 
 
-def _shorten(listing: re.Match[str]) -> str:
-    """Keep this package's networks of a long list."""
-    names = re.sub(r"(\.)\s+|\s+", r"\1", listing[1]).split(",")
-    if len(names) < 20:
-        return listing[0]
-    networks = [name.rpartition(".")[2] for name in names if re.fullmatch(r"lit_generative\.nn\.\w+", name)]
-    return f"for instance {', '.join(networks or names[:5])})"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     by_lower = {option.lower(): option for option in known}
-    found = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    found = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
@@ -162,7 +184,7 @@ def _parameters(class_path: str) -> list[str]:
 def _class_names() -> set[str]:
     """Return the names of all classes that an option may name, ours and torch's."""
     found: set[str] = set()
-    todo: list[type] = [nn.Module, Optimizer, LRScheduler, LightningDataModule, Callback]
+    todo: list[type] = [nn.Module, Optimizer, LRScheduler, LightningDataModule, Callback, Logger]
     while todo:
         subclasses: list[type] = todo.pop().__subclasses__()
         found |= {cls.__name__ for cls in subclasses}

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
+from lit_generative.calls import NetworkCall
 from lit_generative.checks import check_range
 from lit_generative.contracts import Batch, as_batch
 from lit_generative.core import GenerativeModule
@@ -38,8 +39,10 @@ class VAE(GenerativeModule):
     To change it, override one hook: :meth:`prior`, :meth:`encode`, :meth:`decode`, :meth:`kl` or :meth:`objective`.
 
     Args:
-        encoder: Maps images (B, C, H, W) and labels to a distribution q(z|x, y) over (B, latent_dim).
-        decoder: Maps latents (B, latent_dim) and labels to the likelihood's parameters (B, C, H, W).
+        encoder: Maps images (B, C, H, W) and labels to a distribution q(z|x, y) over (B, latent_dim). It is called with
+            ``forward(x, y)``, where ``y`` is None for a model without classes.
+        decoder: Maps latents (B, latent_dim) and labels to the likelihood's parameters (B, C, H, W):
+            ``forward(z, y)``.
         likelihood: Maps these to a distribution over images.
         latent_dim: The size of z.
         prior_model: p(z). None: N(0, I).
@@ -115,6 +118,18 @@ class VAE(GenerativeModule):
             kl: KL(q(z|x) || p(z)), (B,), in nats; with a ``regulariser``, its cost instead.
         """
         return nll + kl
+
+    def network_calls(self, x: Tensor, y: Tensor | None = None) -> list[NetworkCall]:
+        """Return how encoder and decoder are called, unless :meth:`encode` or :meth:`decode` is another one."""
+        calls, n = [], len(x)
+        z, decoded = x.new_zeros(n, self.latent_dim), (n, self.likelihood.channels(x.shape[1]), *x.shape[2:])
+        if type(self).encode is VAE.encode:
+            meaning, of = "z, (B, latent_dim)", {"x": x, "y": y}
+            calls.append(NetworkCall("encoder", self.encoder, of, tuple(z.shape), meaning, is_distribution=True))
+        if type(self).decode is VAE.decode:
+            meaning = "the likelihood's parameters, (B, channels, H, W)"
+            calls.append(NetworkCall("decoder", self.decoder, {"z": z, "y": y}, decoded, meaning))
+        return calls
 
     # ---------------------------------------------------------------- learning
 

@@ -9,7 +9,7 @@ from running import TINY
 
 FIT = ("fit", "--config", "vae/mlp")
 CASES = {
-    "fitt": "unknown command 'fitt'; there is fit",
+    "fitt": "unknown command 'fitt'; did you mean fit?",
     "fit": "no model is given; add for instance --config vae/fashion",
     "fit --config vae/fasion": "--config vae/fasion: neither a file nor a recipe; the nearest are vae/fashion",
     "fit --config none.yaml": "--config none.yaml: neither a file nor a recipe",
@@ -44,12 +44,12 @@ CASES = {
     "FIT --evaluation.num_samples 2": "num_samples=2: it must be at least 6",
     "FIT --ckpt_path none.ckpt": "checkpoint none.ckpt: there is no such file",
     "FIT --trainer.callbacks+=EMA --trainer.callbacks.part generator": "part='generator': the model has no such",
-    "test": "no model is given; add for instance --ckpt_path CKPT",
+    "test": "no model is given; add for instance a checkpoint: lit-generative test CKPT",
     "test --ckpt_path none.ckpt": "checkpoint none.ckpt: there is no such file",
     "test --ckpt_path empty.ckpt": "checkpoint empty.ckpt is refused: it is damaged",
     "test --ckpt_path text.ckpt": "checkpoint text.ckpt is refused: it is damaged",
     "test --ckpt_path CKPT --data.dataset none": "dataset='none' is neither an embedded set nor a path",
-    "sample": "missing --ckpt_path, --output",
+    "sample": "missing CKPT, --output",
     "sample --ckpt_path empty.ckpt --output out": "checkpoint empty.ckpt is refused",
     "sample --ckpt_path CKPT --output out --num_sample 3": "unknown option --num_sample 3; did you mean --num_samples?",
     "sample --ckpt_path CKPT --output out --num_samples x": "--num_samples x: expected int",

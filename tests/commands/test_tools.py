@@ -80,7 +80,7 @@ def test_a_label_that_is_no_class_is_refused(lit_generative: Callable, condition
     options = ["--output", "out", "--labels", "[10]"]
     outcome = lit_generative("sample", "--ckpt_path", str(conditional), *options)
     assert outcome.status == 1
-    assert "error: y has labels 10 to 10: the classes are 0 to 9" in outcome.err
+    assert "error: labels=10: there is no such class, give indices or names of: 0 t-shirt, 1 trouser" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
