@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
+from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, DeclaresClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
+from lit_generative.optim import build, check_one_learning_rate, check_options
 from lit_generative.resuming import Changes
 
 __all__ = ["GenerativeModule"]
@@ -37,7 +39,7 @@ class GenerativeModule(Described, L.LightningModule):
         optimizer: Makes the optimizer from the parameters; a class or ``partial(Adam, lr=1e-3)`` in Python, a
             ``class_path`` with ``init_args`` in YAML. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule from the optimizer. It advances every step, and a
-            ``total_steps`` that it takes (``OneCycleLR``) is filled in from the trainer.
+            ``total_steps`` that it takes (``OneCycle``) is filled in from the trainer.
 
     Attributes:
         images_seen: Training images seen so far, over all processes: the axis of every plot.
@@ -59,6 +61,9 @@ class GenerativeModule(Described, L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        check_count("num_classes", num_classes)
+        check_options("optimizer", optimizer)
+        check_options("lr_scheduler", lr_scheduler)
         self.num_classes = num_classes
         self.make_optimizer = optimizer or torch.optim.AdamW
         self.make_lr_scheduler = lr_scheduler
@@ -234,7 +239,7 @@ class GenerativeModule(Described, L.LightningModule):
         Torch marks fused optimizers as unscaling gradients by themselves, which goes with no clipping; but unless there
         is a scaler, under 16-mixed, there is nothing to unscale.
         """
-        optimizer = make(parameters)
+        optimizer = build("optimizer", make, parameters)
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return optimizer
@@ -245,6 +250,7 @@ class GenerativeModule(Described, L.LightningModule):
         Raises:
             ValueError: If the schedule spans the whole training but the trainer's length is not known.
         """
+        check_one_learning_rate(make, optimizer)
         takes_total_steps = "total_steps" in inspect.signature(factory_of(make)).parameters
         if takes_total_steps and getattr(make, "keywords", {}).get("total_steps") is None:
             steps = self.trainer.estimated_stepping_batches
@@ -252,8 +258,8 @@ class GenerativeModule(Described, L.LightningModule):
             self.trainer.fit_loop._combined_loader = None
             if steps == float("inf"):
                 raise ValueError("lr_scheduler needs total_steps: give it, or trainer.max_epochs or trainer.max_steps")
-            return {"scheduler": make(optimizer, total_steps=int(steps)), "interval": "step"}  # type: ignore[call-arg]
-        scheduler = make(optimizer)
+            make = functools.partial(make, total_steps=int(steps))
+        scheduler = build("lr_scheduler", make, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
         return {"scheduler": scheduler, "interval": "step"}

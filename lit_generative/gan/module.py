@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.core import Batch, GenerativeModule
 from lit_generative.gan.augment import Augmentation
 from lit_generative.gan.losses import AdversarialLoss
@@ -25,6 +25,7 @@ from lit_generative.manual_optimization import (
     frozen,
     optimizer_step,
 )
+from lit_generative.optim import check_options
 from lit_generative.processes import world_size
 from lit_generative.sampling import check_labels, inference, sampling_mode
 
@@ -98,9 +99,17 @@ class GAN(GenerativeModule):
         super().__init__(num_classes)
         counts = {"latent_dim": latent_dim, "discriminator_steps": discriminator_steps, "micro_batches": micro_batches}
         for name, count in counts.items():
-            check_range(name, count, at_least=1)
+            check_count(name, count)
         for name, clip in {"generator_clip": generator_clip, "discriminator_clip": discriminator_clip}.items():
             check_range(name, clip, above=0)
+        options = {
+            "generator_optimizer": generator_optimizer,
+            "discriminator_optimizer": discriminator_optimizer,
+            "generator_lr_scheduler": generator_lr_scheduler,
+            "discriminator_lr_scheduler": discriminator_lr_scheduler,
+        }
+        for name, make in options.items():
+            check_options(name, make)
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
