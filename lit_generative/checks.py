@@ -54,15 +54,17 @@ def check_range(
     raise ValueError(f"{name}={shown}: it must be {kind}{allowed}{f'; {hint}' if hint else ''}")
 
 
-def check_count(name: str, value: int | None, *, at_least: int = 1, hint: str = "") -> None:
-    """Refuse what is no whole number of at least so many; None, which stands for a default, passes.
+def check_count(name: str, value: int | None, *, at_least: int = 1, at_most: float = inf, hint: str = "") -> None:
+    """Refuse what is no whole number in a range; None, which stands for a default, passes.
 
     Raises:
-        ValueError: "name=value: it must be at least 1; hint", or "a whole number, at least 1".
+        ValueError: "name=value: it must be at least 1; hint", or "a whole number".
     """
-    check_range(name, value, at_least=at_least, hint=hint)
-    if value is not None and value != int(value):
-        raise ValueError(f"{name}={value}: it must be a whole number{f'; {hint}' if hint else ''}")
+    check_range(name, value, at_least=at_least, at_most=at_most, hint=hint)
+    if value is not None and not _is_whole(value):
+        raise ValueError(
+            f"{name}={value}: it must be a whole number, such as {int(value)}{f'; {hint}' if hint else ''}"
+        )
 
 
 def check_counts(name: str, values: Sequence[int] | None, *, hint: str = "") -> None:
@@ -74,7 +76,7 @@ def check_counts(name: str, values: Sequence[int] | None, *, hint: str = "") -> 
     if values is None:
         return
     is_list = isinstance(values, Sequence) and not isinstance(values, str)
-    if not is_list or not all(_is_number(v) and v >= 1 and v < inf and v == int(v) for v in values):
+    if not is_list or not all(_is_number(v) and _is_whole(v) and v >= 1 for v in values):
         shown = list(values) if is_list else repr(values)
         raise ValueError(
             f"{name}={shown}: it must be a list of whole numbers, each at least 1{f'; {hint}' if hint else ''}"
@@ -93,6 +95,11 @@ def check_image_shape(image_shape: Sequence[int]) -> None:
     check_counts("image_shape", image_shape, hint=hint)
     if len(image_shape) != 3:
         raise ValueError(f"image_shape={tuple(image_shape)}: it must have three numbers; {hint}")
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a number is of a type of whole numbers: 2.0 is none, it counts nothing."""
+    return isinstance(value, numbers.Integral) or (hasattr(value, "dtype") and "int" in str(value.dtype))
 
 
 def _is_number(value: Any) -> bool:

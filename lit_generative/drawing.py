@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
 from lit_generative.pictures import are_points, picture, save_csv, save_png
@@ -44,8 +44,8 @@ def draw_samples(
         ValueError: If something would be overwritten, or an argument does not fit the model.
     """
     _check_nothing_is_there(output, grid)
-    check_range("num_samples", num_samples, at_least=1)
-    check_range("batch_size", batch_size, at_least=1)
+    check_count("num_samples", num_samples)
+    check_count("batch_size", batch_size)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
     y = _labels(model, num_samples, labels)
     generator = torch.Generator(model.device).manual_seed(seed)

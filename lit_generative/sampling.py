@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 
 __all__ = ["check_labels", "inference", "sampling_mode"]
@@ -37,7 +37,7 @@ def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | 
     Raises:
         ValueError: If ``n`` is below 1, or the labels are missing, are too many or name classes that are not there.
     """
-    check_range("n", n, at_least=1)
+    check_count("n", n)
     if model.num_classes is None:
         if y is not None:
             raise ValueError("y was given, but the model is unconditional (num_classes is not set)")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Split
 from lit_generative.data.loaders import ResumableLoader, SplitLoaders
 from lit_generative.data.samplers import Picks, SequentialBatches, ShuffledBatches
@@ -185,7 +185,7 @@ class GaussianRing(GaussianPoints):
         seed: int = 0,
     ) -> None:
         self.num_modes, self.radius = num_modes, radius
-        check_range("num_modes", num_modes, at_least=1)
+        check_count("num_modes", num_modes)
         check_range("radius", radius, at_least=_LEAST)
         super().__init__(scale, batch_size, num_train, num_test, seed)
 
@@ -222,7 +222,7 @@ class GaussianGrid(GaussianPoints):
         seed: int = 0,
     ) -> None:
         self.side, self.extent = side, extent
-        check_range("side", side, at_least=2)
+        check_count("side", side, at_least=2)
         check_range("extent", extent, at_least=_LEAST)
         super().__init__(scale, batch_size, num_train, num_test, seed)
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
@@ -170,7 +170,7 @@ class DDPM(GenerativeModule):
         Returns:
             ``t``, ``log_snr`` and ``noise_mse``, all (num_levels,).
         """
-        check_range("num_levels", num_levels, at_least=1)
+        check_count("num_levels", num_levels)
         x, y = x.to(self.device), None if y is None else y.to(self.device)
         with inference(self, torch.Generator(self.device).manual_seed(0)):
             noise = torch.randn_like(x)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.numerics import in_double
 
@@ -127,7 +127,7 @@ class LinearBetaSchedule(Schedule):
     def __init__(self, beta_min: float = 1e-4, beta_max: float = 0.02, num_steps: int = 1000) -> None:
         if not 0 < beta_min <= beta_max < 1:
             raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: need 0 < beta_min <= beta_max < 1")
-        check_range("num_steps", num_steps, at_least=1, hint="Ho et al. have 1000")
+        check_count("num_steps", num_steps, hint="Ho et al. have 1000")
         self.num_steps = num_steps
         betas = torch.linspace(beta_min, beta_max, num_steps, dtype=torch.float64)
         self._log_alpha_bars = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
@@ -248,8 +248,8 @@ class ShiftedSchedule(Schedule):
     """
 
     def __init__(self, schedule: Schedule, image_size: int, reference_size: int = 64) -> None:
-        check_range("image_size", image_size, at_least=1)
-        check_range("reference_size", reference_size, at_least=1)
+        check_count("image_size", image_size)
+        check_count("reference_size", reference_size)
         self.schedule = schedule
         self.shift = 2 * math.log(reference_size / image_size)
         self.ends, self.variance_preserving = schedule.ends, schedule.variance_preserving

@@ -10,7 +10,7 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
@@ -60,7 +60,7 @@ class GridSpacing(Spacing, ABC):
     """
 
     def __init__(self, T: int = 1000) -> None:
-        check_range("T", T, at_least=1, hint="take the number of steps of the schedule")
+        check_count("T", T, hint="take the number of steps of the schedule")
         self.T = T
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
@@ -195,8 +195,8 @@ class ResampledSpacing(Spacing):
     """
 
     def __init__(self, spacing: Spacing, jump: int = 10, passes: int = 10) -> None:
-        check_range("jump", jump, at_least=1)
-        check_range("passes", passes, at_least=1, hint="1 is no resampling")
+        check_count("jump", jump)
+        check_count("passes", passes, hint="1 is no resampling")
         check_descends(spacing)
         self.spacing, self.jump, self.passes, self.puts_noise_back = spacing, jump, passes, passes > 1
 

@@ -19,7 +19,8 @@ RANGES: dict[str, dict[str, float]] = {
     **{option: {"above": 0} for option in POSITIVE},
     **{option: {"at_least": 0} for option in NOT_NEGATIVE},
     **{option: {"at_least": 0, "below": 1} for option in ("betas", "momentum")},
-    **{"pct_start": {"at_least": 0, "at_most": 1}, "factor": {"above": 0, "below": 1}},
+    "pct_start": {"at_least": 0, "at_most": 1},
+    "factor": {"above": 0, "below": 1},
 }
 OWN_RATES = ("base_lr", "max_lr")  # by which a schedule has learning rates of its own
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.vae.regularisers import LatentBatch, Regulariser, is_diagonal
 
@@ -38,7 +38,7 @@ class TotalCorrelationRegulariser(Regulariser):
         self, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, num_images: int | None = None
     ) -> None:
         super().__init__()
-        check_range("num_images", num_images, at_least=1)
+        check_count("num_images", num_images)
         self.alpha, self.beta, self.gamma, self.num_images = alpha, beta, gamma, num_images
 
     def forward(self, latents: LatentBatch) -> Tensor:

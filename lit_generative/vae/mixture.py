@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 
 __all__ = ["AggregatePrior", "Components", "GaussianMixture", "component_log_probs", "fit_components"]
@@ -54,11 +54,11 @@ class AggregatePrior(Described):
         shrinkage: float = 10.0,
         seed: int = 0,
     ) -> None:
-        check_range("components", components, at_least=1)
-        check_range("num_images", num_images, at_least=2)
-        check_range("iterations", iterations, at_least=1)
+        check_count("components", components)
+        check_count("num_images", num_images, at_least=2)
+        check_count("iterations", iterations)
         check_range("shrinkage", shrinkage, above=0, hint="without it covariances would be singular")
-        check_range("seed", seed, at_least=0)
+        check_count("seed", seed, at_least=0)
         self.components, self.num_images, self.iterations = components, num_images, iterations
         self.shrinkage, self.seed = shrinkage, seed
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, as_batch
 from lit_generative.core import GenerativeModule
 from lit_generative.data import image_data
@@ -289,7 +289,7 @@ class VAE(GenerativeModule):
         Raises:
             ValueError: If ``columns`` is below 1, or there are no such two dimensions.
         """
-        check_range("columns", columns, at_least=1)
+        check_count("columns", columns)
         across, down = self._check_dimensions(dimensions)
         quantiles = Normal(0.0, 1.0).icdf((torch.arange(columns) + 0.5) / columns).to(self.device)
         z = torch.zeros(columns, columns, self.latent_dim, device=self.device)

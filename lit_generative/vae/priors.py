@@ -14,7 +14,7 @@ from zuko.distributions import NormalizingFlow
 from zuko.flows import NSF, GeneralCouplingTransform
 from zuko.transforms import ComposedTransform
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.vae.flows import AFFINE, FlowDistribution, identity_at_first
 
@@ -192,4 +192,4 @@ def _half(dim: int, layer: int) -> Tensor:
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        check_range(name, count, at_least=1)
+        check_count(name, count)
