@@ -20,7 +20,7 @@ from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, p
 from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, DeclaresClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
-from lit_generative.optim import build, check_one_learning_rate, check_options
+from lit_generative.optim import build, check_optimisation
 from lit_generative.resuming import Changes
 
 __all__ = ["GenerativeModule"]
@@ -62,8 +62,7 @@ class GenerativeModule(Described, L.LightningModule):
     ) -> None:
         super().__init__()
         check_count("num_classes", num_classes)
-        check_options("optimizer", optimizer)
-        check_options("lr_scheduler", lr_scheduler)
+        check_optimisation(optimizer, lr_scheduler)
         self.num_classes = num_classes
         self.make_optimizer = optimizer or torch.optim.AdamW
         self.make_lr_scheduler = lr_scheduler
@@ -250,7 +249,6 @@ class GenerativeModule(Described, L.LightningModule):
         Raises:
             ValueError: If the schedule spans the whole training but the trainer's length is not known.
         """
-        check_one_learning_rate(make, optimizer)
         takes_total_steps = "total_steps" in inspect.signature(factory_of(make)).parameters
         if takes_total_steps and getattr(make, "keywords", {}).get("total_steps") is None:
             steps = self.trainer.estimated_stepping_batches

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from lit_generative import VAE, ImageDataModule
+from lit_generative.gan import GAN
 from lit_generative.optim import Muon, OneCycle
 from lit_generative.recipes import recipes
 
@@ -92,22 +93,19 @@ def test_no_recipe_has_a_second_rate() -> None:
     "schedule",
     [functools.partial(OneCycleLR, max_lr=1e-2), functools.partial(CyclicLR, base_lr=1e-4, max_lr=1e-2)],
 )
-def test_two_learning_rates_are_refused(
-    schedule: Callable, make_vae: MakeVAE, make_trainer: MakeTrainer, data: ImageDataModule
-) -> None:
-    model = make_vae()
-    model.make_optimizer, model.make_lr_scheduler = functools.partial(Adam, lr=1e-7), schedule
-    with pytest.raises(ValueError, match=r"lr=1e-07 of Adam, but \w+ has a learning rate of its own.*take OneCycle"):
-        make_trainer(max_epochs=1, limit_train_batches=1).fit(model, data)
+def test_two_learning_rates_are_refused(schedule: Callable, make_vae: MakeVAE, make_gan: Callable[..., GAN]) -> None:
+    parts, adam = make_vae_arguments(make_vae()), functools.partial(Adam, lr=1e-7)
+    with pytest.raises(ValueError, match=r"optimizer\.lr=1e-07, but \w+ has a learning rate of its own.*take OneCycle"):
+        VAE(**parts, optimizer=adam, lr_scheduler=schedule)
+    with pytest.raises(ValueError, match=r"generator_optimizer\.lr=1e-07, but"):
+        make_gan(generator_optimizer=adam, generator_lr_scheduler=schedule)
+    make_gan(discriminator_lr_scheduler=schedule)  # of a model's default nothing was asked
 
 
-def test_a_default_rate_gives_way_and_a_warning_says_so(
-    make_vae: MakeVAE, make_trainer: MakeTrainer, data: ImageDataModule
-) -> None:
-    model = make_vae()
-    model.make_lr_scheduler = functools.partial(OneCycleLR, max_lr=1e-2)
+def test_the_default_of_an_optimizer_gives_way_and_a_warning_says_so(make_vae: MakeVAE) -> None:
+    schedule = functools.partial(OneCycleLR, max_lr=1e-2)
     with pytest.warns(UserWarning, match=r"of its own, 0\.01, which counts"):
-        make_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(model, data)
+        VAE(**make_vae_arguments(make_vae()), optimizer=functools.partial(Adam, lr=1e-3), lr_scheduler=schedule)
 
 
 @pytest.mark.parametrize(

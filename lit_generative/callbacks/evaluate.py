@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_generative.callbacks.run import append_record, had_ended, log_scalars, run_data, run_folder
 from lit_generative.callbacks.table import print_table
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation, Evaluator
@@ -62,7 +62,7 @@ class Evaluate(L.Callback):
         at_end: bool = True,
     ) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "every_n_images": every_n_images}.items():
-            check_range(name, value, at_least=1, hint="null is an evaluation at the end only")
+            check_count(name, value, hint="null is an evaluation at the end only")
         self.evaluator = evaluator
         self.every_n_epochs = every_n_epochs
         self.every_n_images = every_n_images

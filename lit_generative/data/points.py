@@ -64,9 +64,9 @@ class GaussianPoints(SplitLoaders):
         super().__init__()
         self.scale, self.batch_size, self.seed = scale, batch_size, seed
         self.num_train, self.num_test = num_train, num_test
-        at_least = {"batch_size": 1, "num_train": 1, "num_test": 1, "seed": 0, "scale": _LEAST}
-        for name, least in at_least.items():
-            check_range(name, getattr(self, name), at_least=least)
+        for name, least in {"batch_size": 1, "num_train": 1, "num_test": 1, "seed": 0}.items():
+            check_count(name, getattr(self, name), at_least=least)
+        check_range("scale", scale, at_least=_LEAST)
         if self._reach() + _ROOM * scale > 1:
             raise ValueError(
                 f"scale={scale} about centres as far out as {self._reach():.3g} leaves [-1, 1]: {_ROOM} standard "

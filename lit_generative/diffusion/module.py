@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from lit_generative.checks import check_count
+from lit_generative.checks import check_count, check_image_shape
 from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
@@ -78,6 +78,7 @@ class DDPM(GenerativeModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
+        check_image_shape(image_shape)
         self.network = network
         self.image_shape = tuple(image_shape)
         self.schedule = schedule or LinearBetaSchedule()

@@ -5,7 +5,7 @@ spacing which wraps another may send it up again, that is, may have noise put ba
 """
 
 from abc import ABC, abstractmethod
-from math import inf, log
+from math import log
 
 import torch
 from torch import Tensor
@@ -162,6 +162,8 @@ class ChurnedSpacing(Spacing):
         inflation: float = 1.003,
     ) -> None:
         check_range("amount", amount, at_least=0, hint="0 is no churn")
+        check_range("lowest", lowest, at_least=0, hint="it is a noise level, sigma / alpha")
+        check_range("highest", highest, above=lowest, hint="it is a noise level above lowest")
         check_range("inflation", inflation, at_least=0, hint="1 is the noise of the forward process")
         check_descends(spacing)
         self.spacing, self.amount, self.lowest, self.highest = spacing, amount, lowest, highest
@@ -217,8 +219,10 @@ def check_descends(spacing: Spacing) -> None:
 
 
 def _check_levels(sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max < inf:
-        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise and be positive and finite")
+    for name, sigma in {"sigma_min": sigma_min, "sigma_max": sigma_max}.items():
+        check_range(name, sigma, above=0, hint="it is a noise level, sigma / alpha")
+    if not sigma_min < sigma_max:
+        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise")
 
 
 def _log_levels(times: Tensor, schedule: Schedule) -> Tensor:

@@ -76,6 +76,7 @@ class LogitNormalTimes(TimeSampler):
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         super().__init__()
+        check_range("mean", mean)
         check_range("std", std, above=0)
         self.mean, self.std = mean, std
 
@@ -97,6 +98,7 @@ class LogNormalTimes(TimeSampler):
 
     def __init__(self, schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> None:
         super().__init__()
+        check_range("mean", mean)
         check_range("std", std, above=0)
         self.schedule, self.mean, self.std = schedule, mean, std
 

@@ -25,7 +25,7 @@ from lit_generative.manual_optimization import (
     frozen,
     optimizer_step,
 )
-from lit_generative.optim import check_options
+from lit_generative.optim import check_optimisation
 from lit_generative.processes import world_size
 from lit_generative.sampling import check_labels, inference, sampling_mode
 
@@ -102,14 +102,8 @@ class GAN(GenerativeModule):
             check_count(name, count)
         for name, clip in {"generator_clip": generator_clip, "discriminator_clip": discriminator_clip}.items():
             check_range(name, clip, above=0)
-        options = {
-            "generator_optimizer": generator_optimizer,
-            "discriminator_optimizer": discriminator_optimizer,
-            "generator_lr_scheduler": generator_lr_scheduler,
-            "discriminator_lr_scheduler": discriminator_lr_scheduler,
-        }
-        for name, make in options.items():
-            check_options(name, make)
+        check_optimisation(generator_optimizer, generator_lr_scheduler, "generator_")
+        check_optimisation(discriminator_optimizer, discriminator_lr_scheduler, "discriminator_")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator

@@ -36,6 +36,10 @@ class UNetConventions(Described):
     frequency_shift: float = 1.0
     centred_halving: bool = False
 
+    def __post_init__(self) -> None:
+        check_range("norm_eps", self.norm_eps, above=0)
+        check_range("frequency_shift", self.frequency_shift)
+
 
 class TimedBlock(nn.Module):
     """x + conv(dropout(act(norm(conv(act(norm(x))) + W c)))), with SiLU; c are features of time and class.
@@ -245,5 +249,6 @@ def _check(widths: Sequence[int], groups: int, attention: Sequence[int]) -> None
     check_widths(widths)
     if groups < 1 or any(width % groups for width in widths):
         raise ValueError(f"groups={groups}: widths={list(widths)} are not all multiples of it; take a common divisor")
-    if any(not 0 <= level < len(widths) for level in attention):
-        raise ValueError(f"attention={list(attention)}: the {len(widths)} levels are numbered from 0, the finest")
+    if not isinstance(attention, Sequence) or not set(attention) <= set(range(len(widths))):
+        shown = list(attention) if isinstance(attention, Sequence) else attention
+        raise ValueError(f"attention={shown}: the {len(widths)} levels are numbered from 0, the finest")

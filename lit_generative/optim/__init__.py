@@ -2,4 +2,4 @@
 
 from lit_generative.optim.muon import Muon, orthogonalise
 from lit_generative.optim.one_cycle import OneCycle
-from lit_generative.optim.options import build, check_one_learning_rate, check_options
+from lit_generative.optim.options import build, check_optimisation

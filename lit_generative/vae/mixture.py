@@ -84,6 +84,8 @@ class GaussianMixture(nn.Module):
 
     def __init__(self, num_classes: int, components: int, latent_dim: int) -> None:
         super().__init__()
+        for name, count in {"num_classes": num_classes, "components": components, "latent_dim": latent_dim}.items():
+            check_count(name, count)
         self.log_weights = nn.Buffer(torch.full((num_classes, components), -math.log(components)))
         self.means = nn.Buffer(torch.zeros(num_classes, components, latent_dim))
         self.factors = nn.Buffer(torch.eye(latent_dim).repeat(num_classes, components, 1, 1))

@@ -71,6 +71,7 @@ class VAE(GenerativeModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
+        check_count("latent_dim", latent_dim)
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
