@@ -1,24 +1,22 @@
 """Reading the command line: recipes by name, and errors of one sentence."""
 
-import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lit_generative.description import find
 from lit_generative.recipes import configs_folder, resolve
+from lit_generative.training.names import is_class, nearest, nearest_class, prefer_our_classes, qualified
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
+
+prefer_our_classes()
 
 
 def import_modules(arguments: Sequence[str]) -> list[str]:
@@ -62,12 +60,30 @@ def take_option(arguments: list[str], option: str) -> str | None:
     return found
 
 
+def _with_full_names(arguments: list[str]) -> list[str]:
+    """Replace short names of optimizers that are ours and torch's."""
+    found, option = [], ""
+    for argument in arguments:
+        before, equals, value = argument.partition("=")
+        if equals and before.startswith("--") and before.endswith(_OPTIMIZER):
+            argument = f"{before}={qualified(value)}"
+        elif option.startswith("--") and option.endswith(_OPTIMIZER):
+            argument = qualified(argument)
+        found.append(argument)
+        option = argument
+    return found
+
+
+_OPTIMIZER = ("optimizer", "optimizer.class_path")
+
+
 class Parser(LightningArgumentParser):
     """An argument parser that knows ``--import``, and whose errors are one sentence each, with the nearest names."""
 
     def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
         """Parse; modules are imported before anything that may need them."""
-        return super().parse_args(None if args is None else import_modules(args), *others, **kwargs)
+        args = None if args is None else _with_full_names(import_modules(args))
+        return super().parse_args(args, *others, **kwargs)
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the help without the hundreds of classes of torch that an option would take."""
@@ -93,15 +109,18 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
     if found := re.search(r"Option '([^']+)' is not accepted(?:.*?class_path='([^']+)')?", message):
         before = re.findall(_CLASS, message[: found.start()])
         name, owner = found[1], found[2] or (before[-1] if before else "")
-        return f"--{path}.{name}: {owner} has no such option{_nearest(name, _parameters(owner))}"
+        return f"--{path}.{name}: {owner} has no such option{nearest(name, _parameters(owner))}"
     if found := re.search(r"Expected a path but (\S+) either|Expected a dot import path string: (\S+)", message):
         name = found[1] or found[2]
-        if name.rpartition(".")[2] in _class_names():
+        if re.search(r"Expected an? <class '(int|float)'>", message):
+            return f"--{path} {name}: expected a number{', and nan is none' if name.lower() == 'nan' else ''}"
+        if is_class(name.rpartition(".")[2]):
             return f"--{path} {name}: that is a class of another kind than this option takes"
-        return f"--{path} {name}: there is no such class{_nearest(name, _class_names())}"
+        owner = ["", *re.findall(_CLASS, message)][-1]
+        return f"--{path} {name}: there is no such class{nearest_class(name, owner, path.rpartition('.')[2])}"
     if found := re.search(r"[Uu]nrecognized arguments: (.*)", message):
         known = [option for option in parser._option_string_actions if option.startswith("--")]
-        return f"unknown option {found[1]}{_nearest(found[1].split()[0], known)}"
+        return f"unknown option {found[1]}{nearest(found[1].split()[0], known)}"
     if found := re.search(r"the following arguments are required: (.*)", message):
         positional = {a.dest: str(a.metavar) for a in parser._actions if a.metavar and not a.option_strings}
         names = found[1].split(", ")
@@ -136,25 +155,8 @@ def _shorten(listing: re.Match[str]) -> str:
     return f"for instance {', '.join(networks or names[:5])})"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    by_lower = {option.lower(): option for option in known}
-    found = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
-
-
 def _parameters(class_path: str) -> list[str]:
     try:
         return list(inspect.signature(find(class_path)).parameters)
     except (ImportError, TypeError, ValueError):
         return []
-
-
-def _class_names() -> set[str]:
-    """Return the names of all classes that an option may name, ours and torch's."""
-    found: set[str] = set()
-    todo: list[type] = [nn.Module, Optimizer, LRScheduler, LightningDataModule, Callback]
-    while todo:
-        subclasses: list[type] = todo.pop().__subclasses__()
-        found |= {cls.__name__ for cls in subclasses}
-        todo += subclasses
-    return found
