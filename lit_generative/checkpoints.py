@@ -17,7 +17,13 @@ __all__ = ["WholeCheckpoints", "check_weights", "data_of", "pack", "read_checkpo
 
 KEY = "lit_generative"
 FORMAT = 2
-STATE = ("images_seen", "weights", "precision", "noise_seed")  # attributes of a model that a checkpoint keeps
+STATE = (
+    "images_seen",
+    "weights",
+    "precision",
+    "noise_seed",
+    "class_names",
+)  # attributes of a model that a checkpoint keeps
 
 T = TypeVar("T")
 

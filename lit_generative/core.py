@@ -16,12 +16,14 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLR
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_generative.agreement import check_agreement, check_batch, shape_of
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
 from lit_generative.checks import check_count
-from lit_generative.contracts import Batch, DeclaresClasses, as_batch
+from lit_generative.contracts import Batch, NamesClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
 from lit_generative.optim import build, check_optimisation
 from lit_generative.resuming import Changes
+from lit_generative.training_options import check_training_options
 
 __all__ = ["GenerativeModule"]
 
@@ -44,6 +46,7 @@ class GenerativeModule(Described, L.LightningModule):
     Attributes:
         images_seen: Training images seen so far, over all processes: the axis of every plot.
         weights: Which weights the parameters hold, "raw" or for instance "ema 0.999".
+        class_names: What the classes are called that a conditional model was trained on; None: not known.
         precision: Lightning's name of the precision trained in; sampling uses it too.
         loss_units: The units of what :meth:`losses` returns, by name, for reports.
         family: What reports call models of its kind; "": by the class's name.
@@ -69,6 +72,8 @@ class GenerativeModule(Described, L.LightningModule):
         self.images_seen = 0
         self.weights = "raw"
         self.precision = "32-true"
+        self.class_names: list[str] | None = None
+        self._looked_at: set[str] = set()
         self.noise_seed: int | None = None
         self._saved: tuple[dict[str, Any], list[dict[str, Any]]] | None = None  # of a checkpoint to go on from
         self._changes: Changes | None = None
@@ -262,8 +267,43 @@ class GenerativeModule(Described, L.LightningModule):
             return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
         return {"scheduler": scheduler, "interval": "step"}
 
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Check the trainer's options; this is the first hook that it calls."""
+        if self.trainer.state.fn == "fit":
+            check_training_options(self.trainer)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Compare the model with its data, in every stage."""
+        self._looked_at.clear()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            check_agreement(self, data)
+
+    def look_at(self, batch: Any, split: str) -> None:
+        """Check a batch, the first of its split ("training", "validation", "test" or "prediction")."""
+        self.unpack(batch)
+        check_batch(as_batch(batch), split, shape_of(self), self.num_classes)
+
+    def _look_once(self, batch: Any, split: str) -> None:
+        if split not in self._looked_at:
+            self._looked_at.add(split)
+            self.look_at(batch, split)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Look at the first batch."""
+        self._look_once(batch, "validation")
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Look at the first batch."""
+        self._look_once(batch, "test")
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Look at the first batch."""
+        self._look_once(batch, "prediction")
+
     def on_fit_start(self) -> None:
-        """Check the data against ``num_classes``, note precision and seed, and tell loggers what a CLI has not told."""
+        """Note the classes' names, precision and seed, and tell loggers what a CLI has not told."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         if self._saved is not None:
@@ -273,18 +313,11 @@ class GenerativeModule(Described, L.LightningModule):
         if self.noise_seed is None:
             self.noise_seed = torch.initial_seed()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if self.num_classes is not None and data is not None:
-            self._check_classes(data)
+        if self.num_classes is not None and isinstance(data, NamesClasses):
+            self.class_names = list(data.class_names or []) or None
         if not any(isinstance(callback, SaveConfigCallback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             for logger in self.trainer.loggers:
                 logger.log_hyperparams({"model": describe(self), "data": describe(data)})
-
-    def _check_classes(self, data: L.LightningDataModule) -> None:
-        if not isinstance(data, DeclaresClasses):
-            name = type(data).__name__
-            raise ValueError(f"num_classes={self.num_classes}, but {name} has no num_classes: give it that attribute")
-        if data.num_classes != self.num_classes:
-            raise ValueError(f"num_classes={self.num_classes}, but the data have {data.num_classes or 'no'} classes")
 
     def on_train_start(self) -> None:
         """Follow what the configuration of a resumed run has changed: optimizers and schedules are restored now."""
@@ -294,6 +327,7 @@ class GenerativeModule(Described, L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
+        self._look_once(batch, "training")
         # a tuple of integers has the same hash in every process
         torch.manual_seed(hash((self.noise_seed, self.images_seen, self.global_rank)) % 2**63)
 

@@ -28,6 +28,7 @@ from lit_generative.manual_optimization import (
 from lit_generative.optim import check_optimisation
 from lit_generative.processes import world_size
 from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.training_options import check_batch_norm
 
 __all__ = ["GAN"]
 
@@ -235,7 +236,15 @@ class GAN(GenerativeModule):
     def configure_callbacks(self) -> list[Any]:
         """Check the trainer; this is the first hook that it calls."""
         check_trainer(self.trainer, INSTEAD)
-        return []
+        return super().configure_callbacks()
+
+    def look_at(self, batch: Batch, split: str) -> None:
+        """Check the first batch of a split, and that none of its parts is too small for batch normalisation."""
+        super().look_at(batch, split)
+        if split == "training":
+            sizes = [len(part) for (part,) in cut(self.micro_batches, self.unpack(batch)[0])]
+            networks = {name: self.get_submodule(name) for name in NETWORKS}
+            check_batch_norm(networks, sizes, f"batch_size ({sum(sizes)}) or micro_batches ({self.micro_batches})")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the discriminator's and the generator's optimizer and, where there is one, their schedules."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lit_generative.agreement import check_agreement
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.core import GenerativeModule
 from lit_generative.data import GaussianPoints, ImageDataModule
@@ -44,7 +45,9 @@ def draw_latents(
         raise ValueError(f"output={output} is there already; give another one, nothing is overwritten")
     saved = read_checkpoint(ckpt_path, "cpu")["lit_generative"]["data"]
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device)).eval()
-    space = explore(model, rebuild(saved) if data is None else data, request)
+    if (images := rebuild(saved) if data is None else data) is not None:
+        check_agreement(model, images)
+    space = explore(model, images, request)
     files = _save(space, output)
     if space.numbers:
         table = Table(

@@ -210,7 +210,8 @@ class TrainerCLI(LightningCLI):
             return
         # not by run_folder: it waits for the other processes, which may have failed
         folder = Path(self.trainer.loggers[0].log_dir or self.trainer.default_root_dir)
-        print(f"run folder: {folder}")
+        if folder.is_dir():  # else the run was refused
+            print(f"run folder: {folder}")
         if grids := sorted(folder.glob("grids/*.png")):
             print(f"samples: {grids[-1]}")
         interrupt = next((c for c in self.trainer.callbacks if isinstance(c, SaveOnSignal)), None)  # type: ignore[attr-defined]
