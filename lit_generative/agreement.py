@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_generative.contracts import Batch, DeclaresClasses, DeclaresShape, NamesClasses
-from lit_generative.description import Described
+from lit_generative.description import Described, unwrapped
 
 __all__ = ["check_agreement", "check_batch", "shape_of"]
 
@@ -19,7 +19,7 @@ def shape_of(model: nn.Module) -> tuple[int, ...] | None:
     """Return (C, H, W) of the images that a model or one of its networks was made for; None: nothing says so."""
     if isinstance(model, DeclaresShape):
         return tuple(model.image_shape)
-    for network in model.children():
+    for network in map(unwrapped, model.children()):
         if isinstance(network, Described) and "image_shape" in network._init_args:
             return tuple(network._init_args["image_shape"])
     return None

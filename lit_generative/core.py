@@ -23,9 +23,12 @@ from lit_generative.contracts import Batch, NamesClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
 from lit_generative.optim import build, check_optimisation
 from lit_generative.resuming import Changes
+from lit_generative.savable import check_savable
 from lit_generative.training_options import check_training_options
 
 __all__ = ["GenerativeModule"]
+
+COMPILED = "_orig_mod."  # what torch.compile puts into the names of a network's weights
 
 Self = TypeVar("Self", bound="GenerativeModule")
 
@@ -274,8 +277,10 @@ class GenerativeModule(Described, L.LightningModule):
         return []
 
     def setup(self, stage: str) -> None:
-        """Compare the model with its data, in every stage."""
+        """Compare the model with its data, in every stage, and see that checkpoints can hold it."""
         self._looked_at.clear()
+        if stage == "fit" and self.trainer.checkpoint_callbacks:
+            check_savable(self)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             check_agreement(self, data)
@@ -342,6 +347,7 @@ class GenerativeModule(Described, L.LightningModule):
         for name, parameter in self.named_parameters():
             if not parameter.isfinite().all():
                 raise self._divergence(name)
+        checkpoint["state_dict"] = {key.replace(COMPILED, ""): v for key, v in checkpoint["state_dict"].items()}
         pack(checkpoint, self, self.trainer.datamodule)  # type: ignore[attr-defined]
         runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
         checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}
@@ -352,6 +358,8 @@ class GenerativeModule(Described, L.LightningModule):
         Raises:
             ValueError: If the checkpoint's weights are those of another network.
         """
+        own = {key.replace(COMPILED, ""): key for key in self.state_dict()}  # some networks may be compiled here
+        checkpoint["state_dict"] = {own.get(key, key): v for key, v in checkpoint["state_dict"].items()}
         if self.strict_loading:
             check_weights(self, checkpoint["state_dict"])
         saved = checkpoint.get("lit_generative", {})

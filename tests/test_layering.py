@@ -21,7 +21,7 @@ ROOMS = (
     *("vae maths", "gan maths", "diffusion maths"),
     "contracts",
     "agreement",
-    *("checkpoints", "resuming", "training_options", "core", "sampling", "manual_optimization"),
+    *("checkpoints", "resuming", "savable", "training_options", "core", "sampling", "manual_optimization"),
     "data",
     "evaluation",
     *("loggers", "callbacks"),

@@ -28,7 +28,7 @@ CASES = {
     "FIT --model.optimizer.lr nan": "--model.optimizer.lr nan: expected a number, and nan is none",
     "FIT --model.optimizer.lr -1": "optimizer.lr=-1.0: it must be at least 0",
     "FIT --model.optimizer.betas [2,0.9]": "optimizer.betas[0]=2.0: it must be in [0, 1)",
-    "FIT --trainer.gradient_clip_val -1": "trainer.gradient_clip_val=-1.0: it must be at least 0",
+    "FIT --trainer.gradient_clip_val -1": "trainer.gradient_clip_val=-1: it must be at least 0",
     "FIT --trainer.max_epochs 0": "trainer.max_epochs=0: it must be at least 1",
     "FIT --trainer.max_steps 0": "trainer.max_steps=0: it must be at least 1",
     "FIT --trainer.limit_train_batches 0": "trainer.limit_train_batches=0",
