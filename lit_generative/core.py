@@ -52,10 +52,12 @@ class GenerativeModule(Described, L.LightningModule):
         class_names: What the classes are called that a conditional model was trained on; None: not known.
         precision: Lightning's name of the precision trained in; sampling uses it too.
         loss_units: The units of what :meth:`losses` returns, by name, for reports.
+        loss_is_quality: Whether a lower validation loss means better samples, so that a best state is chosen by it.
         family: What reports call models of its kind; "": by the class's name.
     """
 
     family: ClassVar[str] = ""
+    loss_is_quality: ClassVar[bool] = True
     sampler_name: ClassVar[str] = "unspecified"
     loss_units: ClassVar[dict[str, str]] = {}
     network_evaluations: int = 1

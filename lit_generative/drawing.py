@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
+from lit_generative.finite import check_finite_samples, check_finite_weights
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 
 __all__ = ["draw_samples"]
@@ -41,12 +42,14 @@ def draw_samples(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
+        FloatingPointError: If the weights or the images are not finite.
         ValueError: If something would be overwritten, or an argument does not fit the model.
     """
     _check_nothing_is_there(output, grid)
     check_count("num_samples", num_samples)
     check_count("batch_size", batch_size)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
+    check_finite_weights(model, ckpt_path)
     y = _labels(model, num_samples, labels)
     generator = torch.Generator(model.device).manual_seed(seed)
     kept, seconds = [], 0.0
@@ -56,6 +59,7 @@ def draw_samples(
             begin = perf_counter()
             images = model.sample(n, None if y is None else y[start : start + n], generator=generator).cpu()
             seconds += perf_counter() - begin
+            check_finite_samples(images, ckpt_path)
             if not are_points(images):
                 for i, image in enumerate(images, start):
                     save_png(image, output / f"sample_{i:06d}.png")

@@ -1,6 +1,7 @@
 """How samples are drawn: checked, in evaluation mode, without gradients, and reproducibly."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
+from lit_generative.finite import broken_weight
 
 __all__ = ["check_labels", "inference", "sampling_mode"]
 
@@ -26,9 +28,20 @@ def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     ) -> Tensor:
         y = check_labels(self, n, y)
         with inference(self, generator):
-            return sample(self, n, y, generator=generator).float().clamp(-1, 1)
+            images = sample(self, n, y, generator=generator).float().clamp(-1, 1)
+        _warn_of_broken(self, images)
+        return images
 
     return checked
+
+
+def _warn_of_broken(model: GenerativeModule, images: Tensor) -> None:
+    """Say that samples are not finite, and which weight is not; an evaluation goes on and counts them."""
+    broken = int((~images.isfinite()).flatten(1).any(dim=1).sum())
+    if broken:
+        weight = broken_weight(model)
+        reason = f"the weight {weight} is not finite either" if weight else "the weights are"
+        warnings.warn(f"{broken} of {len(images)} samples have values that are not finite; {reason}", stacklevel=3)
 
 
 def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | None:

@@ -77,6 +77,7 @@ class GAN(GenerativeModule):
     """
 
     family = "GAN"
+    loss_is_quality: ClassVar[bool] = False
     sampler_name: ClassVar[str] = "generator"
 
     def __init__(

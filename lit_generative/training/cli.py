@@ -30,6 +30,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
+from lit_generative.finite import check_finite_weights
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 
 __all__ = ["TrainerCLI"]
@@ -68,7 +69,9 @@ def restored(checkpoint_path: str) -> GenerativeModule:
     Args:
         checkpoint_path: What was given as ckpt_path.
     """
-    return GenerativeModule.load_from_checkpoint(checkpoint_path)
+    model = GenerativeModule.load_from_checkpoint(checkpoint_path)
+    check_finite_weights(model, checkpoint_path)
+    return model
 
 
 class SaveConfig(SaveConfigCallback):
