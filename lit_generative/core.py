@@ -266,7 +266,7 @@ class GenerativeModule(Described, L.LightningModule):
             self.trainer.fit_loop._combined_loader = None
             if steps == float("inf"):
                 raise ValueError("lr_scheduler needs total_steps: give it, or trainer.max_epochs or trainer.max_steps")
-            make = functools.partial(make, total_steps=int(steps))
+            make = functools.partial(make, total_steps=int(steps))  # type: ignore[call-arg]
         scheduler = build("lr_scheduler", make, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}

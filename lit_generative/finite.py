@@ -8,7 +8,7 @@ __all__ = ["broken_weight", "check_finite_samples", "check_finite_weights"]
 
 
 def broken_weight(model: nn.Module) -> str:
-    """Return the name of the first parameter that is not finite, or buffer with a nan (masks have infinities), or ""."""
+    """Return the name of the first parameter that is not finite, or buffer with a nan (some masks are infinite)."""
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             return name

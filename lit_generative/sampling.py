@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from lit_generative.agreement import shape_of
 from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.finite import broken_weight
 
-__all__ = ["check_labels", "inference", "sampling_mode"]
+__all__ = ["check_images", "check_labels", "inference", "sampling_mode"]
 
 
 def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -55,11 +56,29 @@ def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | 
         if y is not None:
             raise ValueError("y was given, but the model is unconditional (num_classes is not set)")
         return None
+    if y is not None and not isinstance(y, Tensor):
+        raise ValueError(f"y={y}: it must be a tensor of class numbers, for instance torch.tensor([0, 1])")
     if y is None or y.shape != (n,):
         raise ValueError(f"y has shape {None if y is None else tuple(y.shape)}: a model of classes needs labels ({n},)")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise ValueError(
+            f"y is {str(y.dtype).removeprefix('torch.')}: give the classes' numbers, for instance y.long()"
+        )
     if not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
         raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: the classes are 0 to {model.num_classes - 1}")
     return y.to(model.device)
+
+
+def check_images(model: GenerativeModule, **images: Tensor) -> None:
+    """Refuse images (B, C, H, W) of another shape than the model is made for.
+
+    Raises:
+        ValueError: It names the argument.
+    """
+    expected = shape_of(model)
+    for name, x in images.items():
+        if expected is not None and (x.ndim != 4 or tuple(x.shape[1:]) != expected):
+            raise ValueError(f"{name} has shape {tuple(x.shape)}: the model takes images (B, {str(expected)[1:]}")
 
 
 @contextmanager

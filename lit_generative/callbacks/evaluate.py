@@ -45,7 +45,7 @@ class Evaluate(L.Callback):
 
     A ``ModelCheckpoint`` may monitor ``evaluation/frechet_distance`` (which Inception's FID is logged as, too). It then
     needs the number at every validation from the first on, so that the first one evaluates in any case. Where quality
-    cannot be measured, there is no best state, and the checkpoint keeps none, or the latest where nothing else keeps that.
+    cannot be measured there is no best state: the checkpoint keeps none, or the latest one where nothing else does.
 
     Args:
         evaluator: The protocol.

@@ -27,7 +27,7 @@ from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import Weight
 from lit_generative.eight_bit import bits_per_dim
 from lit_generative.interpolation import spherical
-from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.sampling import check_images, check_labels, inference, sampling_mode
 
 __all__ = ["DDPM"]
 
@@ -228,6 +228,7 @@ class DDPM(GenerativeModule):
 
         ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number.
         """
+        check_images(self, image=image)
         with self._drawing(len(image), y, generator) as denoise:
             image, known = image.to(self.device), known.to(self.device)
             return inpaint(self.sampler, denoise, image, known, self.schedule).clamp(-1, 1)
@@ -236,6 +237,7 @@ class DDPM(GenerativeModule):
         self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled (SDEdit)."""
+        check_images(self, image=image)
         with self._drawing(len(image), y, generator) as denoise:
             return sdedit(self.sampler, denoise, image.to(self.device), self.schedule, start=start).clamp(-1, 1)
 
@@ -247,6 +249,7 @@ class DDPM(GenerativeModule):
         imperfect or the images are unlike its training images. ``sampler`` is a deterministic one, by default 25 steps
         of Heun's method.
         """
+        check_images(self, x=x)
         with self._drawing(len(x), y, is_guided=False) as denoise:
             return encode(sampler or self._ode(), denoise, x.to(self.device), self.schedule)
 
@@ -257,6 +260,7 @@ class DDPM(GenerativeModule):
 
         Guided, if the model is to be guided, they are better ones, but not those that were encoded.
         """
+        check_images(self, x_T=x_T)
         with self._drawing(len(x_T), y, is_guided=is_guided) as denoise:
             images = (sampler or self._ode()).sample(denoise, x_T.to(self.device), self.schedule)
             return images.float().clamp(-1, 1)
@@ -367,6 +371,8 @@ class DDPM(GenerativeModule):
         Each takes about so many ``evaluations`` of the network for an image, and neither is guided. Points of the plane
         have no levels, and so none of the two.
         """
+        check_count("evaluations", evaluations)
+        check_images(self, x=x)
         if self.image_shape[1:] == (1, 1):
             return {}
         denoise = self.denoiser(y, is_guided=False)

@@ -70,8 +70,8 @@ class DiT(Described, nn.Module):
         output_multiple: int = 1,
     ) -> None:
         super().__init__()
-        counts = {"patch": patch, "depth": depth, "heads": heads, "output_multiple": output_multiple}
-        check_sizes(image_shape, dim=dim, num_classes=num_classes, **counts)
+        check_sizes(image_shape, patch=patch, dim=dim, depth=depth, heads=heads)
+        check_sizes(image_shape, output_multiple=output_multiple, num_classes=num_classes)
         if dim < 4 or dim % 4:
             raise ValueError(f"dim={dim}: a sine and a cosine for each of two axes need a multiple of 4")
         channels, height, width = image_shape

@@ -164,8 +164,8 @@ class UNet(Described, nn.Module):
         conventions: UNetConventions | None = None,
     ) -> None:
         super().__init__()
-        counts = {"blocks": blocks, "head_dim": head_dim, "groups": groups, "patch": patch}
-        check_sizes(image_shape, num_classes=num_classes, output_multiple=output_multiple, **counts)
+        check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
+        check_sizes(image_shape, output_multiple=output_multiple, num_classes=num_classes)
         check_range("dropout", dropout, at_least=0, below=1)
         _check(widths, groups, attention)
         self.image_shape, self.widths, self.blocks = tuple(image_shape), tuple(widths), blocks

@@ -13,7 +13,7 @@ __all__ = ["build", "check_optimisation"]
 
 POSITIVE = ("eps", "total_steps", "step_size", "T_max", "T_0", "total_iters", "div_factor", "final_div_factor")
 NOT_NEGATIVE = ("lr", "max_lr", "base_lr", "weight_decay", "gamma", "eta_min", "start_factor", "end_factor")
-RANGES: dict[str, dict[str, float]] = {
+RANGES: dict[str, dict[str, Any]] = {
     **{option: {"above": 0} for option in POSITIVE},
     **{option: {"at_least": 0} for option in NOT_NEGATIVE},
     **{option: {"at_least": 0, "below": 1} for option in ("betas", "momentum")},

@@ -9,14 +9,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from lit_generative.checks import check_count
+from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Batch, as_batch
 from lit_generative.core import GenerativeModule
 from lit_generative.data import image_data
 from lit_generative.description import describe
 from lit_generative.interpolation import linear, spherical
 from lit_generative.processes import gather
-from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.sampling import check_images, check_labels, inference, sampling_mode
 from lit_generative.vae.active_units import ActiveUnits
 from lit_generative.vae.bounds import Draw, estimate_likelihood, in_parts, negative_bound
 from lit_generative.vae.likelihoods import Likelihood
@@ -176,6 +176,7 @@ class VAE(GenerativeModule):
         """
         if not self.likelihood.has_mass or x.shape[2:] == (1, 1):
             return {}
+        check_images(self, x=x)
         y = check_labels(self, len(x), y)
         with inference(self, generator):
             return estimate_likelihood(self._begin_draws, x, y, evaluations)
@@ -216,6 +217,7 @@ class VAE(GenerativeModule):
 
     def posterior_means(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the means of q(z|x, y), (B, latent_dim), for images ``x`` (B, C, H, W) and labels (B,)."""
+        check_images(self, x=x)
         y = check_labels(self, len(x), y)
         with inference(self):
             return self.encode(x.to(self.device), y).mean.float()
@@ -268,6 +270,8 @@ class VAE(GenerativeModule):
         """
         if len(x) != 1:
             raise ValueError(f"x has {len(x)} images: traverse moves the latents of one, for instance x[:1]")
+        check_count("steps", steps)
+        check_range("extent", extent, hint="it is in standard deviations, such as 3")
         chosen = self._check_dimensions(range(self.latent_dim) if dimensions is None else dimensions)
         z = self.posterior_means(x, y).repeat(len(chosen), steps, 1)  # (D, steps, latent_dim)
         for row, dimension in zip(z, chosen, strict=True):
