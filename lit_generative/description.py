@@ -5,6 +5,7 @@ A description is made of None, booleans, numbers, strings, lists, tuples and dic
 ``{"class_path": "package.module.Class", "init_args": {...}}``, nested as the objects are.
 """
 
+import argparse
 import contextlib
 import functools
 import importlib
@@ -225,7 +226,8 @@ def _path(value: Any) -> str:
 
 def _opaque(value: Any) -> dict[str, Any]:
     named = value if hasattr(value, "__qualname__") else type(value)
-    is_value = {} if callable(value) or isinstance(value, nn.Module) else {"is_value": True}
+    # a Namespace is what a command line gives for an argument without a type hint: nobody can have used it
+    is_value = {} if callable(value) or isinstance(value, nn.Module | argparse.Namespace) else {"is_value": True}
     return {"opaque": _path(named), "is_module": isinstance(value, nn.Module)} | is_value
 
 
