@@ -10,14 +10,12 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from lit_generative.contracts import NamesClasses
 from lit_generative.description import Described, check, describe, find, rebuild
 from lit_generative.files import replacing
 
 __all__ = [
     "WholeCheckpoints",
     "check_weights",
-    "class_names_of",
     "data_of",
     "pack",
     "read_checkpoint",
@@ -27,19 +25,18 @@ __all__ = [
 
 KEY = "lit_generative"
 FORMAT = 2
-STATE = ("images_seen", "weights", "precision", "noise_seed")  # attributes of a model that a checkpoint keeps
+# attributes of a model that a checkpoint keeps
+STATE = ("images_seen", "weights", "precision", "noise_seed", "class_names")
 
 T = TypeVar("T")
 
 
 def pack(checkpoint: dict[str, Any], model: Any, data: Any = None) -> None:
     """Add to a Lightning checkpoint the descriptions of the model and its data, and the model's counters."""
-    is_named = getattr(model, "num_classes", None) is not None and isinstance(data, NamesClasses)
     checkpoint[KEY] = {
         "format": FORMAT,
         "model": describe(model),
         "data": describe(data) if isinstance(data, Described) else None,
-        "class_names": [str(name) for name in data.class_names or ()] if is_named else [],
         "state": {name: getattr(model, name) for name in STATE} | checkpoint.pop("averaged", {}),
     }
 
@@ -157,13 +154,6 @@ def data_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     return description
 
 
-def class_names_of(checkpoint: dict[str, Any]) -> list[str] | None:
-    """Return what the data of a conditional model call their classes; None: not known."""
-    names = checkpoint[KEY].get("class_names")
-    is_list_of_text = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if names and is_list_of_text else None
-
-
 def _arguments(description: Any) -> Iterator[tuple[type, str, Any]]:
     """Yield each class in a description, and its arguments' names and values."""
     if isinstance(description, dict) and "class_path" in description:
@@ -231,6 +221,6 @@ def _is_description(value: Any) -> bool:
 
 
 def _is_state(state: Any) -> bool:
-    kinds = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None}
+    kinds = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None, "class_names": list | None}
     has_kinds = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
-    return has_kinds and state["images_seen"] >= 0
+    return has_kinds and state["images_seen"] >= 0 and all(isinstance(name, str) for name in state["class_names"] or ())

@@ -17,14 +17,21 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLR
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_generative.agreement import check_agreement, check_batch, shape_of
 from lit_generative.calls import FEW, NetworkCall, try_calls
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
-from lit_generative.contracts import Batch, DeclaresClasses, as_batch
+from lit_generative.checks import check_count
+from lit_generative.contracts import Batch, NamesClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
+from lit_generative.optim import build, check_optimisation
 from lit_generative.precision import raise_eps, use_half_weights
 from lit_generative.resuming import Changes
+from lit_generative.savable import check_savable
+from lit_generative.training_options import check_training_options
 
 __all__ = ["GenerativeModule"]
+
+COMPILED = "_orig_mod."  # what torch.compile puts into the names of a network's weights
 
 Self = TypeVar("Self", bound="GenerativeModule")
 
@@ -40,18 +47,21 @@ class GenerativeModule(Described, L.LightningModule):
         optimizer: Makes the optimizer from the parameters; a class or ``partial(Adam, lr=1e-3)`` in Python, a
             ``class_path`` with ``init_args`` in YAML. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule from the optimizer. It advances every step, and a
-            ``total_steps`` that it takes (``OneCycleLR``) is filled in from the trainer.
+            ``total_steps`` that it takes (``OneCycle``) is filled in from the trainer.
 
     Attributes:
         images_seen: Training images seen so far, over all processes: the axis of every plot.
         weights: Which weights the parameters hold, "raw" or for instance "ema 0.999".
+        class_names: What the classes are called that a conditional model was trained on; None: not known.
         precision: Lightning's name of the precision trained in; sampling uses it too.
         resumed_at: The ``images_seen`` of the checkpoint that its weights are from; None: a new model.
         loss_units: The units of what :meth:`losses` returns, by name, for reports.
+        loss_is_quality: Whether a lower validation loss means better samples, so that a best state is chosen by it.
         family: What reports call models of its kind; "": by the class's name.
     """
 
     family: ClassVar[str] = ""
+    loss_is_quality: ClassVar[bool] = True
     sampler_name: ClassVar[str] = "unspecified"
     loss_units: ClassVar[dict[str, str]] = {}
     network_evaluations: int = 1
@@ -63,12 +73,16 @@ class GenerativeModule(Described, L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        check_count("num_classes", num_classes)
+        check_optimisation(optimizer, lr_scheduler)
         self.num_classes = num_classes
         self.make_optimizer = optimizer or torch.optim.AdamW
         self.make_lr_scheduler = lr_scheduler
         self.images_seen = 0
         self.weights = "raw"
         self.precision = "32-true"
+        self.class_names: list[str] | None = None
+        self._looked_at: set[str] = set()
         self.noise_seed: int | None = None
         self._has_tried_networks = False
         self.resumed_at: int | None = None
@@ -145,10 +159,6 @@ class GenerativeModule(Described, L.LightningModule):
         return []
 
     # ---------------------------------------------------------------- the steps
-
-    def setup(self, stage: str) -> None:
-        """Let networks alone, not images and losses, be half-precision numbers if that is asked for."""
-        use_half_weights(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch; the images count towards ``images_seen``."""
@@ -255,7 +265,7 @@ class GenerativeModule(Described, L.LightningModule):
         Torch marks fused optimizers as unscaling gradients by themselves, which goes with no clipping; but unless there
         is a scaler, under 16-mixed, there is nothing to unscale. And Adam's usual ``eps`` is 0 as a number of 16-true.
         """
-        optimizer = make(parameters)
+        optimizer = build("optimizer", make, parameters)
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         raise_eps(optimizer)
@@ -274,14 +284,54 @@ class GenerativeModule(Described, L.LightningModule):
             self.trainer.fit_loop._combined_loader = None
             if steps == float("inf"):
                 raise ValueError("lr_scheduler needs total_steps: give it, or trainer.max_epochs or trainer.max_steps")
-            return {"scheduler": make(optimizer, total_steps=int(steps)), "interval": "step"}  # type: ignore[call-arg]
-        scheduler = make(optimizer)
+            make = functools.partial(make, total_steps=int(steps))  # type: ignore[call-arg]
+        scheduler = build("lr_scheduler", make, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
         return {"scheduler": scheduler, "interval": "step"}
 
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Check the trainer's options; this is the first hook that it calls."""
+        if self.trainer.state.fn == "fit":
+            check_training_options(self.trainer)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Compare the model with its data, in every stage, and see that checkpoints can hold it."""
+        use_half_weights(self.trainer)
+        self._looked_at.clear()
+        if stage == "fit" and self.trainer.checkpoint_callbacks:
+            check_savable(self)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            check_agreement(self, data)
+
+    def look_at(self, batch: Any, split: str) -> None:
+        """Check a batch, the first of its split ("training", "validation", "test" or "prediction")."""
+        self.unpack(batch)
+        check_batch(as_batch(batch), split, shape_of(self), self.num_classes)
+
+    def _look_once(self, batch: Any, split: str) -> None:
+        if split not in self._looked_at:
+            self._looked_at.add(split)
+            self.look_at(batch, split)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Look at the first batch, and try the networks if Lightning validates before a training."""
+        self._look_once(batch, "validation")
+        if self.trainer.sanity_checking:
+            self._try_networks(batch)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Look at the first batch."""
+        self._look_once(batch, "test")
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Look at the first batch."""
+        self._look_once(batch, "prediction")
+
     def on_fit_start(self) -> None:
-        """Check the data against ``num_classes``, note precision and seed, and tell loggers what a CLI has not told."""
+        """Note the classes' names, precision and seed, and tell loggers what a CLI has not told."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         if self._saved is not None:
@@ -292,29 +342,17 @@ class GenerativeModule(Described, L.LightningModule):
         if self.noise_seed is None:
             self.noise_seed = torch.initial_seed()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if self.num_classes is not None and data is not None:
-            self._check_classes(data)
+        if self.num_classes is not None and isinstance(data, NamesClasses):
+            self.class_names = [str(name) for name in data.class_names or ()] or None
         if not any(isinstance(callback, SaveConfigCallback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             for logger in self.trainer.loggers:
                 logger.log_hyperparams({"model": describe(self), "data": describe(data)})
-
-    def _check_classes(self, data: L.LightningDataModule) -> None:
-        if not isinstance(data, DeclaresClasses):
-            name = type(data).__name__
-            raise ValueError(f"num_classes={self.num_classes}, but {name} has no num_classes: give it that attribute")
-        if data.num_classes != self.num_classes:
-            raise ValueError(f"num_classes={self.num_classes}, but the data have {data.num_classes or 'no'} classes")
 
     def on_train_start(self) -> None:
         """Follow what the configuration of a resumed run has changed: optimizers and schedules are restored now."""
         if self._changes is not None:
             self._changes.follow()
         self._saved = self._changes = None
-
-    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Try the networks before the few batches that Lightning validates on before a training."""
-        if self.trainer.sanity_checking:
-            self._try_networks(batch)
 
     def _try_networks(self, batch: Any) -> None:
         """Try how the networks are called, once; where they are cut up among devices, that is left alone."""
@@ -327,6 +365,7 @@ class GenerativeModule(Described, L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step's noise by what was seen so far, so that a resumed run draws what an unbroken one would."""
+        self._look_once(batch, "training")
         self._try_networks(batch)
         # a tuple of integers has the same hash in every process
         torch.manual_seed(hash((self.noise_seed, self.images_seen, self.global_rank)) % 2**63)
@@ -342,6 +381,7 @@ class GenerativeModule(Described, L.LightningModule):
         for name, parameter in self.named_parameters():
             if not parameter.isfinite().all():
                 raise self._divergence(name)
+        checkpoint["state_dict"] = {key.replace(COMPILED, ""): v for key, v in checkpoint["state_dict"].items()}
         pack(checkpoint, self, self.trainer.datamodule)  # type: ignore[attr-defined]
         runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
         checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}
@@ -352,6 +392,8 @@ class GenerativeModule(Described, L.LightningModule):
         Raises:
             ValueError: If the checkpoint's weights are those of another network.
         """
+        own = {key.replace(COMPILED, ""): key for key in self.state_dict()}  # some networks may be compiled here
+        checkpoint["state_dict"] = {own.get(key, key): v for key, v in checkpoint["state_dict"].items()}
         if self.strict_loading:
             check_weights(self, checkpoint["state_dict"])
         saved = checkpoint.get("lit_generative", {})

@@ -5,19 +5,21 @@ A description is made of None, booleans, numbers, strings, lists, tuples and dic
 ``{"class_path": "package.module.Class", "init_args": {...}}``, nested as the objects are.
 """
 
+import argparse
 import contextlib
 import functools
 import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any, NoReturn
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["Described", "check", "describe", "factory_of", "find", "rebuild"]
+__all__ = ["Described", "check", "describe", "factory_of", "find", "rebuild", "unwrapped"]
 
 MOST_VALUES = 100_000
 
@@ -53,18 +55,20 @@ def _describe_arguments(cls: type, args: tuple, kwargs: dict[str, Any]) -> dict[
 
 
 def describe(value: Any) -> Any:
-    """Describe ``value`` as plain data.
+    """Describe ``value`` as plain data; numbers of numpy and paths become Python's numbers and text.
 
     What cannot be described (a lambda, a network that is not :class:`Described`) becomes ``{"opaque": its name,
-    "is_module": whether it is a network}``, which :func:`rebuild` answers with an error that says what to pass instead.
+    "is_module": whether it is a network}``, and ``"is_value": True`` for what nothing can call (a tensor, a set), which
+    :func:`rebuild` answers with an error that says what to pass instead.
     """
+    value = _plain(unwrapped(value))
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
         return tuple(map(describe, value)) if isinstance(value, tuple) else list(map(describe, value))
     if isinstance(value, dict):
-        return {key: describe(v) for key, v in value.items()}
-    if isinstance(value, Described) and _is_importable(type(value)):
+        return {_plain(key): describe(v) for key, v in value.items()}
+    if isinstance(value, Described) and _is_found(type(value)):
         return {"class_path": _path(type(value)), "init_args": value._init_args}
     if isinstance(value, functools.partial):
         factory = factory_of(value)
@@ -73,6 +77,21 @@ def describe(value: Any) -> Any:
     if _may_build(value):
         return {"import_path": _path(value)}
     return _opaque(value)
+
+
+def unwrapped(value: Any) -> Any:
+    """Return the network that ``torch.compile`` has wrapped, and anything else as it is."""
+    return value._modules["_orig_mod"] if isinstance(value, nn.Module) and "_orig_mod" in value._modules else value
+
+
+def _plain(value: Any) -> Any:
+    """Return Python's own number, text or None for what is as good as that: ``weights_only`` reads nothing else."""
+    if getattr(value, "ndim", None) == 0 and not isinstance(value, Tensor):  # a number of numpy
+        return value.item()
+    if isinstance(value, PurePath):
+        return str(value)
+    kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+    return value if kind is None or type(value) is kind else kind(getattr(value, "value", value))
 
 
 def rebuild(description: Any) -> Any:
@@ -120,7 +139,7 @@ def _build(description: Any) -> Any:
     keys = set(description)
     if keys == {"class_path", "init_args"}:
         cls = _find_buildable(description["class_path"])
-        return cls(**{name: _build(_named(value, name)) for name, value in description["init_args"].items()})
+        return _call(cls, {name: _build(_named(value, name)) for name, value in description["init_args"].items()})
     if keys == {"partial", "keywords"}:
         keywords = {name: _build(value) for name, value in description["keywords"].items()}
         return functools.partial(_find_buildable(description["partial"]), **keywords)
@@ -129,6 +148,21 @@ def _build(description: Any) -> Any:
     if "opaque" in keys:
         return _stand_in(**description)
     return {key: _build(value) for key, value in description.items()}
+
+
+def _call(cls: type, arguments: dict[str, Any]) -> Any:
+    """Call ``cls`` with named arguments, those by position that cannot be named: ``*widths`` and what is before it."""
+    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    has_list = any(p.kind is p.VAR_POSITIONAL and arguments.get(p.name) for p in parameters)
+    positional: list[Any] = []
+    for p in parameters:
+        if p.name not in arguments:
+            continue
+        if p.kind is p.VAR_POSITIONAL:
+            positional += arguments.pop(p.name)
+        elif p.kind is p.POSITIONAL_ONLY or (has_list and p.kind is p.POSITIONAL_OR_KEYWORD):
+            positional.append(arguments.pop(p.name))
+    return cls(*positional, **arguments)
 
 
 def factory_of(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,13 +224,23 @@ def _is_importable(cls: type) -> bool:
     return found is cls
 
 
+def _is_found(cls: type) -> bool:
+    """Whether ``cls``, or what has taken its name since (a notebook's cell run again), is found under its name."""
+    with contextlib.suppress(ImportError):
+        found = find(_path(cls))
+        return isinstance(found, type) and issubclass(found, Described)
+    return False
+
+
 def _path(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
 def _opaque(value: Any) -> dict[str, Any]:
     named = value if hasattr(value, "__qualname__") else type(value)
-    return {"opaque": _path(named), "is_module": isinstance(value, nn.Module)}
+    # a Namespace is what a command line gives for an argument without a type hint: nobody can have used it
+    is_value = {} if callable(value) or isinstance(value, nn.Module | argparse.Namespace) else {"is_value": True}
+    return {"opaque": _path(named), "is_module": isinstance(value, nn.Module)} | is_value
 
 
 def _named(description: Any, name: str) -> Any:
@@ -204,12 +248,14 @@ def _named(description: Any, name: str) -> Any:
     return description | {"argument": name} if is_opaque else description
 
 
-def _stand_in(opaque: str, is_module: bool, argument: str = "") -> Any:
+def _stand_in(opaque: str, is_module: bool, argument: str = "", is_value: bool = False) -> Any:
     """Raise for a network that cannot be rebuilt; for any other callable, raise only when it is called."""
     message = f"the argument {argument!r} was a {opaque}, which a file cannot describe; pass {argument}=… when loading"
     if is_module:
         hint = "derive its class from lit_generative.Described so that it remembers its arguments"
         raise ValueError(f"{message}, or {hint}")
+    if is_value:
+        raise ValueError(message)
 
     def missing(*args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(message)

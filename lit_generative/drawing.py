@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_generative.checkpoints import class_names_of, read_checkpoint
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
 from lit_generative.files import make_folder
+from lit_generative.finite import check_finite_samples, check_finite_weights
 from lit_generative.labels import Labels, class_indices, class_suffix
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 
@@ -46,14 +46,16 @@ def draw_samples(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
+        FloatingPointError: If the weights or the images are not finite.
         ValueError: If something would be overwritten, or an argument does not fit the model.
     """
     _check_nothing_is_there(output, grid)
-    check_range("num_samples", num_samples, at_least=1)
-    check_range("batch_size", batch_size, at_least=1)
-    check_range("seed", seed, at_least=0)
+    check_count("num_samples", num_samples)
+    check_count("batch_size", batch_size)
+    check_count("seed", seed, at_least=0)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
-    names = class_names_of(read_checkpoint(ckpt_path, "meta"))
+    check_finite_weights(model, ckpt_path)
+    names = model.class_names
     y = _labels(model, num_samples, class_indices(labels, model.num_classes, names))
     suffixes = [""] * num_samples if y is None else [class_suffix(label, names) for label in y.tolist()]
     make_folder(output, "output")
@@ -67,6 +69,7 @@ def draw_samples(
             begin = perf_counter()
             images = model.sample(n, None if y is None else y[start : start + n], generator=generator).cpu()
             seconds += perf_counter() - begin
+            check_finite_samples(images, ckpt_path)
             if not are_points(images):
                 for i, image in enumerate(images, start):
                     save_png(image, output / f"sample_{i:06d}{suffixes[i]}.png")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 
 __all__ = ["linear", "spherical"]
 
@@ -47,5 +47,5 @@ def spherical(z_0: Tensor, z_1: Tensor, steps: int) -> Tensor:
 
 
 def _places(steps: int) -> list[float]:
-    check_range("steps", steps, at_least=2, hint="a path has its ends")
+    check_count("steps", steps, at_least=2, hint="a path has its ends")
     return torch.linspace(0, 1, steps).tolist()

@@ -1,17 +1,20 @@
 """How samples are drawn: checked, in evaluation mode, without gradients, and reproducibly."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.agreement import shape_of
+from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
+from lit_generative.finite import broken_weight
 from lit_generative.precision import computing
 
-__all__ = ["check_labels", "inference", "sampling_mode"]
+__all__ = ["check_images", "check_labels", "inference", "sampling_mode"]
 
 
 def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -27,9 +30,20 @@ def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     ) -> Tensor:
         y = check_labels(self, n, y)
         with inference(self, generator):
-            return sample(self, n, y, generator=generator).float().clamp(-1, 1)
+            images = sample(self, n, y, generator=generator).float().clamp(-1, 1)
+        _warn_of_broken(self, images)
+        return images
 
     return checked
+
+
+def _warn_of_broken(model: GenerativeModule, images: Tensor) -> None:
+    """Say that samples are not finite, and which weight is not; an evaluation goes on and counts them."""
+    broken = int((~images.isfinite()).flatten(1).any(dim=1).sum())
+    if broken:
+        weight = broken_weight(model)
+        reason = f"the weight {weight} is not finite either" if weight else "the weights are"
+        warnings.warn(f"{broken} of {len(images)} samples have values that are not finite; {reason}", stacklevel=3)
 
 
 def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | None:
@@ -38,16 +52,34 @@ def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | 
     Raises:
         ValueError: If ``n`` is below 1, or the labels are missing, are too many or name classes that are not there.
     """
-    check_range("n", n, at_least=1)
+    check_count("n", n)
     if model.num_classes is None:
         if y is not None:
             raise ValueError("y was given, but the model is unconditional (num_classes is not set)")
         return None
+    if y is not None and not isinstance(y, Tensor):
+        raise ValueError(f"y={y}: it must be a tensor of class numbers, for instance torch.tensor([0, 1])")
     if y is None or y.shape != (n,):
         raise ValueError(f"y has shape {None if y is None else tuple(y.shape)}: a model of classes needs labels ({n},)")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise ValueError(
+            f"y is {str(y.dtype).removeprefix('torch.')}: give the classes' numbers, for instance y.long()"
+        )
     if not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
         raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: the classes are 0 to {model.num_classes - 1}")
     return y.to(model.device)
+
+
+def check_images(model: GenerativeModule, **images: Tensor) -> None:
+    """Refuse images (B, C, H, W) of another shape than the model is made for.
+
+    Raises:
+        ValueError: It names the argument.
+    """
+    expected = shape_of(model)
+    for name, x in images.items():
+        if expected is not None and (x.ndim != 4 or tuple(x.shape[1:]) != expected):
+            raise ValueError(f"{name} has shape {tuple(x.shape)}: the model takes images (B, {str(expected)[1:]}")
 
 
 @contextmanager

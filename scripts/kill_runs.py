@@ -91,7 +91,8 @@ def dying(save: Callable[..., None], share: float, moment: str) -> Callable[...,
     def dying_save(obj: Any, path: Any, *args: Any, **kwargs: Any) -> None:
         calls["save"] += 1
         if not isinstance(path, Path) or calls["save"] <= share * 4:
-            return save(obj, path, *args, **kwargs)
+            save(obj, path, *args, **kwargs)
+            return
         whole = io.BytesIO()
         save(obj, whole, *args, **kwargs)
         content = whole.getvalue()
@@ -184,7 +185,6 @@ def small_disk(megabytes: int) -> Iterator[Path]:
 
 def fill_disk(recipe: str, undisturbed: dict[str, Any]) -> str:
     """Let a run meet a full disk, make room, and resume it; say how it went."""
-    size = sum(1 for _ in RECIPES)
     with small_disk(64) as disk:
         filler = disk / "filler"
         for size in range(60, 0, -1):  # as full as lets the first checkpoint through and no other
@@ -199,7 +199,8 @@ def fill_disk(recipe: str, undisturbed: dict[str, Any]) -> str:
         broken = is_broken(disk, recipe)
         filler.unlink()
         ended = run(recipe, disk) == 0 and same(ends(disk, recipe), undisturbed)
-    return f"status {status}, {sentence!r}, checkpoint {'broken' if broken else 'whole'}, end {'identical' if ended else 'other'}"
+    file, end = "broken" if broken else "whole", "identical" if ended else "other"
+    return f"status {status}, {sentence!r}, checkpoint {file}, end {end}"
 
 
 def start() -> None:

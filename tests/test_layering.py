@@ -16,11 +16,12 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.p
 # from the ground up; a room imports itself and those before it (CONTRIBUTING.md shows it as the map)
 ROOMS = (
     *("checks", "description", "devices", "files", "numerics", "processes", "eight_bit", "interpolation", "pictures"),
-    *("labels", "recipes"),
+    *("labels", "finite", "recipes"),
     *("optim", "nn"),
     *("vae maths", "gan maths", "diffusion maths"),
     "contracts",
-    *("calls", "checkpoints", "resuming", "precision", "core", "sampling", "manual_optimization"),
+    *("calls", "agreement", "checkpoints", "resuming", "precision", "savable", "training_options"),
+    *("core", "sampling", "manual_optimization"),
     "data",
     "evaluation",
     *("loggers", "callbacks"),

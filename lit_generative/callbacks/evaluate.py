@@ -6,12 +6,14 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_generative.callbacks.best import keep_no_best
 from lit_generative.callbacks.run import append_record, had_ended, log_scalars, run_data, run_folder
 from lit_generative.callbacks.table import print_table
-from lit_generative.checks import check_range
-from lit_generative.contracts import ImageData
+from lit_generative.checks import check_count
+from lit_generative.contracts import ImageData, Split
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation, Evaluator
+from lit_generative.evaluation.too_few import TooFewImagesError, too_few
 
 __all__ = ["Evaluate", "EvaluationListener"]
 
@@ -43,7 +45,7 @@ class Evaluate(L.Callback):
 
     A ``ModelCheckpoint`` may monitor ``evaluation/frechet_distance`` (which Inception's FID is logged as, too). It then
     needs the number at every validation from the first on, so that the first one evaluates in any case. Where quality
-    cannot be measured, the checkpoint keeps the latest state instead.
+    cannot be measured there is no best state: the checkpoint keeps none, or the latest one where nothing else does.
 
     Args:
         evaluator: The protocol.
@@ -62,7 +64,7 @@ class Evaluate(L.Callback):
         at_end: bool = True,
     ) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "every_n_images": every_n_images}.items():
-            check_range(name, value, at_least=1, hint="null is an evaluation at the end only")
+            check_count(name, value, hint="null is an evaluation at the end only")
         self.evaluator = evaluator
         self.every_n_epochs = every_n_epochs
         self.every_n_images = every_n_images
@@ -94,29 +96,40 @@ class Evaluate(L.Callback):
             if self.evaluator.extractor != "auto":
                 raise
             self._unavailable = str(error)
-            if trainer.is_global_zero:
-                print(f"The quality of samples will not be measured: {error}")
+        self._unavailable = self._unavailable or too_few(self._data, self._splits(stage))
+        if self._unavailable and trainer.is_global_zero:
+            print(f"The quality of samples will not be measured: {self._unavailable}")
         if stage == "fit":
             self._prepare_monitors(trainer)
+            self._drop_misleading(trainer, pl_module)
         if stage == "fit" and (self.every_n_epochs or self.every_n_images):
             self._data.num_images("val")  # of a user's data module that has none, it says so
+
+    def _splits(self, stage: str) -> list[Split]:
+        """Return the splits that evaluations compare with; samples are drawn for nothing if one is too small."""
+        at_times: list[Split] = ["val"] if stage == "fit" and (self.every_n_epochs or self.every_n_images) else []
+        return ["train", *at_times, *([self.evaluator.split] if stage == "test" or self.at_end else [])]
 
     def _prepare_monitors(self, trainer: L.Trainer) -> None:
         """See to it that what a callback monitors is there when it looks: Lightning's raise an error if not."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         monitors = [c for c in callbacks if isinstance(c, _Monitors) and (c.monitor or "").startswith("evaluation/")]
         if self._unavailable:
-            for checkpoint in (callback for callback in monitors if isinstance(callback, ModelCheckpoint)):
-                if trainer.is_global_zero:
-                    print(f"The checkpoint is that of the latest state: {checkpoint.monitor} cannot be monitored.")
-                checkpoint.monitor = None
-                checkpoint.save_top_k = min(checkpoint.save_top_k, 1)  # without a monitor, no two can be ranked
+            checkpoints = [callback for callback in monitors if isinstance(callback, ModelCheckpoint)]
+            keep_no_best(trainer, checkpoints, "evaluation/… cannot be monitored")
         elif monitors and not (self.every_n_epochs or self.every_n_images):
             raise ValueError(
                 f"{type(monitors[0]).__name__} monitors {monitors[0].monitor}, but evaluations are at the end only; "
                 "set evaluate.every_n_epochs or evaluate.every_n_images"
             )
         self._monitored = [callback.monitor for callback in monitors if callback.monitor]
+
+    def _drop_misleading(self, trainer: L.Trainer, model: Any) -> None:
+        """Let nothing be called best by a loss that says who is ahead in a game, not how good samples are."""
+        if not model.loss_is_quality:
+            found = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+            misled = [checkpoint for checkpoint in found if checkpoint.monitor == "val/loss"]
+            keep_no_best(trainer, misled, f"val/loss of a {type(model).__name__} is no measure of quality")
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate if it is time."""
@@ -174,8 +187,11 @@ class Evaluate(L.Callback):
         evaluation: Evaluation | None = None
         lines: list[str] = []
         if self.measures_quality:
-            evaluation, lines = self._evaluate(self.evaluator, trainer, model, losses)
-            log_scalars(trainer, model, _scalars(self.evaluator.split, evaluation))
+            try:
+                evaluation, lines = self._evaluate(self.evaluator, trainer, model, losses)
+                log_scalars(trainer, model, _scalars(self.evaluator.split, evaluation))
+            except TooFewImagesError as error:  # of a stream, whose length nobody knew
+                self._unavailable = str(error)
         if trainer.is_global_zero:
             title = f"{type(model).__name__} after {model.images_seen:,} images"
             print_table(title, losses, evaluation, self._unavailable, lines, model.loss_units)

@@ -8,7 +8,7 @@ import torch
 
 from lit_generative.callbacks.run import append_record, log_scalars, run_data, run_folder
 from lit_generative.callbacks.table import print_likelihoods
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation.likelihood import defines_likelihoods, estimate_likelihoods, mean_likelihoods
@@ -38,10 +38,10 @@ class EstimateLikelihood(L.Callback):
 
     def __init__(self, num_images: int = 200, evaluations: int = 100, batch_size: int = 100, seed: int = 0) -> None:
         if num_images != 0:
-            check_range("num_images", num_images, at_least=2, hint="the standard error needs two, and 0 is none")
-        check_range("evaluations", evaluations, at_least=1)
-        check_range("batch_size", batch_size, at_least=1)
-        check_range("seed", seed, at_least=0)
+            check_count("num_images", num_images, at_least=2, hint="the standard error needs two, and 0 is none")
+        check_count("evaluations", evaluations)
+        check_count("batch_size", batch_size)
+        check_count("seed", seed, at_least=0)
         self.num_images = num_images
         self.evaluations = evaluations
         self.batch_size = batch_size

@@ -7,7 +7,7 @@ import lightning as L
 from torch import Tensor
 
 from lit_generative.callbacks.run import logged_step, run_folder
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.loggers import log_picture
 from lit_generative.pictures import save_png
@@ -29,8 +29,8 @@ class PictureCallback(L.Callback, ABC):
     folders: ClassVar[dict[str, str]] = {}  # of pictures whose folder is not called like them
 
     def __init__(self, every_n_epochs: int = 1, seed: int = 0) -> None:
-        check_range("every_n_epochs", every_n_epochs, at_least=1)
-        check_range("seed", seed, at_least=0)
+        check_count("every_n_epochs", every_n_epochs)
+        check_count("seed", seed, at_least=0)
         self.every_n_epochs = every_n_epochs
         self.seed = seed
         self._drawn_at = -1

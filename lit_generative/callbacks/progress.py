@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from lit_generative.callbacks.outlook import total_steps
+from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 
 __all__ = ["ImagesProgressBar"]
@@ -16,6 +17,7 @@ class ImagesProgressBar(TQDMProgressBar):
     """Lightning's bar, with training images a second and the time left of the whole training."""
 
     def __init__(self, refresh_rate: int = 10) -> None:
+        check_count("refresh_rate", refresh_rate, at_least=0, hint="0 is no bar")
         super().__init__(refresh_rate=refresh_rate)
         self._start = 0.0
         self._images_at_start = 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_generative.callbacks.pictures import PictureCallback
 from lit_generative.callbacks.run import run_folder
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import NamesClasses
 from lit_generative.core import GenerativeModule
 from lit_generative.labels import class_suffix
@@ -33,7 +33,7 @@ class SampleGrid(PictureCallback):
 
     def __init__(self, num_samples: int = 64, every_n_epochs: int = 1, seed: int = 0) -> None:
         super().__init__(every_n_epochs, seed)
-        check_range("num_samples", num_samples, at_least=1)
+        check_count("num_samples", num_samples)
         self.num_samples = num_samples
 
     def draw(self, trainer: L.Trainer, model: GenerativeModule) -> dict[str, Tensor]:

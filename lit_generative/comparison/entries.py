@@ -12,6 +12,7 @@ from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.core import GenerativeModule
 from lit_generative.description import find
 from lit_generative.evaluation.extractors import file_digest
+from lit_generative.finite import check_finite_weights
 from lit_generative.training.folder import run_folder_of, run_name
 
 __all__ = ["Entry", "find_entries"]
@@ -40,12 +41,15 @@ class Entry:
             image_shape: Channels, height and width of the images that a folder is to have.
 
         Raises:
+            FloatingPointError: If its weights are not finite.
             ImportError: If a class of the checkpoint is not imported.
             ValueError: If the checkpoint is damaged, or the folder's images are of another size.
         """
         if self.source.is_dir():
             return ImagesOf.read(self.source, image_shape)
-        return GenerativeModule.load_from_checkpoint(self.source, map_location="cpu")
+        model = GenerativeModule.load_from_checkpoint(self.source, map_location="cpu")
+        check_finite_weights(model, self.source)
+        return model
 
     def digest(self) -> str:
         """Return the SHA-256 of the checkpoint's content, or of the names, sizes and dates in the folder."""

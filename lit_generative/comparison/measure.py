@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.comparison.history import read_training
 from lit_generative.comparison.real_images import MOST_IMAGES, RealImages, draw_pictures
@@ -54,11 +54,11 @@ class MeasurementProtocol:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_range("evaluations", self.evaluations, at_least=1, hint="null is the sampler's own number")
+        check_count("evaluations", self.evaluations, hint="null is the sampler's own number")
         for evaluations in self.curve:
             check_range("curve", evaluations, at_least=1)
-        check_range("likelihood_images", self.likelihood_images or None, at_least=2, hint="0 is none")
-        check_range("likelihood_evaluations", self.likelihood_evaluations, at_least=1)
+        check_count("likelihood_images", self.likelihood_images or None, at_least=2, hint="0 is none")
+        check_count("likelihood_evaluations", self.likelihood_evaluations)
         device_named(self.device)
 
     def describe(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.comparison.measure import MeasurementProtocol
 from lit_generative.contracts import ImageData
 from lit_generative.files import read_yaml
@@ -57,7 +57,7 @@ class ComparisonRequest:
         if not (count := len(self.checkpoints) + len(self.recipes)):
             raise ValueError("nothing is given to compare; name checkpoints, folders of images, or --recipes")
         check_range("minutes", self.minutes, above=0)
-        check_range("seeds", self.seeds, at_least=1)
+        check_count("seeds", self.seeds)
         if len(self.names) not in (0, count):
             raise ValueError(f"names has {len(self.names)} for {count} models; give one for each, or none")
         if bad := [name for name in self.names if not name or name.startswith("/") or ".." in name]:

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from lit_generative.agreement import check_agreement
 from lit_generative.comparison.cache import kept
 from lit_generative.comparison.entries import Entry, find_entries
 from lit_generative.comparison.measure import evaluator_for, measure
@@ -87,6 +88,10 @@ def _check(entries: Sequence[Entry], data: ImageData, request: ComparisonRequest
                 f"{data.image_shape}; compare models of the same data, or say by --data.dataset which are meant"
             )
         model = entry.load(data.image_shape)
+        try:
+            check_agreement(model, data)
+        except ValueError as error:
+            raise ValueError(f"{entry.source}: {error}") from None
         evaluator_for(model, evaluator, entry.source)
         y = None if model.num_classes is None else torch.zeros(1, dtype=torch.long)
         if (shape := tuple(model.sample(1, y).shape[1:])) != tuple(data.image_shape):

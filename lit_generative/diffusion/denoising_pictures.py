@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_generative.callbacks.pictures import PictureCallback
 from lit_generative.callbacks.run import fixed_images, run_data
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import MeasuresNoiseLevels, Trajectories
 from lit_generative.core import GenerativeModule
 from lit_generative.pictures import evenly_spaced, film
@@ -59,9 +59,9 @@ class DenoisingPictures(PictureCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, seed)
-        check_range("num_images", num_images, at_least=1)
+        check_count("num_images", num_images)
         for name, value in {"num_frames": num_frames, "num_levels": num_levels, "num_held_out": num_held_out}.items():
-            check_range(name, value, at_least=2)
+            check_count(name, value, at_least=2)
         self.num_images, self.num_frames = num_images, num_frames
         self.num_levels, self.num_held_out = num_levels, num_held_out
         self.curves: dict[int, Curve] = {}  # by the images seen

@@ -56,7 +56,13 @@ def inpaint(
         denoise, schedule, generator: See :meth:`Sampler.trajectory`.
         image: (B, ...) in [-1, 1]; what is not known does not matter, but must be finite.
         known: Boolean, true where the image is to be kept; broadcast against ``image``.
+
+    Raises:
+        ValueError: If ``known`` cannot be broadcast.
     """
+    sizes = zip(known.shape[::-1], image.shape[::-1], strict=False)
+    if known.ndim > image.ndim or any(size not in (1, wanted) for size, wanted in sizes):
+        raise ValueError(f"known has shape {tuple(known.shape)}: it must be that of image, {tuple(image.shape)}")
 
     def keep(x: Tensor, level: NoiseLevel) -> Tensor:
         return torch.where(known, _noised(image, level, generator), x)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser
 from lit_generative.diffusion.samplers import SamplingState, draw_like
@@ -45,8 +45,8 @@ class FlowLikelihood(Described):
     def __init__(
         self, steps: int = 50, probes: int = 1, spacing: Spacing | None = None, dequantise: bool = True
     ) -> None:
-        check_range("steps", steps, at_least=1)
-        check_range("probes", probes, at_least=1)
+        check_count("steps", steps)
+        check_count("probes", probes)
         self.steps, self.probes, self.dequantise = steps, probes, dequantise
         self.spacing = LogSNRSpacing() if spacing is None else spacing
         check_descends(self.spacing)

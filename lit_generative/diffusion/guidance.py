@@ -38,7 +38,7 @@ class Guidance(Described, nn.Module, ABC):
     def __init__(self, scale: float, interval: tuple[float, float] | None = None) -> None:
         super().__init__()
         check_range("scale", scale, at_least=0, hint="1 is no guidance, 1.5 to 8 are usual")
-        if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
+        if interval is not None and not _rises(interval):
             raise ValueError(f"interval={interval}: it must be two rising times in [0, 1], or None for all of them")
         self.scale, self.interval = scale, interval
 
@@ -178,3 +178,11 @@ class AutoGuidance(Guidance):
     def stamp(self) -> dict[str, Any]:
         """With the guide's age."""
         return super().stamp | {"guide": f"itself after {int(self.kept_at):,} images"}
+
+
+def _rises(interval: Any) -> bool:
+    try:
+        low, high = interval
+        return bool(0 <= low < high <= 1)
+    except (TypeError, ValueError):
+        return False

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser
 from lit_generative.diffusion.samplers import draw_like
@@ -139,8 +139,8 @@ class VariationalBound(Described):
         thresholding: Thresholding | None = None,
         v: float = 0.0,
     ) -> None:
-        check_range("num_steps", num_steps, at_least=2, hint="Ho et al. have 1000")
-        check_range("evaluations", evaluations, at_least=2, at_most=num_steps, hint="None takes all steps")
+        check_count("num_steps", num_steps, at_least=2, hint="Ho et al. have 1000")
+        check_count("evaluations", evaluations, at_least=2, at_most=num_steps, hint="None takes all steps")
         check_range("v", v, at_least=0, at_most=1)
         self.num_steps, self.thresholding, self.v = num_steps, thresholding, v
         self.evaluations = num_steps if evaluations is None else evaluations

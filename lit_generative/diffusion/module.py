@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lit_generative.calls import NetworkCall
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_image_shape
 from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
@@ -28,7 +28,7 @@ from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import Weight
 from lit_generative.eight_bit import bits_per_dim
 from lit_generative.interpolation import spherical
-from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.sampling import check_images, check_labels, inference, sampling_mode
 
 __all__ = ["DDPM"]
 
@@ -80,6 +80,7 @@ class DDPM(GenerativeModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
+        check_image_shape(image_shape)
         self.network = network
         self.image_shape = tuple(image_shape)
         self.schedule = schedule or LinearBetaSchedule()
@@ -181,7 +182,7 @@ class DDPM(GenerativeModule):
         Returns:
             ``t``, ``log_snr`` and ``noise_mse``, all (num_levels,).
         """
-        check_range("num_levels", num_levels, at_least=1)
+        check_count("num_levels", num_levels)
         x, y = x.to(self.device), None if y is None else y.to(self.device)
         with inference(self, torch.Generator(self.device).manual_seed(0)):
             noise = torch.randn_like(x)
@@ -238,6 +239,7 @@ class DDPM(GenerativeModule):
 
         ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number.
         """
+        check_images(self, image=image)
         with self._drawing(len(image), y, generator) as denoise:
             image, known = image.to(self.device), known.to(self.device)
             return inpaint(self.sampler, denoise, image, known, self.schedule).clamp(-1, 1)
@@ -246,6 +248,7 @@ class DDPM(GenerativeModule):
         self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled (SDEdit)."""
+        check_images(self, image=image)
         with self._drawing(len(image), y, generator) as denoise:
             return sdedit(self.sampler, denoise, image.to(self.device), self.schedule, start=start).clamp(-1, 1)
 
@@ -257,6 +260,7 @@ class DDPM(GenerativeModule):
         imperfect or the images are unlike its training images. ``sampler`` is a deterministic one, by default 25 steps
         of Heun's method.
         """
+        check_images(self, x=x)
         with self._drawing(len(x), y, is_guided=False) as denoise:
             return encode(sampler or self._ode(), denoise, x.to(self.device), self.schedule)
 
@@ -267,6 +271,7 @@ class DDPM(GenerativeModule):
 
         Guided, if the model is to be guided, they are better ones, but not those that were encoded.
         """
+        check_images(self, x_T=x_T)
         with self._drawing(len(x_T), y, is_guided=is_guided) as denoise:
             images = (sampler or self._ode()).sample(denoise, x_T.to(self.device), self.schedule)
             return images.float().clamp(-1, 1)
@@ -377,6 +382,8 @@ class DDPM(GenerativeModule):
         Each takes about so many ``evaluations`` of the network for an image, and neither is guided. Points of the plane
         have no levels, and so none of the two.
         """
+        check_count("evaluations", evaluations)
+        check_images(self, x=x)
         if self.image_shape[1:] == (1, 1):
             return {}
         denoise = self.denoiser(y, is_guided=False)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.schedules import NoiseLevel, Schedule
@@ -79,7 +79,7 @@ class Sampler(Described, ABC):
     def __init__(
         self, steps: int = 50, spacing: Spacing | None = None, thresholding: Thresholding | None = None
     ) -> None:
-        check_range("steps", steps, at_least=1)
+        check_count("steps", steps)
         self.steps, self.thresholding = steps, thresholding
         self.spacing = self.default_spacing() if spacing is None else spacing
 
@@ -125,7 +125,7 @@ class Sampler(Described, ABC):
         Raises:
             ValueError: If the class is not constructed with steps.
         """
-        check_range("steps", steps, at_least=1)
+        check_count("steps", steps)
         try:
             inspect.signature(type(self)).bind_partial(steps=steps)
         except TypeError:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.numerics import in_double
 
@@ -125,9 +125,11 @@ class LinearBetaSchedule(Schedule):
     ends = (1e-9, 1.0)
 
     def __init__(self, beta_min: float = 1e-4, beta_max: float = 0.02, num_steps: int = 1000) -> None:
-        if not 0 < beta_min <= beta_max < 1:
+        for name, beta in {"beta_min": beta_min, "beta_max": beta_max}.items():
+            check_range(name, beta, above=0, below=1, hint="Ho et al. have 1e-4 to 0.02")
+        if beta_min > beta_max:
             raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: need 0 < beta_min <= beta_max < 1")
-        check_range("num_steps", num_steps, at_least=1, hint="Ho et al. have 1000")
+        check_count("num_steps", num_steps, hint="Ho et al. have 1000")
         self.num_steps = num_steps
         betas = torch.linspace(beta_min, beta_max, num_steps, dtype=torch.float64)
         self._log_alpha_bars = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
@@ -180,7 +182,10 @@ class SigmoidSchedule(Schedule):
     ends = (1e-9, 1 - 1e-8)  # Jabri et al. keep alpha^2 at 1e-9 or more; here lambda(1) = -19.6
 
     def __init__(self, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
-        if not (start < end and tau > 0):
+        for name, value in {"start": start, "end": end}.items():
+            check_range(name, value, hint="-3 and 3 are usual")
+        check_range("tau", tau, above=0, hint="1 is usual")
+        if not start < end:
             raise ValueError(f"start={start}, end={end}, tau={tau}: need start < end and tau > 0, such as -3, 3, 1")
         self.a, self.b = start / tau, end / tau
 
@@ -205,7 +210,9 @@ class EDMSchedule(Schedule):
     variance_preserving = False
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
-        if not (0 < sigma_min < sigma_max and rho > 0):
+        for name, value in {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}.items():
+            check_range(name, value, above=0, hint="Karras et al. have 0.002, 80 and 7")
+        if not sigma_min < sigma_max:
             given = f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}"
             raise ValueError(f"{given}: need 0 < sigma_min < sigma_max and rho > 0, for instance 0.002, 80, 7")
         self.rho = rho
@@ -248,8 +255,8 @@ class ShiftedSchedule(Schedule):
     """
 
     def __init__(self, schedule: Schedule, image_size: int, reference_size: int = 64) -> None:
-        check_range("image_size", image_size, at_least=1)
-        check_range("reference_size", reference_size, at_least=1)
+        check_count("image_size", image_size)
+        check_count("reference_size", reference_size)
         self.schedule = schedule
         self.shift = 2 * math.log(reference_size / image_size)
         self.ends, self.variance_preserving = schedule.ends, schedule.variance_preserving

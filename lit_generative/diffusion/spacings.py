@@ -5,12 +5,12 @@ spacing which wraps another may send it up again, that is, may have noise put ba
 """
 
 from abc import ABC, abstractmethod
-from math import inf, log
+from math import log
 
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
@@ -60,7 +60,7 @@ class GridSpacing(Spacing, ABC):
     """
 
     def __init__(self, T: int = 1000) -> None:
-        check_range("T", T, at_least=1, hint="take the number of steps of the schedule")
+        check_count("T", T, hint="take the number of steps of the schedule")
         self.T = T
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
@@ -162,6 +162,8 @@ class ChurnedSpacing(Spacing):
         inflation: float = 1.003,
     ) -> None:
         check_range("amount", amount, at_least=0, hint="0 is no churn")
+        check_range("lowest", lowest, at_least=0, hint="it is a noise level, sigma / alpha")
+        check_range("highest", highest, above=lowest, hint="it is a noise level above lowest")
         check_range("inflation", inflation, at_least=0, hint="1 is the noise of the forward process")
         check_descends(spacing)
         self.spacing, self.amount, self.lowest, self.highest = spacing, amount, lowest, highest
@@ -195,8 +197,8 @@ class ResampledSpacing(Spacing):
     """
 
     def __init__(self, spacing: Spacing, jump: int = 10, passes: int = 10) -> None:
-        check_range("jump", jump, at_least=1)
-        check_range("passes", passes, at_least=1, hint="1 is no resampling")
+        check_count("jump", jump)
+        check_count("passes", passes, hint="1 is no resampling")
         check_descends(spacing)
         self.spacing, self.jump, self.passes, self.puts_noise_back = spacing, jump, passes, passes > 1
 
@@ -217,8 +219,10 @@ def check_descends(spacing: Spacing) -> None:
 
 
 def _check_levels(sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max < inf:
-        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise and be positive and finite")
+    for name, sigma in {"sigma_min": sigma_min, "sigma_max": sigma_max}.items():
+        check_range(name, sigma, above=0, hint="it is a noise level, sigma / alpha")
+    if not sigma_min < sigma_max:
+        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise")
 
 
 def _log_levels(times: Tensor, schedule: Schedule) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 from lit_generative.numerics import FullPrecisionModule
@@ -77,6 +77,7 @@ class LogitNormalTimes(TimeSampler):
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         super().__init__()
+        check_range("mean", mean)
         check_range("std", std, above=0)
         self.mean, self.std = mean, std
 
@@ -98,6 +99,7 @@ class LogNormalTimes(TimeSampler):
 
     def __init__(self, schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> None:
         super().__init__()
+        check_range("mean", mean)
         check_range("std", std, above=0)
         self.schedule, self.mean, self.std = schedule, mean, std
 
@@ -116,7 +118,7 @@ class GridTimes(TimeSampler):
 
     def __init__(self, num_steps: int = 1000) -> None:
         super().__init__()
-        check_range("num_steps", num_steps, at_least=1, hint="Ho et al. have 1000")
+        check_count("num_steps", num_steps, hint="Ho et al. have 1000")
         self.num_steps = num_steps
 
     def forward(self, n: int, device: Device = None) -> tuple[Tensor, Tensor]:
@@ -143,8 +145,8 @@ class LossAwareTimes(TimeSampler):
 
     def __init__(self, num_bins: int = 1000, history: int = 10, uniform: float = 0.001) -> None:
         super().__init__()
-        check_range("num_bins", num_bins, at_least=1)
-        check_range("history", history, at_least=1)
+        check_count("num_bins", num_bins)
+        check_count("history", history)
         check_range("uniform", uniform, above=0, at_most=1, hint="without any, rare bins would die out")
         self.uniform = uniform
         self.register_buffer("mean_squares", torch.zeros(num_bins, history))  # of each of a bin's last steps

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.likelihood import ChainStep
 from lit_generative.diffusion.schedules import Schedule
@@ -25,7 +25,7 @@ class LearnedVariance(Described):
 
     def __init__(self, weight: float = 1e-3, num_steps: int = 1000) -> None:
         check_range("weight", weight, above=0, hint="nothing else teaches the variance; theirs is 0.001")
-        check_range("num_steps", num_steps, at_least=2, hint="theirs is 4000")
+        check_count("num_steps", num_steps, at_least=2, hint="theirs is 4000")
         self.weight, self.num_steps = weight, num_steps
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor]:

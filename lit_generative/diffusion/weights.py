@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.schedules import Schedule
 
@@ -82,7 +82,7 @@ class DiscreteBoundWeight(Weight):
     """
 
     def __init__(self, schedule: Schedule, num_steps: int = 1000) -> None:
-        check_range("num_steps", num_steps, at_least=1, hint="Ho et al. have 1000")
+        check_count("num_steps", num_steps, hint="Ho et al. have 1000")
         self.schedule = schedule
         self.num_steps = num_steps
 

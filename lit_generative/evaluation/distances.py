@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lit_generative.evaluation.too_few import TooFewImagesError
+
 __all__ = ["check_sizes", "density_coverage", "frechet_distance", "kernel_distance", "precision_recall"]
 
 _BLOCK = 1024  # rows of a distance or kernel matrix held at a time: 400 MB against 50,000 columns
@@ -144,9 +146,9 @@ def _neighbour_distance(x: Tensor, k: int) -> Tensor:
 
 
 def check_sizes(real: Tensor, fake: Tensor, neighbours: int) -> None:
-    """Raise a ValueError unless each point of both sets has that many neighbours."""
+    """Raise a TooFewImagesError unless each point of both sets has that many neighbours."""
     if min(len(real), len(fake)) <= neighbours:
-        raise ValueError(
+        raise TooFewImagesError(
             f"{len(real)} real and {len(fake)} fake images are too few: this metric needs at least "
             f"{neighbours + 1} of each"
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.metrics import class_report, count_classes, sample_quality
 
@@ -45,7 +45,7 @@ def jackknife_errors(
     Raises:
         ValueError: If ``halves`` is below 2, or there are fewer than two rows.
     """
-    check_range("halves", halves, at_least=2, hint="10 are usual")
+    check_count("halves", halves, at_least=2, hint="10 are usual")
     if len(rows) < 2:
         raise ValueError(f"rows has {len(rows)} rows; at least 2 are needed to take halves")
     generator = torch.Generator().manual_seed(seed)

@@ -104,7 +104,8 @@ class SampleQuality(Metric):
             ValueError: If either set has fewer than six images.
         """
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
-        found = {"frechet_distance": self.frechet.compute(), **_distances(real, fake)}
+        distances = _distances(real, fake)  # which refuses sets that are too small
+        found = {"frechet_distance": self.frechet.compute(), **distances}
         return found | (self.extra(fake) if self.extra else {})
 
     def collected(self) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation.cache import TensorCache
@@ -85,10 +85,10 @@ class Evaluator:
         seed: int = 0,
         cache_dir: str | None = None,
     ) -> None:
-        check_range("num_samples", num_samples, at_least=6)
-        check_range("num_real", num_real, at_least=6)
-        check_range("batch_size", batch_size, at_least=1)
-        check_range("seed", seed, at_least=0)
+        check_count("num_samples", num_samples, at_least=6)
+        check_count("num_real", num_real, at_least=6)
+        check_count("batch_size", batch_size)
+        check_count("seed", seed, at_least=0)
         if split not in ("val", "test"):
             raise ValueError(f"split={split!r}: it must be val or test, images that models are not trained on")
         self.extractor = extractor
@@ -150,7 +150,7 @@ class Evaluator:
             ValueError: If extractor, data and model do not fit together, or there are too few samples for ``halves``.
         """
         if halves:
-            check_range("num_samples", self.num_samples, at_least=12, hint="standard errors are taken from its halves")
+            check_count("num_samples", self.num_samples, at_least=12, hint="standard errors are taken from its halves")
         if model.num_classes is not None and data.num_classes not in (None, model.num_classes):
             raise ValueError(f"the model has num_classes={model.num_classes}, but {data.name} has {data.num_classes}")
         device = torch.device("cpu") if model.device.type == "mps" else model.device  # MPS has no float64

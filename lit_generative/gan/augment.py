@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 
 __all__ = ["AdaptiveAugment", "Augmentation", "ComposedAugment", "DiffAugment", "InstanceNoiseAugment"]
@@ -167,7 +167,7 @@ class AdaptiveAugment(Augmentation):
     def __init__(self, augmentation: Augmentation, target: float = 0.6, horizon: int = 500_000) -> None:
         super().__init__()
         check_range("target", target, above=0, below=1)
-        check_range("horizon", horizon, at_least=1)
+        check_count("horizon", horizon)
         self.augmentation = augmentation
         self.target = target
         self.horizon = horizon
@@ -206,7 +206,7 @@ class InstanceNoiseAugment(Augmentation):
     def __init__(self, scale: float = 0.1, until: int | None = None) -> None:
         super().__init__()
         check_range("scale", scale, above=0, hint="to have no noise, leave it out")
-        check_range("until", until, at_least=1, hint="null for ever")
+        check_count("until", until, hint="null for ever")
         self.scale = scale
         self.until = until
         self.seen = nn.Buffer(torch.tensor(0))  # real images

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_generative.callbacks.evaluate import Evaluate
 from lit_generative.callbacks.run import append_record, fixed_images, log_scalars, run_folder
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import Diagnosable, as_batch
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation
@@ -58,10 +58,10 @@ class GANHealth(L.Callback):
         stop: bool = False,
         patience: int = 3,
     ) -> None:
-        check_range("every_n_steps", every_n_steps, at_least=1)
-        check_range("num_samples", num_samples, at_least=2)
-        check_range("seed", seed, at_least=0)
-        check_range("patience", patience, at_least=1)
+        check_count("every_n_steps", every_n_steps)
+        check_count("num_samples", num_samples, at_least=2)
+        check_count("seed", seed, at_least=0)
+        check_count("patience", patience)
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples
         self.seed = seed

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 
 __all__ = [
@@ -98,6 +99,8 @@ class LeastSquaresLoss(AdversarialLoss):
     """
 
     def __init__(self, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> None:
+        for name, target in {"a": a, "b": b, "c": c}.items():
+            check_range(name, target, hint="it is a logit, such as 0 or 1")
         if not a < min(b, c):
             raise ValueError(f"a={a}, b={b}, c={c}: the target of fakes a must be below b and c, for instance 0, 1, 1")
         self.a, self.b, self.c = a, b, c

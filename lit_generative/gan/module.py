@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lit_generative.calls import NetworkCall
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.core import Batch, GenerativeModule
 from lit_generative.gan.augment import Augmentation
 from lit_generative.gan.losses import AdversarialLoss
@@ -26,8 +26,10 @@ from lit_generative.manual_optimization import (
     frozen,
     optimizer_step,
 )
+from lit_generative.optim import check_optimisation
 from lit_generative.processes import world_size
 from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.training_options import check_batch_norm
 
 __all__ = ["GAN"]
 
@@ -77,6 +79,7 @@ class GAN(GenerativeModule):
     """
 
     family = "GAN"
+    loss_is_quality: ClassVar[bool] = False
     sampler_name: ClassVar[str] = "generator"
 
     def __init__(
@@ -100,9 +103,11 @@ class GAN(GenerativeModule):
         super().__init__(num_classes)
         counts = {"latent_dim": latent_dim, "discriminator_steps": discriminator_steps, "micro_batches": micro_batches}
         for name, count in counts.items():
-            check_range(name, count, at_least=1)
+            check_count(name, count)
         for name, clip in {"generator_clip": generator_clip, "discriminator_clip": discriminator_clip}.items():
             check_range(name, clip, above=0)
+        check_optimisation(generator_optimizer, generator_lr_scheduler, "generator_")
+        check_optimisation(discriminator_optimizer, discriminator_lr_scheduler, "discriminator_")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
@@ -243,7 +248,15 @@ class GAN(GenerativeModule):
     def configure_callbacks(self) -> list[Any]:
         """Check the trainer; this is the first hook that it calls."""
         check_trainer(self.trainer, INSTEAD)
-        return []
+        return super().configure_callbacks()
+
+    def look_at(self, batch: Batch, split: str) -> None:
+        """Check the first batch of a split, and that none of its parts is too small for batch normalisation."""
+        super().look_at(batch, split)
+        if split == "training":
+            sizes = [len(part) for (part,) in cut(self.micro_batches, self.unpack(batch)[0])]
+            networks = {name: self.get_submodule(name) for name in NETWORKS}
+            check_batch_norm(networks, sizes, f"batch_size ({sum(sizes)}) or micro_batches ({self.micro_batches})")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the discriminator's and the generator's optimizer and, where there is one, their schedules."""

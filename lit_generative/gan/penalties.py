@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 
 __all__ = [
@@ -45,7 +45,7 @@ class Penalty(Described, ABC):
 
     def __init__(self, weight: float, every: int = 1) -> None:
         check_range("weight", weight, above=0, hint="to do without the penalty, leave it out")
-        check_range("every", every, at_least=1, hint="which is each step")
+        check_count("every", every, hint="which is each step")
         self.weight = weight
         self.every = every
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, ImageData, Split
 from lit_generative.core import GenerativeModule
 from lit_generative.labels import Labels, class_indices
@@ -38,10 +38,10 @@ class LatentRequest:
     max_images: int = 10_000
 
     def __post_init__(self) -> None:
-        check_range("num_images", self.num_images, at_least=1)
-        check_range("steps", self.steps, at_least=2)
-        check_range("seed", self.seed, at_least=0)
-        check_range("max_images", self.max_images, at_least=20)
+        check_count("num_images", self.num_images)
+        check_count("steps", self.steps, at_least=2)
+        check_count("seed", self.seed, at_least=0)
+        check_count("max_images", self.max_images, at_least=20)
 
 
 class Selection:

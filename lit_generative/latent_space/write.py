@@ -7,12 +7,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lit_generative.agreement import check_agreement
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.core import GenerativeModule
 from lit_generative.data import GaussianPoints, ImageDataModule
 from lit_generative.description import rebuild
 from lit_generative.devices import device_named
 from lit_generative.files import make_folder
+from lit_generative.finite import check_finite_weights
 from lit_generative.latent_space.explore import LatentSpace, explore
 from lit_generative.latent_space.map import PosteriorMeans
 from lit_generative.latent_space.selection import LatentRequest, Selection
@@ -45,7 +47,10 @@ def draw_latents(
         raise ValueError(f"output={output} is there already; give another one, nothing is overwritten")
     saved = read_checkpoint(ckpt_path, "cpu")["lit_generative"]["data"]
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device)).eval()
+    check_finite_weights(model, ckpt_path)
     images = rebuild(saved) if data is None else data
+    if images is not None:
+        check_agreement(model, images)
     Selection(model, images, request)  # which refuses classes that are not there
     make_folder(output, "output")
     space = explore(model, images, request)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.description import Described
 
 __all__ = ["Classifier"]
@@ -32,7 +32,7 @@ class Classifier(Described, nn.Module):
         channels, *size = image_shape
         if min(size) < 8:
             raise ValueError(f"image_shape {tuple(image_shape)} is too small; height and width must be at least 8")
-        check_range("num_classes", num_classes, at_least=2)
+        check_count("num_classes", num_classes, at_least=2)
         self.image_shape = tuple(image_shape)
         self.num_features = num_features
         stages = [_convolution(channels, width)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import attend
 from lit_generative.nn.embeddings import ClassEmbedding, grid_sinusoids
@@ -90,8 +90,9 @@ class CodeTransformer(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        for name, count in {"num_codes": num_codes, "depth": depth, "heads": heads}.items():
-            check_range(name, count, at_least=1)
+        for name, count in {"num_codes": num_codes, "dim": dim, "depth": depth, "heads": heads}.items():
+            check_count(name, count)
+        check_count("num_classes", num_classes)
         if dim < 4 or dim % 4 or dim % heads:
             raise ValueError(f"dim={dim}: take a multiple of 4 and of heads={heads}, for instance {32 * heads}")
         check_range("dropout", dropout, at_least=0, below=1)

@@ -13,7 +13,7 @@ from lit_generative.nn.embeddings import ClassEmbedding
 from lit_generative.nn.heads import PosteriorHead
 from lit_generative.nn.layers import hidden_layers
 from lit_generative.nn.levels import ChannelNorm, DownLevels, UpLevels
-from lit_generative.nn.sizes import ImageShape, check_widths, level_shapes
+from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, level_shapes
 from lit_generative.numerics import at_least_single
 
 __all__ = ["ConvDecoder", "ConvEncoder", "SpatialDecoder", "SpatialEncoder"]
@@ -48,6 +48,7 @@ class ConvEncoder(Described, nn.Module):
         posterior: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
         self.levels = DownLevels(image_shape, widths, blocks)
         sizes = [prod(self.levels.shape), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
@@ -87,6 +88,7 @@ class ConvDecoder(Described, nn.Module):
         output_channels: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
         self.coarsest = level_shapes(image_shape, widths)[-1]
         self.classes = ClassEmbedding(num_classes, latent_dim)
         sizes = [latent_dim, *reversed(hidden)]
@@ -130,6 +132,7 @@ class SpatialEncoder(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, code_dim=code_dim, blocks=blocks, num_classes=num_classes)
         self.levels = DownLevels(image_shape, widths, blocks)
         self.grid = self.levels.shape[1:]
         self.classes = ClassEmbedding(num_classes, widths[-1])
@@ -167,6 +170,7 @@ class SpatialDecoder(Described, nn.Module):
         output_channels: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, code_dim=code_dim, blocks=blocks, num_classes=num_classes)
         check_widths(widths)
         self.stem = nn.Conv2d(code_dim, widths[-1], 3, padding="same")
         self.classes = ClassEmbedding(num_classes, widths[-1])

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalis
 
 from lit_generative.description import Described
 from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
-from lit_generative.nn.sizes import Crop, ImageShape, level_shapes
+from lit_generative.nn.sizes import Crop, ImageShape, check_sizes, level_shapes
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
 
@@ -40,6 +40,7 @@ class DCGANGenerator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, num_classes=num_classes)
         _, *shapes = level_shapes(image_shape, widths)
         features, stem = [latent_dim, *hidden], []
         for i, o in pairwise(features):
@@ -87,6 +88,7 @@ class DCGANDiscriminator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, num_classes=num_classes)
         channels = [shape[0] for shape in level_shapes(image_shape, widths, coarsest=4)]
         times, (height, width) = len(channels) - 1, image_shape[1:]
         if min(height, width) < 2**times:

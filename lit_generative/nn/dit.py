@@ -5,12 +5,11 @@ from math import ceil
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, check_times, grid_sinusoids
 from lit_generative.nn.layers import draw_glorot
-from lit_generative.nn.sizes import ImageShape, fold, unfold
+from lit_generative.nn.sizes import ImageShape, check_sizes, fold, unfold
 
 __all__ = ["DiT"]
 
@@ -71,10 +70,10 @@ class DiT(Described, nn.Module):
         output_multiple: int = 1,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, patch=patch, dim=dim, depth=depth, heads=heads)
+        check_sizes(image_shape, output_multiple=output_multiple, num_classes=num_classes)
         if dim < 4 or dim % 4:
             raise ValueError(f"dim={dim}: a sine and a cosine for each of two axes need a multiple of 4")
-        for name, count in {"patch": patch, "depth": depth, "output_multiple": output_multiple}.items():
-            check_range(name, count, at_least=1)
         channels, height, width = image_shape
         self.size, self.patch = (height, width), patch
         self.grid = (ceil(height / patch), ceil(width / patch))

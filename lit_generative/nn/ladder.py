@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn import functional as F
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_counts
 from lit_generative.description import Described
 from lit_generative.nn.ladder_blocks import BottomUpEncoder, Draw, LadderStage, LatentLevel, TopDownDecoder
 from lit_generative.nn.layers import channels_out
-from lit_generative.nn.sizes import ImageShape, fold, unfold
+from lit_generative.nn.sizes import ImageShape, check_sizes, fold, unfold
 from lit_generative.numerics import at_least_single
 
 __all__ = ["LadderNetwork", "blocks_by_resolution"]
@@ -59,9 +59,8 @@ class LadderNetwork(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, hidden=hidden, latent_channels=latent_channels, num_classes=num_classes)
         channels, height, width = image_shape
-        for name, count in {"hidden": hidden, "latent_channels": latent_channels}.items():
-            check_range(name, count, at_least=1)
         downward = blocks_by_resolution("blocks", blocks)
         self.size = height, width
         self.patch = ceil(max(height, width) / max(downward))
@@ -110,7 +109,7 @@ def blocks_by_resolution(name: str, blocks: str) -> dict[int, int]:
         ValueError: If a part is not RESOLUTIONxBLOCKS, both at least 1, or the resolutions do not fall.
     """
     found: dict[int, int] = {}
-    for part in blocks.split(","):
+    for part in str(blocks).split(","):
         match = re.fullmatch(r"\s*([1-9]\d*)x([1-9]\d*)\s*", part)
         if match is None:
             raise ValueError(f"{name}={blocks!r}: {part!r} is no RESOLUTIONxBLOCKS; write for instance '14x3,7x4,1x2'")
@@ -132,6 +131,7 @@ def _stages(
     size: tuple[int, int], downward: dict[int, int], upward: dict[int, int], widths: Sequence[int]
 ) -> list[LadderStage]:
     """Return the stages from fine, of the given size, to coarse."""
+    check_counts("widths", widths)
     if len(widths) != len(downward) or min(widths) < 1:
         raise ValueError(f"widths={list(widths)}: give a positive number for each of {len(downward)} resolutions")
     stages: list[LadderStage] = []

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 
 __all__ = ["channels_out", "draw_glorot", "hidden_layers"]
 
@@ -17,7 +17,7 @@ def hidden_layers(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -
 
 def channels_out(output_channels: int | None, channels: int) -> int:
     """Return how many channels a decoder of images of ``channels`` puts out; None means as many."""
-    check_range("output_channels", output_channels, at_least=1, hint="null makes it the images' channels")
+    check_count("output_channels", output_channels, hint="null makes it the images' channels")
     return channels if output_channels is None else output_channels
 
 

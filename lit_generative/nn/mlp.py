@@ -11,7 +11,7 @@ from lit_generative.description import Described
 from lit_generative.nn.embeddings import ClassEmbedding
 from lit_generative.nn.heads import PosteriorHead, ProjectionHead
 from lit_generative.nn.layers import channels_out, hidden_layers
-from lit_generative.nn.sizes import ImageShape
+from lit_generative.nn.sizes import ImageShape, check_sizes
 from lit_generative.numerics import at_least_single
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator"]
@@ -38,6 +38,7 @@ class MLPEncoder(Described, nn.Module):
         posterior: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, num_classes=num_classes)
         sizes = [prod(image_shape), *hidden]
         self.layers = hidden_layers(sizes)
         self.head = PosteriorHead(sizes[-1], latent_dim, num_classes, posterior)
@@ -71,6 +72,7 @@ class MLPDecoder(Described, nn.Module):
         output_channels: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, num_classes=num_classes)
         self.output_shape = (channels_out(output_channels, image_shape[0]), *image_shape[1:])
         self.classes = ClassEmbedding(num_classes, latent_dim)
         sizes = [latent_dim, *hidden]
@@ -120,6 +122,7 @@ class MLPDiscriminator(Described, nn.Module):
         self, image_shape: ImageShape, hidden: Sequence[int] = (256, 256), num_classes: int | None = None
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, {"hidden": hidden}, num_classes=num_classes)
         sizes = [prod(image_shape), *hidden]
         self.layers = hidden_layers(sizes, nn.LeakyReLU)
         self.head = ProjectionHead(sizes[-1], num_classes)

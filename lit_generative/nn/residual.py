@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lit_generative.description import Described
 from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
-from lit_generative.nn.sizes import Crop, ImageShape, level_shapes
+from lit_generative.nn.sizes import Crop, ImageShape, check_sizes, level_shapes
 
 __all__ = ["ResidualDiscriminator", "ResidualGenerator"]
 
@@ -72,6 +72,7 @@ class ResidualGenerator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
         _, *shapes = level_shapes(image_shape, widths)
         features, stem = [latent_dim, *hidden], []
         for i, o in pairwise(features):
@@ -114,6 +115,7 @@ class ResidualDiscriminator(Described, nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(image_shape, blocks=blocks, num_classes=num_classes)
         _, *shapes = level_shapes(image_shape, widths, coarsest=4)
         channels, height, width = image_shape
         first = _keeping_scale(nn.Conv2d(channels, shapes[0][0], 4, 2, padding=1))

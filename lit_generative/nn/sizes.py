@@ -1,15 +1,18 @@
 """Arithmetic of images that are halved level by level, or folded into patches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_generative.checks import check_count, check_counts, check_image_shape
+
 __all__ = [
     "Crop",
     "ImageShape",
+    "check_sizes",
     "check_widths",
     "default_widths",
     "fold",
@@ -40,9 +43,30 @@ class Crop(nn.Module):
 
 
 def check_widths(widths: Sequence[int]) -> None:
-    """Refuse an empty list of channels a level."""
+    """Refuse an empty list of channels a level, and numbers that are no channels."""
+    check_counts("widths", widths, hint="it has the channels of each level, for instance [64, 128]")
     if not widths:
         raise ValueError(f"widths={widths}: give the channels of at least one level, for instance [64, 128]")
+
+
+def check_sizes(
+    image_shape: ImageShape, lists: Mapping[str, Sequence[int] | None] | None = None, **counts: int | None
+) -> None:
+    """Refuse sizes of a network that are not positive whole numbers.
+
+    Args:
+        image_shape: (C, H, W).
+        lists: Lists of sizes by argument; empty ones pass.
+        **counts: Sizes by argument; None passes.
+
+    Raises:
+        ValueError: It names the argument.
+    """
+    check_image_shape(image_shape)
+    for name, values in (lists or {}).items():
+        check_counts(name, values)
+    for name, value in counts.items():
+        check_count(name, value)
 
 
 def default_widths(height: int, width: int, coarsest: int = 8) -> list[int]:

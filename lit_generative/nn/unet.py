@@ -16,13 +16,13 @@ from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, check_times
 from lit_generative.nn.group_norm import GroupNorm
 from lit_generative.nn.layers import draw_glorot
-from lit_generative.nn.sizes import ImageShape, check_widths, fold, unfold
+from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, fold, unfold
 
 __all__ = ["UNet", "UNetConventions"]
 
 
 @dataclass(frozen=True)
-class UNetConventions:
+class UNetConventions(Described):
     """Where implementations of this U-Net differ; by default as Ho et al. have it. Matters for weights from elsewhere.
 
     Args:
@@ -35,6 +35,10 @@ class UNetConventions:
     norm_eps: float = 1e-6
     frequency_shift: float = 1.0
     centred_halving: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("norm_eps", self.norm_eps, above=0)
+        check_range("frequency_shift", self.frequency_shift)
 
 
 class TimedBlock(nn.Module):
@@ -160,7 +164,10 @@ class UNet(Described, nn.Module):
         conventions: UNetConventions | None = None,
     ) -> None:
         super().__init__()
-        _check(widths, groups, attention, blocks=blocks, patch=patch, output_multiple=output_multiple)
+        check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
+        check_sizes(image_shape, output_multiple=output_multiple, num_classes=num_classes)
+        check_range("dropout", dropout, at_least=0, below=1)
+        _check(widths, groups, attention)
         self.image_shape, self.widths, self.blocks = tuple(image_shape), tuple(widths), blocks
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
         self.dropout, self.num_classes, self.patch, self.output_multiple = dropout, num_classes, patch, output_multiple
@@ -238,11 +245,10 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.out.weight)
 
 
-def _check(widths: Sequence[int], groups: int, attention: Sequence[int], **counts: int) -> None:
+def _check(widths: Sequence[int], groups: int, attention: Sequence[int]) -> None:
     check_widths(widths)
     if groups < 1 or any(width % groups for width in widths):
         raise ValueError(f"groups={groups}: widths={list(widths)} are not all multiples of it; take a common divisor")
-    if any(not 0 <= level < len(widths) for level in attention):
-        raise ValueError(f"attention={list(attention)}: the {len(widths)} levels are numbered from 0, the finest")
-    for name, count in counts.items():
-        check_range(name, count, at_least=1)
+    if not isinstance(attention, Sequence) or not set(attention) <= set(range(len(widths))):
+        shown = list(attention) if isinstance(attention, Sequence) else attention
+        raise ValueError(f"attention={shown}: the {len(widths)} levels are numbered from 0, the finest")

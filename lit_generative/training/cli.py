@@ -38,6 +38,7 @@ from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
 from lit_generative.files import make_folder
+from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
 from lit_generative.training.help import put_aside
@@ -86,7 +87,9 @@ def restored(checkpoint_path: str) -> GenerativeModule:
     Args:
         checkpoint_path: What was given as ckpt_path.
     """
-    return GenerativeModule.load_from_checkpoint(checkpoint_path)
+    model = GenerativeModule.load_from_checkpoint(checkpoint_path)
+    check_finite_weights(model, checkpoint_path)
+    return model
 
 
 class SaveConfig(SaveConfigCallback):
@@ -297,7 +300,8 @@ class TrainerCLI(LightningCLI):
             return
         # not by run_folder: it waits for the other processes, which may have failed
         folder = Path(self.trainer.loggers[0].log_dir or self.trainer.default_root_dir)
-        print(f"run folder: {folder}")
+        if folder.is_dir():  # else the run was refused
+            print(f"run folder: {folder}")
         if grids := sorted(folder.glob("grids/*.png")):
             print(f"samples: {grids[-1]}")
         if saved := self._on_signal.saved:

@@ -1,30 +1,27 @@
 """Reading the command line: recipes by name, and errors of one sentence."""
 
-import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import Logger
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lit_generative.description import find
 from lit_generative.files import read_yaml
 from lit_generative.recipes import configs_folder, resolve
 from lit_generative.training.folder import run_name
 from lit_generative.training.help import only_shown, shorten_classes
+from lit_generative.training.names import is_class, nearest, nearest_class
 from lit_generative.training.short_names import prefer_ours
 
 __all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
+
+prefer_ours()
 
 
 def import_modules(arguments: Sequence[str]) -> list[str]:
@@ -85,9 +82,6 @@ def take_option(arguments: list[str], option: str) -> str | None:
     return found
 
 
-prefer_ours()
-
-
 class Parser(LightningArgumentParser):
     """An argument parser that knows ``--import``, and whose errors are one sentence each, with the nearest names."""
 
@@ -124,21 +118,24 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
         return f"--{path}: its class is missing, which comes before its options: --{path} CLASS"
     if found := re.search(r"Subcommand '(\w+)' does not accept option '([^']+)'", message):
         known = [option[2:] for option in parser._option_string_actions if option.startswith("--")]
-        return f"--config: {found[1]} has no option {found[2]}{_nearest(found[2], known)}"
+        return f"--config: {found[1]} has no option {found[2]}{nearest(found[2], known)}"
     if "Unexpected config" in message:
         return "--config: a file of options has lines of the form `name: value`; this one holds something else"
     if found := re.search(r"Option '([^']+)' is not accepted(?:.*?class_path='([^']+)')?", message):
         before = re.findall(_CLASS, message[: found.start()])
         name, owner = found[1], found[2] or (before[-1] if before else "")
-        return f"--{path}.{name}: {owner} has no such option{_nearest(name, _parameters(owner))}"
+        return f"--{path}.{name}: {owner} has no such option{nearest(name, _parameters(owner))}"
     if found := re.search(r"Expected a path but (\S+) either|Expected a dot import path string: (\S+)", message):
         name = found[1] or found[2]
-        if name.rpartition(".")[2] in _class_names():
+        if re.search(r"Expected an? <class '(int|float)'>", message):
+            return f"--{path} {name}: expected a number{', and nan is none' if name.lower() == 'nan' else ''}"
+        if is_class(name.rpartition(".")[2]):
             return f"--{path} {name}: that is a class of another kind than this option takes"
-        return f"--{path} {name}: there is no such class{_nearest(name, _class_names())}"
+        owner = ["", *re.findall(_CLASS, message)][-1]
+        return f"--{path} {name}: there is no such class{nearest_class(name, owner, path.rpartition('.')[2])}"
     if found := re.search(r"[Uu]nrecognized arguments: (.*)", message):
         known = [option for option in parser._option_string_actions if not option.endswith(("help", "_shtab"))]
-        hint = _nearest(found[1].split()[0], known, cutoff=0.6) or "; --help lists the options"
+        hint = nearest(found[1].split()[0], known, cutoff=0.6) or "; --help lists the options"
         return f"unknown option {found[1]}{hint}"
     if found := re.search(r"argument (\S+): expected one argument", message):
         return f"{found[1]}: its value is missing"
@@ -168,25 +165,8 @@ def _expected(message: str) -> str:
     return " or ".join(words)
 
 
-def _nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
-    by_lower = {option.lower(): option for option in known}
-    found = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
-
-
 def _parameters(class_path: str) -> list[str]:
     try:
         return list(inspect.signature(find(class_path)).parameters)
     except (ImportError, TypeError, ValueError):
         return []
-
-
-def _class_names() -> set[str]:
-    """Return the names of all classes that an option may name, ours and torch's."""
-    found: set[str] = set()
-    todo: list[type] = [nn.Module, Optimizer, LRScheduler, LightningDataModule, Callback, Logger]
-    while todo:
-        subclasses: list[type] = todo.pop().__subclasses__()
-        found |= {cls.__name__ for cls in subclasses}
-        todo += subclasses
-    return found

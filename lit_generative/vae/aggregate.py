@@ -1,12 +1,13 @@
 """Regularisers of the aggregate posterior q(z) = E_x[q(z|x)], which they estimate from the batch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.vae.regularisers import LatentBatch, Regulariser, is_diagonal
 
@@ -38,7 +39,9 @@ class TotalCorrelationRegulariser(Regulariser):
         self, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, num_images: int | None = None
     ) -> None:
         super().__init__()
-        check_range("num_images", num_images, at_least=1)
+        check_count("num_images", num_images)
+        for name, weight in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():
+            check_range(name, weight, at_least=0, hint="it is a weight; 1 is that of the bound")
         self.alpha, self.beta, self.gamma, self.num_images = alpha, beta, gamma, num_images
 
     def forward(self, latents: LatentBatch) -> Tensor:
@@ -112,9 +115,10 @@ class InverseMultiquadricKernel(Kernel):
     """
 
     def __init__(self, scales: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)) -> None:
-        if not scales:
-            raise ValueError("scales is empty: give at least one width")
-        check_range("scales", min(scales), above=0)
+        if not isinstance(scales, Sequence) or not scales:
+            raise ValueError(f"scales={scales}: it must be a list of at least one width")
+        for scale in scales:
+            check_range("scales", scale, above=0)
         self.scales = tuple(scales)
 
     def __call__(self, squared_distance: Tensor, latent_dim: int) -> Tensor:

@@ -6,7 +6,7 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.eight_bit import bits_per_dim
 from lit_generative.vae.likelihoods import Likelihood
 
@@ -43,7 +43,7 @@ def estimate_likelihood(
         y: Labels (B,) of a conditional model.
         num_latents: K.
     """
-    check_range("evaluations", num_latents, at_least=1)
+    check_count("evaluations", num_latents)
     parts = [_estimate(begin(*part), part[0], num_latents) for part in in_parts(x, y, VALUES_AT_ONCE // x[0].numel())]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -7,7 +7,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.vae.bounds import negative_bound
 from lit_generative.vae.likelihoods import Likelihood
 from lit_generative.vae.mixture import AggregatePrior
@@ -61,7 +61,7 @@ class IWAE(VAE):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        check_range("num_samples", num_samples, at_least=1)
+        check_count("num_samples", num_samples)
         super().__init__(
             encoder,
             decoder,

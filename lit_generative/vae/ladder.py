@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.optim import Optimizer
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.sampling import check_labels, inference, sampling_mode
 from lit_generative.vae.bounds import Draw, estimate_likelihood, negative_bound
@@ -67,7 +67,7 @@ class LadderVAE(GenerativeModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
-        check_range("kl_warm_up", kl_warm_up, at_least=0)
+        check_count("kl_warm_up", kl_warm_up, at_least=0)
         check_range("skip_above", skip_above, above=0, hint="null skips only what is not finite")
         check_range("temperature", temperature, at_least=0)
         self.network = network

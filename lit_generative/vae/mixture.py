@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.numerics import FullPrecisionModule
 
@@ -55,11 +55,11 @@ class AggregatePrior(Described):
         shrinkage: float = 10.0,
         seed: int = 0,
     ) -> None:
-        check_range("components", components, at_least=1)
-        check_range("num_images", num_images, at_least=2)
-        check_range("iterations", iterations, at_least=1)
+        check_count("components", components)
+        check_count("num_images", num_images, at_least=2)
+        check_count("iterations", iterations)
         check_range("shrinkage", shrinkage, above=0, hint="without it covariances would be singular")
-        check_range("seed", seed, at_least=0)
+        check_count("seed", seed, at_least=0)
         self.components, self.num_images, self.iterations = components, num_images, iterations
         self.shrinkage, self.seed = shrinkage, seed
 
@@ -85,6 +85,8 @@ class GaussianMixture(FullPrecisionModule):
 
     def __init__(self, num_classes: int, components: int, latent_dim: int) -> None:
         super().__init__()
+        for name, count in {"num_classes": num_classes, "components": components, "latent_dim": latent_dim}.items():
+            check_count(name, count)
         self.log_weights = nn.Buffer(torch.full((num_classes, components), -math.log(components)))
         self.means = nn.Buffer(torch.zeros(num_classes, components, latent_dim))
         self.factors = nn.Buffer(torch.eye(latent_dim).repeat(num_classes, components, 1, 1))

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
 from lit_generative.calls import NetworkCall
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Batch, as_batch
 from lit_generative.core import GenerativeModule
 from lit_generative.data import image_data
 from lit_generative.description import describe
 from lit_generative.interpolation import linear, spherical
 from lit_generative.processes import gather
-from lit_generative.sampling import check_labels, inference, sampling_mode
+from lit_generative.sampling import check_images, check_labels, inference, sampling_mode
 from lit_generative.vae.active_units import ActiveUnits
 from lit_generative.vae.bounds import Draw, estimate_likelihood, in_parts, negative_bound
 from lit_generative.vae.likelihoods import Likelihood
@@ -74,6 +74,7 @@ class VAE(GenerativeModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler)
+        check_count("latent_dim", latent_dim)
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
@@ -190,6 +191,7 @@ class VAE(GenerativeModule):
         """
         if not self.likelihood.has_mass or x.shape[2:] == (1, 1):
             return {}
+        check_images(self, x=x)
         y = check_labels(self, len(x), y)
         with inference(self, generator):
             return estimate_likelihood(self._begin_draws, x, y, evaluations)
@@ -230,6 +232,7 @@ class VAE(GenerativeModule):
 
     def posterior_means(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the means of q(z|x, y), (B, latent_dim), for images ``x`` (B, C, H, W) and labels (B,)."""
+        check_images(self, x=x)
         y = check_labels(self, len(x), y)
         with inference(self):
             return self.encode(x.to(self.device), y).mean.float()
@@ -282,6 +285,8 @@ class VAE(GenerativeModule):
         """
         if len(x) != 1:
             raise ValueError(f"x has {len(x)} images: traverse moves the latents of one, for instance x[:1]")
+        check_count("steps", steps)
+        check_range("extent", extent, hint="it is in standard deviations, such as 3")
         chosen = self._check_dimensions(range(self.latent_dim) if dimensions is None else dimensions)
         z = self.posterior_means(x, y).repeat(len(chosen), steps, 1)  # (D, steps, latent_dim)
         for row, dimension in zip(z, chosen, strict=True):
@@ -304,7 +309,7 @@ class VAE(GenerativeModule):
         Raises:
             ValueError: If ``columns`` is below 1, or there are no such two dimensions.
         """
-        check_range("columns", columns, at_least=1)
+        check_count("columns", columns)
         across, down = self._check_dimensions(dimensions)
         quantiles = Normal(0.0, 1.0).icdf((torch.arange(columns) + 0.5) / columns).to(self.device)
         z = torch.zeros(columns, columns, self.latent_dim, device=self.device)

@@ -13,7 +13,7 @@ from zuko.distributions import NormalizingFlow
 from zuko.flows import MaskedAutoregressiveTransform
 from zuko.transforms import ComposedTransform
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.description import Described
 from lit_generative.nn.heads import LOG_SCALES, diagonal_normal
 from lit_generative.numerics import FullPrecisionModule, at_least_single
@@ -131,7 +131,7 @@ class InverseAutoregressivePosterior(Posterior):
     def __init__(self, latent_dim: int, layers: int = 2, hidden: int = 128) -> None:
         super().__init__()
         for name, count in {"latent_dim": latent_dim, "layers": layers, "hidden": hidden}.items():
-            check_range(name, count, at_least=1)
+            check_count(name, count)
         self.latent_dim, self.hidden = latent_dim, hidden
         self.normal = DiagonalNormalPosterior()
         orders = [torch.arange(latent_dim), torch.arange(latent_dim).flip(0)]

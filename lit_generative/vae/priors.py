@@ -14,7 +14,7 @@ from zuko.distributions import NormalizingFlow
 from zuko.flows import NSF, GeneralCouplingTransform
 from zuko.transforms import ComposedTransform
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_image_shape, check_range
 from lit_generative.description import Described
 from lit_generative.numerics import FullPrecisionModule
 from lit_generative.vae.flows import AFFINE, FlowDistribution, identity_at_first
@@ -99,6 +99,7 @@ class VampPrior(Prior):
         self, image_shape: tuple[int, int, int], components: int = 500, start: float = 0.0, spread: float = 0.1
     ) -> None:
         super().__init__()
+        check_image_shape(image_shape)
         _check_counts(components=components)
         check_range("start", start, above=-1, below=1, hint="hardtanh passes no gradient at black and white")
         check_range("spread", spread, above=0)
@@ -193,4 +194,4 @@ def _half(dim: int, layer: int) -> Tensor:
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        check_range(name, count, at_least=1)
+        check_count(name, count)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.numerics import FullPrecisionModule, at_least_single
 from lit_generative.processes import world_size
@@ -99,7 +99,7 @@ class Codebook(Described, FullPrecisionModule):
     ) -> None:
         super().__init__()
         for name, count in {"num_codes": num_codes, "code_dim": code_dim}.items():
-            check_range(name, count, at_least=1)
+            check_count(name, count)
         for name, share in {"decay": decay, "restart_below": restart_below}.items():
             check_range(name, share, at_least=0, below=1)
         self.num_codes, self.code_dim = num_codes, code_dim

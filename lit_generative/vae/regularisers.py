@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 
 __all__ = [
@@ -121,7 +121,7 @@ class CyclicalRegulariser(WeightedKLRegulariser):
     def __init__(self, images: int, cycles: int = 4, ramp: float = 0.5) -> None:
         super().__init__()
         check_range("images", images, above=0)
-        check_range("cycles", cycles, at_least=1)
+        check_count("cycles", cycles)
         check_range("ramp", ramp, above=0, at_most=1)
         self.images, self.cycles, self.ramp = images, cycles, ramp
 

@@ -183,7 +183,9 @@ def test_models_of_other_data_are_not_compared(
         f"{path} was trained on fashion-mnist (1, 16, 16), the first model on fashion-mnist (1, 28, 28)" in outcome.err
     )
     given = lit_generative("compare", path, *SMALL, "--data.dataset", "fashion-mnist")
-    assert f"{path} draws images of shape (1, 16, 16), but those of fashion-mnist have (1, 28, 28)" in given.err
+    assert (
+        f"{path}: VAE is made for images of shape (1, 16, 16), but those of fashion-mnist have (1, 28, 28)" in given.err
+    )
 
 
 def test_options_are_passed_on_with_their_values() -> None:

@@ -84,7 +84,7 @@ def test_resolutions_fall(text: str) -> None:
         ({"encoder_blocks": "14"}, r"encoder_blocks='14': '14' is no RESOLUTIONxBLOCKS"),
         ({"widths": [8, 8]}, r"widths=\[8, 8\]: give a positive number for each of 3 resolutions"),
         ({"widths": []}, r"widths=\[\]: give a positive number for each of 3 resolutions"),
-        ({"widths": [8, 0, 8]}, r"widths=\[8, 0, 8\]: give a positive number"),
+        ({"widths": [8, 0, 8]}, r"widths=\[8, 0, 8\]: it must be a list of whole"),
         ({"hidden": 0}, "hidden=0: it must be at least 1"),
         ({"latent_channels": 0}, "latent_channels=0: it must be at least 1"),
         ({"output_channels": 0}, "output_channels=0: it must be at least 1"),

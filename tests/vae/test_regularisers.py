@@ -275,7 +275,7 @@ def test_mmd_pulls_the_latents_to_the_prior() -> None:
         (lambda: MMDRegulariser(0), "weight=0: it must be positive"),
         (lambda: MMDRegulariser(1, -1), "kl_weight=-1: it must be at least 0"),
         (lambda: GaussianKernel(0), "scale=0: it must be positive"),
-        (lambda: InverseMultiquadricKernel(()), "scales is empty: give at least one width"),
+        (lambda: InverseMultiquadricKernel(()), r"scales=\(\): it must be a list of at least one width"),
         (lambda: InverseMultiquadricKernel((1.0, -1.0)), r"scales=-1.0: it must be positive"),
     ],
 )

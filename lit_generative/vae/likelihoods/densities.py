@@ -115,6 +115,7 @@ class GaussianPerPixelLikelihood(LocationScale):
 
     def __init__(self, lowest: float = 0.01, highest: float = 1.0) -> None:
         super().__init__()
+        check_range("highest", highest, above=0, hint="it is the greatest scale, such as 1")
         check_range("lowest", lowest, above=0, below=highest)
         self.lowest, self.highest = lowest, highest
 
@@ -142,6 +143,7 @@ class GaussianPerImageLikelihood(LocationScale):
 
     def __init__(self, lowest: float = 0.01, highest: float = 1.0) -> None:
         super().__init__()
+        check_range("highest", highest, above=0, hint="it is the greatest scale, such as 1")
         check_range("lowest", lowest, above=0, below=highest)
         self.lowest, self.highest = lowest, highest
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, constraints
 from torch.nn import functional as F
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.eight_bit import BIN, HALF_BIN
 from lit_generative.numerics import at_least_single
 from lit_generative.vae.likelihoods.base import ImageDistribution, Likelihood, check_images, wrong_channels
@@ -57,7 +57,7 @@ class DiscretizedLogisticMixtureLikelihood(Likelihood):
 
     def __init__(self, components: int = 10) -> None:
         super().__init__()
-        check_range("components", components, at_least=1)
+        check_count("components", components)
         self.components = components
 
     def channels(self, channels: int) -> int:

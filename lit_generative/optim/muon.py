@@ -7,7 +7,7 @@ timm's ``Muon`` takes convolutions too, one matrix after the other. On the U-Net
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,9 @@ class Muon(Optimizer):
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
             check_range(name, value, at_least=0)
+        check_range("eps", eps, above=0)
+        if not isinstance(betas, Sequence) or len(betas) != 2:
+            raise ValueError(f"betas={betas}: it must be two numbers, such as 0.9, 0.99")
         for name, value in {"momentum": momentum, "betas[0]": betas[0], "betas[1]": betas[1]}.items():
             check_range(name, value, at_least=0, below=1)
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
