@@ -287,8 +287,19 @@ class GenerativeModule(Described, L.LightningModule):
             make = functools.partial(make, total_steps=int(steps))  # type: ignore[call-arg]
         scheduler = build("lr_scheduler", make, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
-            return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
+            monitor = str(getattr(scheduler, "monitor", "val/loss"))  # torch's own does not say
+            interval, frequency = self._when_measured(monitor)
+            return {"scheduler": scheduler, "monitor": monitor, "interval": interval, "frequency": frequency}
         return {"scheduler": scheduler, "interval": "step"}
+
+    def _when_measured(self, metric: str) -> tuple[str, int]:
+        """Return how often a metric is there to be looked at, as Lightning describes it."""
+        if metric.startswith("train/"):
+            return "epoch", 1
+        epochs = self.trainer.check_val_every_n_epoch
+        if epochs is None:  # validation goes by steps
+            return "step", int(self.trainer.val_check_interval)  # type: ignore[arg-type]
+        return "epoch", epochs
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Check the trainer's options; this is the first hook that it calls."""

@@ -109,7 +109,7 @@ def test_a_list_of_positional_arguments_is_rebuilt() -> None:
         torch.device("cpu"),
         b"x",
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_values_that_cannot_be_described_are_refused_before_the_training(value: Any, train: Train) -> None:
     message = r"the argument encoder\.value of VAE is a .*, which a checkpoint cannot describe: give plain data"

@@ -3,3 +3,4 @@
 from lit_generative.optim.muon import Muon, orthogonalise
 from lit_generative.optim.one_cycle import OneCycle
 from lit_generative.optim.options import build, check_optimisation
+from lit_generative.optim.plateau import ReduceLROnPlateau
