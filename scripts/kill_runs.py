@@ -51,7 +51,8 @@ OPTIONS = [
 ]
 MOMENTS = ("time", "time", "write", "rename")
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "lit_generative", "global_step", "epoch")
-OF_TIME = ("images_per_second", "training_minutes")  # no two runs take the same time
+DISK = 64  # MB of the small one
+OF_TIME = ("images_per_second", "training_minutes", "device_minutes")  # no two runs take the same time
 
 
 def run(recipe: str, root: Path, moment: str = "", share: float = 0.0) -> int:
@@ -125,7 +126,9 @@ def kill_and_resume(recipe: str, root: Path, kills: int, longest: float, rng: ra
             counts["broken checkpoints"] += is_broken(folder, recipe)
         assert run(recipe, folder) == 0, (folder / "output.txt").read_text()[-2000:]
         counts["runs"] += 1
-        counts["identical ends"] += same(ends(folder, recipe), undisturbed)
+        found = differences(ends(folder, recipe), undisturbed)
+        counts["identical ends"] += not found
+        print(f"{recipe}: another end in {', '.join(found[:5])}\n" if found else "", end="", flush=True)
         shutil.rmtree(folder)
         attempt += 1
     return counts
@@ -155,15 +158,15 @@ def ends(root: Path, recipe: str) -> dict[str, Any]:
     return found
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether nested plain data and tensors are equal, bit by bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
-    return a == b or (a != a and b != b)
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Return the places at which nested plain data and tensors differ, by a single bit too."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [place for key in a for place in differences(a[key], b[key], f"{where}.{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [place for i, (x, y) in enumerate(zip(a, b, strict=True)) for place in differences(x, y, f"{where}.{i}")]
+    return [] if a == b or (a != a and b != b) else [f"{where}: {str(a)[:80]} and {str(b)[:80]}"]
 
 
 @contextmanager
@@ -183,40 +186,39 @@ def small_disk(megabytes: int) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def fill_disk(recipe: str, undisturbed: dict[str, Any]) -> str:
+def fill_disk(recipe: str, root: Path) -> str:
     """Let a run meet a full disk, make room, and resume it; say how it went."""
-    with small_disk(64) as disk:
+    needed = sum(path.stat().st_size for path in (root / "undisturbed").rglob("*") if path.is_file())
+    with small_disk(DISK) as disk:
         filler = disk / "filler"
-        for size in range(60, 0, -1):  # as full as lets the first checkpoint through and no other
+        for share in (0.4, 0.55, 0.7, 0.85):  # room for the first checkpoint and not for all that follows
             shutil.rmtree(disk / recipe.split("/")[0], ignore_errors=True)
-            filler.write_bytes(bytes(size << 20))
+            filler.write_bytes(bytes((DISK << 20) - int(share * needed)))
             status = run(recipe, disk)
             folder = newest(disk, recipe)
             if status and folder is not None and (folder / "checkpoints" / "last.ckpt").is_file():
                 break
         lines = (disk / "output.txt").read_text().splitlines()
         sentence = next((line for line in reversed(lines) if line.startswith("lit-generative: error:")), "no sentence")
-        broken = is_broken(disk, recipe)
+        file = "broken" if is_broken(disk, recipe) else "whole"
         filler.unlink()
-        ended = run(recipe, disk) == 0 and same(ends(disk, recipe), undisturbed)
-    file, end = "broken" if broken else "whole", "identical" if ended else "other"
-    return f"status {status}, {sentence!r}, checkpoint {file}, end {end}"
+        resumed = run(recipe, disk) == 0 and not differences(ends(disk, recipe), ends(root / "undisturbed", recipe))
+    return f"status {status}, {sentence!r}, checkpoint {file}, end {'identical' if resumed else 'other'}"
 
 
 def start() -> None:
     """Kill, resume, compare, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="Kills of each family.")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if Path("/dev/shm").is_dir():
         tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"
     rng = random.Random(options.seed)
-    print(
-        "| recipe | kills | after a time | while writing | before renaming | broken checkpoints | runs | identical ends |"
-    )
+    print("| recipe | kills | after a time | in writing | before renaming | broken files | runs | identical ends |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for recipe in RECIPES:
+    for recipe in options.recipes:
         root = Path(tempfile.mkdtemp(dir="."))
         (root / "undisturbed").mkdir()
         begin = time.monotonic()
@@ -225,7 +227,7 @@ def start() -> None:
         names = ("kills", "time", "write", "rename", "broken checkpoints", "runs", "identical ends")
         print(f"| {recipe} | {' | '.join(str(counts[name]) for name in names)} |", flush=True)
         try:
-            print(f"{recipe} on a full disk: {fill_disk(recipe, ends(root / 'undisturbed', recipe))}", flush=True)
+            print(f"{recipe} on a full disk: {fill_disk(recipe, root)}", flush=True)
         except PermissionError as error:
             print(f"not tried: {error}")
         shutil.rmtree(root)

@@ -102,6 +102,8 @@ class SaveConfig(SaveConfigCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save; a former configuration, if it was another one, is kept as ``config.1.yaml``."""
+        if isinstance(folder := trainer.loggers[0], RunFolder):
+            folder.take_over()
         file = run_folder(trainer) / self.config_filename
         is_followed = trainer.is_global_zero and file.is_file()
         former = Path(shutil.copy2(file, _next_free(file))) if is_followed else None
@@ -270,10 +272,12 @@ class TrainerCLI(LightningCLI):
         if run is None:
             return RunFolder(str(root), name)
         below = folder_below(run, root)
-        if below is None or checkpoint.name != "last.ckpt":  # what came behind another checkpoint is kept
+        if (
+            below is None or run_name(run) is None or checkpoint.name != "last.ckpt"
+        ):  # what came behind another checkpoint is kept
             return RunFolder(str(root), run_name(run) or name)
         within, _, version = below.rpartition("/")
-        return RunFolder(str(root), within, version, self.saved["state"]["images_seen"])
+        return RunFolder(str(root), within, int(version.removeprefix("version_")), self.saved["state"]["images_seen"])
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_generative.files import replacing, write_json
 
@@ -40,17 +42,17 @@ def folder_below(run: Path, root: Path) -> str | None:
 class RunFolder(CSVLogger):
     """The folder ``ROOT/NAME/version_N`` of a run, with ``metrics.csv`` in it.
 
-    A run that goes on does so in its own folder. What was written there behind its checkpoint is dropped as soon as
-    there is something new, since those steps are taken again; Lightning's logger would delete all of it.
+    A run that goes on does so in its own folder. What was written there behind its checkpoint is dropped when training
+    starts (see :meth:`take_over`), since those steps are taken again; Lightning's logger would delete all of it.
 
     Args:
         root: The folder of all runs.
         name: What the run is called.
-        version: Of the run that goes on, ``version_N``; None: a new run, with the next number.
+        version: Of the run that goes on; None: a new run, with the next number.
         images_seen: How far that run's checkpoint is.
     """
 
-    def __init__(self, root: str, name: str, version: str | None = None, images_seen: int = 0) -> None:
+    def __init__(self, root: str, name: str, version: int | None = None, images_seen: int = 0) -> None:
         super().__init__(root, name, version)
         self.goes_on = version is not None
         self.images_seen = images_seen
@@ -60,51 +62,46 @@ class RunFolder(CSVLogger):
     def experiment(self) -> ExperimentWriter:
         """What writes ``metrics.csv``."""
         if self._experiment is None and self.goes_on:
-            self._experiment = _Continued(self.log_dir, self.images_seen)
+            self._experiment = _Continued(self.log_dir)
         return super().experiment
+
+    @rank_zero_only
+    def take_over(self) -> None:
+        """Drop what a run that goes on has written behind its checkpoint; until then it may still be refused."""
+        if isinstance(self.experiment, _Continued):
+            self.experiment.take_over(self.images_seen)
 
 
 class _Continued(ExperimentWriter):
     """Adds rows to the metrics of a run that goes on."""
 
-    def __init__(self, log_dir: str, images_seen: int) -> None:
-        super().__init__(log_dir)
-        self._images_seen = images_seen
-        self._has_taken_over = False
-
     def _check_log_dir_exists(self) -> None:
-        """Leave what is there: the run may still be refused."""
+        """Leave what is there."""
 
-    def save(self) -> None:
-        """Save what was recorded, below what the run had at its checkpoint."""
-        if self.metrics and not self._has_taken_over:
-            self._take_over()
-        super().save()
-
-    def _take_over(self) -> None:
-        """Drop what was written behind the checkpoint, and perhaps half a row that a kill has left."""
-        self._has_taken_over = True
+    def take_over(self, images_seen: int) -> None:
+        """Keep what was written up to so many images; perhaps the rest ends in half a row, which a kill has left."""
         if (path := Path(self.log_dir) / "evaluation.json").is_file():
             records = json.loads(path.read_text())
-            write_json(path, [record for record in records if record["images_seen"] <= self._images_seen])
+            write_json(path, [record for record in records if record["images_seen"] <= images_seen])
         if (path := Path(self.metrics_file_path)).is_file():
             with path.open(newline="") as file:
                 reader = csv.DictReader(file)
-                rows = [row for row in reader if self._is_kept(row)]
+                rows = [row for row in reader if _images_seen(row) <= images_seen]
                 self.metrics_keys = list(reader.fieldnames or [])
             _write(path, self.metrics_keys, rows)
-
-    def _is_kept(self, row: dict[str, Any]) -> bool:
-        try:
-            return float(row["images_seen"]) <= self._images_seen
-        except (KeyError, TypeError, ValueError):
-            return False
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = Path(self.metrics_file_path)
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         _write(path, fieldnames, rows)
+
+
+def _images_seen(row: dict[str, Any]) -> float:
+    try:
+        return float(row["images_seen"])
+    except (KeyError, TypeError, ValueError):
+        return math.inf
 
 
 def _write(path: Path, header: list[str], rows: list[dict[str, Any]]) -> None:
