@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
-from lit_generative.files import make_folder
+from lit_generative.files import check_folder
 from lit_generative.finite import check_finite_samples, check_finite_weights
 from lit_generative.labels import Labels, class_indices, class_suffix
 from lit_generative.pictures import are_points, picture, save_csv, save_png
@@ -58,9 +58,9 @@ def draw_samples(
     names = model.class_names
     y = _labels(model, num_samples, class_indices(labels, model.num_classes, names))
     suffixes = [""] * num_samples if y is None else [class_suffix(label, names) for label in y.tolist()]
-    make_folder(output, "output")
+    check_folder(output, "output")
     if grid is not None:
-        make_folder(grid.parent, "grid")
+        check_folder(grid.parent, "grid")
     generator = torch.Generator(model.device).manual_seed(seed)
     kept, seconds = [], 0.0
     with tqdm(total=num_samples, unit="images", desc="samples", disable=None) as bar:

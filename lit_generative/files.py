@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["make_folder", "read_yaml", "replacing", "write_json"]
+__all__ = ["check_folder", "make_folder", "read_yaml", "replacing", "write_json"]
 
 MOST_NODES = 100_000  # in a YAML file, aliases followed
 
@@ -32,6 +32,14 @@ def make_folder(folder: Path, argument: str) -> None:
             file.flush()
     except OSError as error:
         raise ValueError(f"{argument}={folder}: nothing can be written there: {error.strerror}; give another") from None
+
+
+def check_folder(folder: Path, argument: str) -> None:
+    """See that a folder can be made and written to, as :func:`make_folder` does, and leave no trace."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder, argument)
+    for path in new:
+        path.rmdir()
 
 
 @contextmanager

@@ -152,10 +152,15 @@ def ends(root: Path, recipe: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     found = {part: checkpoint[part] for part in COMPARED}
     records = json.loads((folder / "evaluation.json").read_text())
-    found["records"] = [{k: v for k, v in record.items() if k not in OF_TIME} for record in records]
+    found["records"] = once([{k: v for k, v in record.items() if k not in OF_TIME} for record in records])
     with (folder / "metrics.csv").open(newline="") as file:
-        found["metrics"] = list(csv.DictReader(file))
+        found["metrics"] = once(list(csv.DictReader(file)))
     return found
+
+
+def once(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Drop what stands there twice: a run that was killed behind its last evaluation does that one again."""
+    return [record for i, record in enumerate(records) if record not in records[:i]]
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

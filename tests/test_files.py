@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_generative.checkpoints import WholeCheckpoints
-from lit_generative.files import make_folder, replacing
+from lit_generative.files import check_folder, make_folder, replacing
 
 
 def test_a_file_is_replaced_in_one_piece(tmp_path: Path) -> None:
@@ -72,3 +72,9 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path, below: str) -> 
     (tmp_path / "file.txt").touch()
     with pytest.raises(ValueError, match=r"^output=.*: nothing can be written there: .*; give another$"):
         make_folder(tmp_path / below, "output")
+
+
+def test_a_check_leaves_no_trace(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new" / "newer", "output")
+    check_folder(tmp_path, "output")
+    assert not [*tmp_path.iterdir()]

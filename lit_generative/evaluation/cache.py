@@ -57,10 +57,8 @@ class TensorCache:
 def _read(path: Path, text: str) -> dict[str, Tensor]:
     """The tensors in a file, or none if it is missing, damaged, or of another key."""
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("key") == text:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors if metadata.get("sha256") == _digest(tensors) else {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors if (file.metadata() or {}).get("key") == f"{_digest(tensors)} {text}" else {}
     return {}
 
 
@@ -78,7 +76,7 @@ def _write(path: Path, text: str, tensors: dict[str, Tensor]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            save_file(tensors, f"{folder}/new", {"key": text, "sha256": _digest(tensors)})
+            save_file(tensors, f"{folder}/new", {"key": f"{_digest(tensors)} {text}"})
             os.replace(f"{folder}/new", path)
     except (OSError, SafetensorError) as error:
         rank_zero_warn(f"real features are not cached, so the next run computes them again: {error}")

@@ -13,7 +13,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import GaussianPoints, ImageDataModule
 from lit_generative.description import rebuild
 from lit_generative.devices import device_named
-from lit_generative.files import make_folder
+from lit_generative.files import check_folder
 from lit_generative.finite import check_finite_weights
 from lit_generative.latent_space.explore import LatentSpace, explore
 from lit_generative.latent_space.map import PosteriorMeans
@@ -52,7 +52,7 @@ def draw_latents(
     if images is not None:
         check_agreement(model, images)
     Selection(model, images, request)  # which refuses classes that are not there
-    make_folder(output, "output")
+    check_folder(output, "output")
     space = explore(model, images, request)
     files = _save(space, output)
     if space.numbers:
@@ -66,7 +66,8 @@ def draw_latents(
 
 
 def _save(space: LatentSpace, folder: Path) -> list[str]:
-    """Write everything into ``folder``; return the files' names."""
+    """Write everything into ``folder``, which is made; return the files' names."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, image in space.pictures.items():
         save_png(image, folder / f"{name}.png")
     for name, figure in space.figures.items():

@@ -75,6 +75,10 @@ class RunFolder(CSVLogger):
 class _Continued(ExperimentWriter):
     """Adds rows to the metrics of a run that goes on."""
 
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        self.metrics_keys, _ = _read(Path(self.metrics_file_path))
+
     def _check_log_dir_exists(self) -> None:
         """Leave what is there."""
 
@@ -84,17 +88,12 @@ class _Continued(ExperimentWriter):
             records = json.loads(path.read_text())
             write_json(path, [record for record in records if record["images_seen"] <= images_seen])
         if (path := Path(self.metrics_file_path)).is_file():
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if _images_seen(row) <= images_seen]
-                self.metrics_keys = list(reader.fieldnames or [])
-            _write(path, self.metrics_keys, rows)
+            header, rows = _read(path)
+            _write(path, header, [row for row in rows if _images_seen(row) <= images_seen])
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = Path(self.metrics_file_path)
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        _write(path, fieldnames, rows)
+        _write(path, fieldnames, _read(path)[1])
 
 
 def _images_seen(row: dict[str, Any]) -> float:
@@ -102,6 +101,16 @@ def _images_seen(row: dict[str, Any]) -> float:
         return float(row["images_seen"])
     except (KeyError, TypeError, ValueError):
         return math.inf
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns and the rows of a table; none of a file that is not there."""
+    if not path.is_file():
+        return [], []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        return list(reader.fieldnames or []), rows
 
 
 def _write(path: Path, header: list[str], rows: list[dict[str, Any]]) -> None:

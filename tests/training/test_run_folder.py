@@ -48,6 +48,14 @@ def test_a_run_that_is_refused_leaves_everything(tmp_path: Path, run: Path) -> N
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
+def test_a_run_that_had_ended_adds_its_last_evaluation(tmp_path: Path, run: Path) -> None:
+    logger = RunFolder(str(tmp_path), "vae/fashion", version=0, images_seen=30)
+    logger.log_metrics({"test/recall": 0.5, "images_seen": 30.0}, 3)
+    logger.finalize("success")
+    assert [row["loss"] for row in rows(run)][:3] == ["3.0", "2.0", "1.0"]
+    assert rows(run)[-1]["test/recall"] == "0.5"
+
+
 @pytest.mark.parametrize(
     ("folder", "name", "below"),
     [
