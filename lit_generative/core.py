@@ -25,7 +25,7 @@ from lit_generative.contracts import Batch, NamesClasses, as_batch
 from lit_generative.description import Described, describe, factory_of
 from lit_generative.optim import build, check_optimisation
 from lit_generative.precision import raise_eps, use_half_weights
-from lit_generative.resuming import Changes
+from lit_generative.resuming import Changes, steps_in_all
 from lit_generative.savable import check_savable
 from lit_generative.training_options import check_training_options
 
@@ -86,7 +86,7 @@ class GenerativeModule(Described, L.LightningModule):
         self.noise_seed: int | None = None
         self._has_tried_networks = False
         self.resumed_at: int | None = None
-        self._saved: tuple[dict[str, Any], list[dict[str, Any]]] | None = None  # of a checkpoint to go on from
+        self._saved: dict[str, Any] | None = None  # of a checkpoint, what a run that goes on from it has to know
         self._changes: Changes | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -284,13 +284,19 @@ class GenerativeModule(Described, L.LightningModule):
             self.trainer.fit_loop._combined_loader = None
             if steps == float("inf"):
                 raise ValueError("lr_scheduler needs total_steps: give it, or trainer.max_epochs or trainer.max_steps")
-            make = functools.partial(make, total_steps=int(steps))  # type: ignore[call-arg]
+            steps = int(steps) if self._goes_on is None else steps_in_all(self._goes_on, self.trainer, int(steps))
+            make = functools.partial(make, total_steps=steps)  # type: ignore[call-arg]
         scheduler = build("lr_scheduler", make, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             monitor = str(getattr(scheduler, "monitor", "val/loss"))  # torch's own does not say
             interval, frequency = self._when_measured(monitor)
             return {"scheduler": scheduler, "monitor": monitor, "interval": interval, "frequency": frequency}
         return {"scheduler": scheduler, "interval": "step"}
+
+    @property
+    def _goes_on(self) -> dict[str, Any] | None:
+        """What is known of the checkpoint that the run goes on from; None of a run that takes over weights at most."""
+        return None if self.trainer.ckpt_path is None else self._saved
 
     def _when_measured(self, metric: str) -> tuple[str, int]:
         """Return how often a metric is there to be looked at, as Lightning describes it."""
@@ -345,8 +351,9 @@ class GenerativeModule(Described, L.LightningModule):
         """Note the classes' names, precision and seed, and tell loggers what a CLI has not told."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
-        if self._saved is not None:
-            self._changes = Changes(self.trainer, self._saved[0], describe(self), self._saved[1])
+        if (before := self._goes_on) is not None:
+            saved = before["lit_generative"]["model"]
+            self._changes = Changes(self.trainer, saved, describe(self), before["lr_schedulers"])
         self._has_tried_networks = False
         self.precision = str(self.trainer.precision)
         self.weights = "raw"
@@ -396,6 +403,8 @@ class GenerativeModule(Described, L.LightningModule):
         pack(checkpoint, self, self.trainer.datamodule)  # type: ignore[attr-defined]
         runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
         checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}
+        for logger in self.trainer.loggers:
+            logger.save()  # a run that goes on from here has to find there what came before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the weights fit, and restore the counters.
@@ -409,7 +418,7 @@ class GenerativeModule(Described, L.LightningModule):
             check_weights(self, checkpoint["state_dict"])
         saved = checkpoint.get("lit_generative", {})
         if "model" in saved and "optimizer_states" in checkpoint:
-            self._saved = saved["model"], checkpoint.get("lr_schedulers", [])
+            self._saved = {key: checkpoint[key] for key in ("lit_generative", "lr_schedulers", "loops", "global_step")}
         state = saved.get("state", {})
         for name in STATE:
             setattr(self, name, state.get(name, getattr(self, name)))

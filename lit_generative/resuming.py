@@ -6,12 +6,13 @@ but not followed. Here what was asked for is what happens, or it is refused befo
 
 import copy
 import warnings
+from math import ceil
 from typing import Any
 
 import lightning as L
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "steps_in_all"]
 
 CLASSES = ("class_path", "partial", "import_path")
 
@@ -73,6 +74,25 @@ class Changes:
                 warnings.simplefilter("ignore")  # it does not see the optimizer step
                 for _ in range(old.get("last_epoch", 0)):
                     scheduler.step()  # type: ignore[call-arg]
+
+
+def steps_in_all(checkpoint: dict[str, Any], trainer: L.Trainer, planned: int) -> int:
+    """Return how many steps a resumed run will have taken at its end.
+
+    Args:
+        checkpoint: What it goes on from.
+        trainer: Its batches are counted already.
+        planned: The steps of all its epochs, with today's batch size; those that are done had perhaps another one.
+    """
+    if planned == trainer.max_steps:
+        return planned
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs = loops["epoch_progress"]["current"]
+    is_between = epochs["ready"] == epochs["processed"]
+    batches = 0 if is_between else loops["epoch_loop.batch_progress"]["current"]["completed"]
+    accumulated = trainer.accumulate_grad_batches
+    done = epochs["processed"] * ceil(trainer.num_training_batches / accumulated) + batches // accumulated
+    return planned - done + checkpoint["global_step"]
 
 
 def _of_optimisation(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -154,13 +154,20 @@ def ends(root: Path, recipe: str) -> dict[str, Any]:
     records = json.loads((folder / "evaluation.json").read_text())
     found["records"] = once([{k: v for k, v in record.items() if k not in OF_TIME} for record in records])
     with (folder / "metrics.csv").open(newline="") as file:
-        found["metrics"] = once(list(csv.DictReader(file)))
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row.pop("train/penalty", None)  # a GAN logs its latest one, which a resumed run does not know until the next
+    found["metrics"] = once(rows)
     return found
 
 
 def once(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Drop what stands there twice: a run that was killed behind its last evaluation does that one again."""
-    return [record for i, record in enumerate(records) if record not in records[:i]]
+    """Drop what stands there twice: a run that was killed behind its last evaluation does that one again.
+
+    It then has no losses beside it, since there was no validation.
+    """
+    kept = [{key: value for key, value in record.items() if key != "losses"} for record in records]
+    return [record for i, record in enumerate(kept) if record not in kept[:i]]
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
@@ -207,8 +214,10 @@ def fill_disk(recipe: str, root: Path) -> str:
         sentence = next((line for line in reversed(lines) if line.startswith("lit-generative: error:")), "no sentence")
         file = "broken" if is_broken(disk, recipe) else "whole"
         filler.unlink()
-        resumed = run(recipe, disk) == 0 and not differences(ends(disk, recipe), ends(root / "undisturbed", recipe))
-    return f"status {status}, {sentence!r}, checkpoint {file}, end {'identical' if resumed else 'other'}"
+        resumed = run(recipe, disk)
+        found = differences(ends(disk, recipe), ends(root / "undisturbed", recipe))[:5]
+    end = "identical" if not found else f"another in {found}"
+    return f"status {status}, {sentence!r}, checkpoint {file}; resumed with status {resumed}, end {end}"
 
 
 def start() -> None:

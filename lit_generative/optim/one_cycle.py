@@ -39,6 +39,8 @@ class OneCycle(OneCycleLR):
         check_range("pct_start", pct_start, at_least=0, at_most=1, hint="it is the share of the warm-up, such as 0.1")
         check_range("div_factor", div_factor, at_least=1, hint="the rate starts at the optimizer's over it")
         check_range("final_div_factor", final_div_factor, above=0, hint="the rate ends at the first one over it")
+        if abs(pct_start * total_steps - 1) < 1e-6:  # a rise that ends as it starts: torch divides by its length, 0
+            pct_start = 0
         super().__init__(
             optimizer,
             max_lr=[float(group["lr"]) for group in optimizer.param_groups],
