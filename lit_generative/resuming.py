@@ -89,7 +89,7 @@ def steps_in_all(checkpoint: dict[str, Any], trainer: L.Trainer, planned: int) -
     loops = checkpoint["loops"]["fit_loop"]
     epochs = loops["epoch_progress"]["current"]
     is_between = epochs["ready"] == epochs["processed"]
-    batches = 0 if is_between else loops["epoch_loop.batch_progress"]["current"]["completed"]
+    batches = 0 if is_between else loops["epoch_loop.batch_progress"]["current"]["processed"]
     accumulated = trainer.accumulate_grad_batches
     done = epochs["processed"] * ceil(trainer.num_training_batches / accumulated) + batches // accumulated
     return planned - done + checkpoint["global_step"]
