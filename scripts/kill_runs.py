@@ -51,6 +51,7 @@ OPTIONS = [
 ]
 MOMENTS = ("time", "time", "write", "rename")
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "lit_generative", "global_step", "epoch")
+REPEATED = ("train/penalty", "health/")  # a GAN logs the latest ones again, which a resumed run has yet to measure
 DISK = 256  # MB of the small one
 OF_TIME = ("images_per_second", "training_minutes", "device_minutes")  # no two runs take the same time
 
@@ -154,9 +155,7 @@ def ends(root: Path, recipe: str) -> dict[str, Any]:
     records = json.loads((folder / "evaluation.json").read_text())
     found["records"] = once([{k: v for k, v in record.items() if k not in OF_TIME} for record in records])
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        row.pop("train/penalty", None)  # a GAN logs its latest one, which a resumed run does not know until the next
+        rows = [{name: v for name, v in row.items() if not name.startswith(REPEATED)} for row in csv.DictReader(file)]
     found["metrics"] = {}
     for row in rows:  # in which order a callback and the trainer write what belongs to one moment does not matter
         found["metrics"].setdefault(row["images_seen"], {}).update({key: v for key, v in row.items() if v})

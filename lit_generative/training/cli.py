@@ -37,7 +37,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
-from lit_generative.files import make_folder
+from lit_generative.files import make_folder, replacing
 from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
@@ -107,6 +107,10 @@ class SaveConfig(SaveConfigCallback):
         file = run_folder(trainer) / self.config_filename
         is_followed = trainer.is_global_zero and file.is_file()
         former = Path(shutil.copy2(file, _next_free(file))) if is_followed else None
+        if trainer.is_global_zero:
+            with replacing(file) as scratch:  # a kill leaves the former one
+                scratch.write_text(self.parser.dump(self.config, skip_none=False))
+        self.save_to_log_dir = False
         super().setup(trainer, pl_module, "fit")
         if former is not None and filecmp.cmp(former, file, shallow=False):
             former.unlink()
