@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-__all__ = ["FEW", "NetworkCall", "try_calls"]
+__all__ = ["FEW", "NetworkCall", "evaluating", "try_calls"]
 
 FEW = 2  # images that a call is tried with
 
@@ -49,13 +49,14 @@ def try_calls(model: nn.Module, calls: Iterable[NetworkCall]) -> None:
     Raises:
         ValueError: If a network does not take the arguments, fails on them, or returns something else.
     """
-    with _evaluating(model), torch.no_grad(), isolate_rng():
+    with evaluating(model), torch.no_grad(), isolate_rng():
         for call in calls:
             _try(call)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every submodule into evaluation mode and each back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

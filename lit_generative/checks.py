@@ -17,8 +17,9 @@ def check_range(
     at_most: float = inf,
     below: float = inf,
     hint: str = "",
+    optional: bool = True,
 ) -> None:
-    """Refuse a number outside its range, in one sentence; None, which stands for a default, passes.
+    """Refuse a number outside its range, in one sentence; None, which stands for a default, passes if ``optional``.
 
     Args:
         name: The argument.
@@ -28,12 +29,15 @@ def check_range(
         at_most: The most that is allowed.
         below: What must not be reached.
         hint: What else the reader should know: what the number is, what is usual, how to do without it.
+        optional: Whether None passes.
 
     Raises:
         ValueError: "name=value: it must be at least 1; hint".
     """
+    if value is None and optional:
+        return
     is_number = _is_number(value)
-    if value is None or (is_number and value >= at_least and value > above and value <= at_most and value < below):
+    if value is not None and is_number and at_least <= value <= at_most and above < value < below:
         return
     low = f"[{at_least:g}" if at_least > -inf else f"({above:g}"
     high = f"{at_most:g}]" if at_most < inf else f"{below:g})"
@@ -54,13 +58,21 @@ def check_range(
     raise ValueError(f"{name}={shown}: it must be {kind}{allowed}{f'; {hint}' if hint else ''}")
 
 
-def check_count(name: str, value: int | None, *, at_least: int = 1, at_most: float = inf, hint: str = "") -> None:
-    """Refuse what is no whole number in a range; None, which stands for a default, passes.
+def check_count(
+    name: str,
+    value: int | None,
+    *,
+    at_least: int = 1,
+    at_most: float = inf,
+    hint: str = "",
+    optional: bool = True,
+) -> None:
+    """Refuse what is no whole number in a range; None, which stands for a default, passes if ``optional``.
 
     Raises:
         ValueError: "name=value: it must be at least 1; hint", or "a whole number".
     """
-    check_range(name, value, at_least=at_least, at_most=at_most, hint=hint)
+    check_range(name, value, at_least=at_least, at_most=at_most, hint=hint, optional=optional)
     if value is not None and not _is_whole(value):
         raise ValueError(
             f"{name}={value}: it must be a whole number, such as {int(value)}{f'; {hint}' if hint else ''}"

@@ -1,8 +1,7 @@
 """GenerativeModule: the LightningModule that every model is, and all that callbacks and evaluation know of it."""
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,19 +12,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, SaveConfigCallback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 
 from lit_generative.agreement import check_agreement, check_batch, shape_of
 from lit_generative.calls import FEW, NetworkCall, try_calls
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
 from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, NamesClasses, as_batch
-from lit_generative.description import Described, describe, factory_of
-from lit_generative.optim import build, check_optimisation
-from lit_generative.precision import raise_eps, use_half_weights
-from lit_generative.resuming import Changes, steps_in_all
+from lit_generative.description import Described, describe
+from lit_generative.finite import broken_weight
+from lit_generative.optim import check_optimisation
+from lit_generative.optimisation import make_optimizer, make_schedule
+from lit_generative.precision import use_half_weights
+from lit_generative.resuming import RESUMED, Changes
 from lit_generative.savable import check_savable
 from lit_generative.training_options import check_training_options
 
@@ -254,58 +254,16 @@ class GenerativeModule(Described, L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and, if there is one, the learning rate's schedule."""
-        optimizer = self.built(self.make_optimizer, self.parameters())
+        optimizer = make_optimizer(self.make_optimizer, self.parameters(), self.trainer)
         if self.make_lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer, self.make_lr_scheduler)}
-
-    def built(self, make: OptimizerCallable, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make an optimizer that works with the trainer's other options.
-
-        Torch marks fused optimizers as unscaling gradients by themselves, which goes with no clipping; but unless there
-        is a scaler, under 16-mixed, there is nothing to unscale. And Adam's usual ``eps`` is 0 as a number of 16-true.
-        """
-        optimizer = build("optimizer", make, parameters)
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
-            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        raise_eps(optimizer)
-        return optimizer
-
-    def lr_schedule(self, optimizer: torch.optim.Optimizer, make: LRSchedulerCallable) -> LRSchedulerConfigType:
-        """Return Lightning's description of a schedule that advances every step of ``optimizer``.
-
-        Raises:
-            ValueError: If the schedule spans the whole training but the trainer's length is not known.
-        """
-        takes_total_steps = "total_steps" in inspect.signature(factory_of(make)).parameters
-        if takes_total_steps and getattr(make, "keywords", {}).get("total_steps") is None:
-            steps = self.trainer.estimated_stepping_batches
-            # which has set up the training loader, before its place in the epoch is restored; let fit do it again
-            self.trainer.fit_loop._combined_loader = None
-            if steps == float("inf"):
-                raise ValueError("lr_scheduler needs total_steps: give it, or trainer.max_epochs or trainer.max_steps")
-            steps = int(steps) if self._goes_on is None else steps_in_all(self._goes_on, self.trainer, int(steps))
-            make = functools.partial(make, total_steps=steps)  # type: ignore[call-arg]
-        scheduler = build("lr_scheduler", make, optimizer)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            monitor = str(getattr(scheduler, "monitor", "val/loss"))  # torch's own does not say
-            interval, frequency = self._when_measured(monitor)
-            return {"scheduler": scheduler, "monitor": monitor, "interval": interval, "frequency": frequency}
-        return {"scheduler": scheduler, "interval": "step"}
+        schedule = make_schedule(self.make_lr_scheduler, optimizer, self.trainer, self.goes_on_from)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     @property
-    def _goes_on(self) -> dict[str, Any] | None:
+    def goes_on_from(self) -> dict[str, Any] | None:
         """What is known of the checkpoint that the run goes on from; None of a run that takes over weights at most."""
         return None if self.trainer.ckpt_path is None else self._saved
-
-    def _when_measured(self, metric: str) -> tuple[str, int]:
-        """Return how often a metric is there to be looked at, as Lightning describes it."""
-        if metric.startswith("train/"):
-            return "epoch", 1
-        epochs = self.trainer.check_val_every_n_epoch
-        if epochs is None:  # validation goes by steps
-            return "step", int(self.trainer.val_check_interval)  # type: ignore[arg-type]
-        return "epoch", epochs
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Check the trainer's options; this is the first hook that it calls."""
@@ -351,7 +309,7 @@ class GenerativeModule(Described, L.LightningModule):
         """Note the classes' names, precision and seed, and tell loggers what a CLI has not told."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
-        if (before := self._goes_on) is not None:
+        if (before := self.goes_on_from) is not None:
             saved = before["lit_generative"]["model"]
             self._changes = Changes(self.trainer, saved, describe(self), before["lr_schedulers"])
         self._has_tried_networks = False
@@ -396,9 +354,8 @@ class GenerativeModule(Described, L.LightningModule):
         Raises:
             FloatingPointError: If a weight is not finite, which a loss shows one step later: do not save it as good.
         """
-        for name, parameter in self.named_parameters():
-            if not parameter.isfinite().all():
-                raise self._divergence(name)
+        if name := broken_weight(self):
+            raise self._divergence(name)
         checkpoint["state_dict"] = {key.replace(COMPILED, ""): v for key, v in checkpoint["state_dict"].items()}
         pack(checkpoint, self, self.trainer.datamodule)  # type: ignore[attr-defined]
         runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
@@ -417,8 +374,8 @@ class GenerativeModule(Described, L.LightningModule):
         if self.strict_loading:
             check_weights(self, checkpoint["state_dict"])
         saved = checkpoint.get("lit_generative", {})
-        if "model" in saved and "optimizer_states" in checkpoint:
-            self._saved = {key: checkpoint[key] for key in ("lit_generative", "lr_schedulers", "loops", "global_step")}
+        if checkpoint.keys() >= {*RESUMED, "optimizer_states"}:  # else it holds weights only
+            self._saved = {key: checkpoint[key] for key in RESUMED}
         state = saved.get("state", {})
         for name in STATE:
             setattr(self, name, state.get(name, getattr(self, name)))

@@ -120,14 +120,18 @@ def log_picture(logger: Logger, name: str, path: Path, step: int | None = None, 
         logger.log_image(key=name, images=[str(path)], **({} if step is None else {"step": step}))
         return
     experiment = _experiment(logger)
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
     if isinstance(experiment, _Writer):
-        experiment.add_image(name, pixels, dataformats="HWC", **({} if step is None else {"global_step": step}))
+        experiment.add_image(name, _pixels(path), dataformats="HWC", **({} if step is None else {"global_step": step}))
     elif isinstance(experiment, _MlflowClient) and isinstance(logger, _HasRun):
-        experiment.log_image(logger.run_id, pixels, key=name, step=step)
+        experiment.log_image(logger.run_id, _pixels(path), key=name, step=step)
     elif isinstance(experiment, _CometExperiment):
         experiment.log_image(str(path), name, step=step)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """Return a picture's levels, (H, W, 3)."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _check_installed(logger: Logger, package: str) -> None:
@@ -138,11 +142,24 @@ def _check_installed(logger: Logger, package: str) -> None:
 def settle(loggers: Iterable[Logger], run_folder: Path) -> None:
     """Tell loggers that write into the folder of their run which it is."""
     for logger in loggers:
-        if isinstance(logger, CSVLogger | TensorBoardLogger):
+        if isinstance(logger, _InRunFolder):
             logger.settle(run_folder)
 
 
-class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
+class _InRunFolder:
+    """A logger that writes into the folder of its run, which is known later than the logger is made."""
+
+    _is_in_run: bool
+    _version: Any
+
+    def settle(self, run_folder: Path) -> None:
+        """Write into the folder of a run, unless another one was given."""
+        if self._is_in_run:
+            self._root_dir = self._save_dir = str(run_folder)
+            self._version = "" if self._version is None else self._version
+
+
+class TensorBoardLogger(_InRunFolder, lightning.pytorch.loggers.TensorBoardLogger):
     """Logs a run to TensorBoard: its configuration, metrics and sample grids.
 
     On the command line the files are in the run's folder, in ``tensorboard``: ``tensorboard --logdir runs`` shows all
@@ -167,14 +184,8 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
         name = ("tensorboard" if self._is_in_run else "lightning_logs") if name is None else name
         super().__init__(save_dir or "runs", name, version, default_hp_metric=False, prefix=prefix)
 
-    def settle(self, run_folder: Path) -> None:
-        """Write into the folder of a run, unless another one was given."""
-        if self._is_in_run:
-            self._root_dir = str(run_folder)
-            self._version = "" if self._version is None else self._version
 
-
-class CSVLogger(lightning.pytorch.loggers.CSVLogger):
+class CSVLogger(_InRunFolder, lightning.pytorch.loggers.CSVLogger):
     """Logs metrics to a table of one's own, besides ``metrics.csv``, which every run's folder has.
 
     Args:
@@ -196,12 +207,6 @@ class CSVLogger(lightning.pytorch.loggers.CSVLogger):
         self._is_in_run = save_dir is None
         name = ("csv" if self._is_in_run else "lightning_logs") if name is None else name
         super().__init__(save_dir or "runs", name, version, prefix, flush_logs_every_n_steps)
-
-    def settle(self, run_folder: Path) -> None:
-        """Write into the folder of a run, unless another one was given."""
-        if self._is_in_run:
-            self._root_dir = self._save_dir = str(run_folder)
-            self._version = "" if self._version is None else self._version
 
 
 class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger):

@@ -12,8 +12,9 @@ from typing import Any
 import lightning as L
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-__all__ = ["Changes", "steps_in_all"]
+__all__ = ["RESUMED", "Changes", "steps_in_all"]
 
+RESUMED = ("lit_generative", "lr_schedulers", "loops", "global_step")  # what of a checkpoint has to be known here
 CLASSES = ("class_path", "partial", "import_path")
 
 

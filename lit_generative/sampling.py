@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_generative.agreement import shape_of
+from lit_generative.calls import evaluating
 from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 from lit_generative.finite import broken_weight
@@ -85,21 +86,8 @@ def check_images(model: GenerativeModule, **images: Tensor) -> None:
 @contextmanager
 def inference(model: GenerativeModule, generator: torch.Generator | None = None) -> Iterator[None]:
     """Evaluation mode, no gradients, the precision of the training, and all randomness from ``generator``, if given."""
-    with _evaluating(model), _seeded_by(generator, model.device), computing(model, model.precision):
+    with evaluating(model), torch.no_grad(), _seeded_by(generator, model.device), computing(model, model.precision):
         yield
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put every submodule into evaluation mode and each back into its own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

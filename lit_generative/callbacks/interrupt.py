@@ -51,7 +51,8 @@ class SaveOnSignal(L.Callback):
     ) -> None:
         """Save and end between two steps, where weights and optimizer agree."""
         is_alone = trainer.world_size == 1
-        if not validates_next(trainer) and (is_alone or (batch_idx + 1) % STEPS_BETWEEN_LOOKS == 0):
+        is_between = not trainer.fit_loop._should_accumulate() and not validates_next(trainer)
+        if is_between and (is_alone or trainer.global_step % STEPS_BETWEEN_LOOKS == 0):
             self._end_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

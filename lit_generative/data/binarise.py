@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from lit_generative.data.arguments import check_integer
+from lit_generative.checks import check_count
 from lit_generative.description import Described
 
 __all__ = ["Binarisation", "DynamicBinarisation", "StaticBinarisation"]
@@ -49,7 +49,7 @@ class StaticBinarisation(Binarisation):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        check_integer("seed", seed, 0)
+        check_count("seed", seed, at_least=0, optional=False)
         self.seed = seed
         self.name = f"static, seed {seed}"
 

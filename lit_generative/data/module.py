@@ -14,8 +14,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
+from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Split
-from lit_generative.data.arguments import check_choice, check_integer, check_number, check_text
+from lit_generative.data.arguments import check_choice, check_text
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder, check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
@@ -122,12 +123,12 @@ class ImageDataModule(SplitLoaders):
         check_text("image_column", self.image_column, "a column's name, or auto", optional=False)
         check_text("label_column", self.label_column, "a column's name, auto, or null for no labels")
         for name, least in {"batch_size": 1, "seed": 0}.items():
-            check_integer(name, getattr(self, name), least)
+            check_count(name, getattr(self, name), at_least=least, optional=False)
         for name, least in {"subset": 1, "num_workers": 0}.items():
-            check_integer(name, getattr(self, name), least, optional=True)
-        check_integer("image_size", self.image_size, 1, at_most=_LARGEST, optional=True)
-        check_number("val_fraction", self.val_fraction, above=0, below=0.5)
-        check_number("memory_budget", self.memory_budget, at_least=0)
+            check_count(name, getattr(self, name), at_least=least)
+        check_count("image_size", self.image_size, at_most=_LARGEST)
+        check_range("val_fraction", self.val_fraction, above=0, below=0.5, optional=False)
+        check_range("memory_budget", self.memory_budget, at_least=0, optional=False)
         choices = {"channels": ("auto", 1, 3), "in_memory": ("auto", True, False)}
         flags = dict.fromkeys(("random_flip", "streaming"), (True, False))
         for name, allowed in {**choices, **flags}.items():
@@ -197,7 +198,7 @@ class ImageDataModule(SplitLoaders):
     def fingerprint(self, split: Split, limit: int | None = None) -> str:
         """A hex digest of the images in :meth:`loader`: it changes with the data and with all that is done to them."""
         num_images = self.num_images(split)
-        check_integer("limit", limit, 1, optional=True)
+        check_count("limit", limit)
         identity = {
             "data": self._source.identity,
             "share": dataclasses.astuple(self._parts.shares[split]),
@@ -262,8 +263,8 @@ class ImageDataModule(SplitLoaders):
             limit: Take so many images, always the same ones, with the classes in their proportions. Of a stream they
                 are the first.
         """
-        check_integer("batch_size", batch_size, 1, optional=True)
-        check_integer("limit", limit, 1, optional=True)
+        check_count("batch_size", batch_size)
+        check_count("limit", limit)
         batch_size = batch_size or self.batch_size
         if split == "test":
             self._warn_of_validation()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Split
-from lit_generative.data.arguments import check_integer, check_number
 from lit_generative.data.loaders import ResumableLoader, SplitLoaders
 from lit_generative.data.samplers import Picks, SequentialBatches, ShuffledBatches
 
@@ -65,8 +65,8 @@ class GaussianPoints(SplitLoaders):
         self.scale, self.batch_size, self.seed = scale, batch_size, seed
         self.num_train, self.num_test = num_train, num_test
         for name, least in {"batch_size": 1, "num_train": 1, "num_test": 1, "seed": 0}.items():
-            check_integer(name, getattr(self, name), least)
-        check_number("scale", scale, at_least=_LEAST)
+            check_count(name, getattr(self, name), at_least=least, optional=False)
+        check_range("scale", scale, at_least=_LEAST, optional=False)
         if self._reach() + _ROOM * scale > 1:
             raise ValueError(
                 f"scale={scale} about centres as far out as {self._reach():.3g} leaves [-1, 1]: {_ROOM} standard "
@@ -152,8 +152,8 @@ class GaussianPoints(SplitLoaders):
             batch_size: Points a batch and process; by default the data module's.
             limit: Take so many points, the first ones, which are a fair draw: they have no order.
         """
-        check_integer("batch_size", batch_size, 1, optional=True)
-        check_integer("limit", limit, 1, optional=True)
+        check_count("batch_size", batch_size)
+        check_count("limit", limit)
         points = self._split(split)
         sampler = SequentialBatches(np.arange(len(points))[:limit], batch_size or self.batch_size)
         return DataLoader(points, batch_size=None, sampler=sampler)
@@ -187,8 +187,8 @@ class GaussianRing(GaussianPoints):
         seed: int = 0,
     ) -> None:
         self.num_modes, self.radius = num_modes, radius
-        check_integer("num_modes", num_modes, 1)
-        check_number("radius", radius, at_least=_LEAST)
+        check_count("num_modes", num_modes, optional=False)
+        check_range("radius", radius, at_least=_LEAST, optional=False)
         super().__init__(scale, batch_size, num_train, num_test, seed)
 
     def centres(self) -> np.ndarray:
@@ -224,8 +224,8 @@ class GaussianGrid(GaussianPoints):
         seed: int = 0,
     ) -> None:
         self.side, self.extent = side, extent
-        check_integer("side", side, 2)
-        check_number("extent", extent, at_least=_LEAST)
+        check_count("side", side, at_least=2, optional=False)
+        check_range("extent", extent, at_least=_LEAST, optional=False)
         super().__init__(scale, batch_size, num_train, num_test, seed)
 
     def centres(self) -> np.ndarray:

@@ -27,6 +27,7 @@ from lit_generative.manual_optimization import (
     optimizer_step,
 )
 from lit_generative.optim import check_optimisation
+from lit_generative.optimisation import make_optimizer, make_schedule
 from lit_generative.processes import world_size
 from lit_generative.sampling import check_labels, inference, sampling_mode
 from lit_generative.training_options import check_batch_norm
@@ -260,12 +261,11 @@ class GAN(GenerativeModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the discriminator's and the generator's optimizer and, where there is one, their schedules."""
-        networks = [self.get_submodule(name) for name in NETWORKS]
-        optimizers = [
-            self.built(make, net.parameters()) for make, net in zip(self.make_optimizers, networks, strict=True)
-        ]
-        makers = zip(optimizers, self.make_lr_schedulers, strict=True)
-        schedules = [self.lr_schedule(optimizer, make) for optimizer, make in makers if make is not None]
+        trainer, before = self.trainer, self.goes_on_from
+        networks = zip(self.make_optimizers, map(self.get_submodule, NETWORKS), strict=True)
+        optimizers = [make_optimizer(make, network.parameters(), trainer) for make, network in networks]
+        makers = zip(self.make_lr_schedulers, optimizers, strict=True)
+        schedules = [make_schedule(make, optimizer, trainer, before) for make, optimizer in makers if make is not None]
         if any("monitor" in schedule for schedule in schedules):
             raise ValueError("a schedule that watches a metric cannot follow a game of two losses: use another one")
         for untrue in MISLEADING:

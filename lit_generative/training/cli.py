@@ -276,9 +276,8 @@ class TrainerCLI(LightningCLI):
         if run is None:
             return RunFolder(str(root), name)
         below = folder_below(run, root)
-        if (
-            below is None or run_name(run) is None or checkpoint.name != "last.ckpt"
-        ):  # what came behind another checkpoint is kept
+        is_latest = run_name(run) is not None and checkpoint.name == "last.ckpt"
+        if below is None or not is_latest:  # what came behind another checkpoint is kept
             return RunFolder(str(root), run_name(run) or name)
         within, _, version = below.rpartition("/")
         return RunFolder(str(root), within, int(version.removeprefix("version_")), self.saved["state"]["images_seen"])
