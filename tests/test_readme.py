@@ -32,7 +32,8 @@ SMALL = {
     "test": f"--trainer.limit_test_batches 1 --likelihood.num_images 4 --likelihood.evaluations 4 {FEW}",
     "extractor": "--epochs 1",
     "latent": "--num_images 2 --steps 3 --max_images 100",
-    "compare": "--num_samples 50 --evaluation.num_real 50 --likelihood_images 4 --evaluations 4 --curve 2",
+    "compare": "--num_samples 50 --evaluation.num_real 50 --likelihood_images 4 --evaluations 4 --curve 2"
+    " --data ImageDataModule --data.subset 600",
 }
 SMALL_TRAINING = "--minutes 0.01 --seeds 1"
 NEEDS_HARDWARE = ("extras/gpu", "extras/multinode")  # test_extras.py parses these
