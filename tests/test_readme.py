@@ -35,6 +35,8 @@ SMALL = {
     "compare": "--num_samples 50 --evaluation.num_real 50 --likelihood_images 4 --evaluations 4 --curve 2"
     " --data ImageDataModule --data.subset 600",
 }
+SMALL_SET = "--data.subset 300"
+OTHER_DATA = ("--data.dataset", "gan/ring")
 SMALL_TRAINING = "--minutes 0.01 --seeds 1"
 NEEDS_HARDWARE = ("extras/gpu", "extras/multinode")  # test_extras.py parses these
 
@@ -56,6 +58,8 @@ def run(line: str, capsys: pytest.CaptureFixture) -> None:
             run(f"lit-generative fit --config {recipe}", capsys)
     arguments = shlex.split(line)[1:]
     small = SMALL.get(arguments[0], "") + (f" {SMALL_TRAINING}" if "--recipes" in arguments else "")
+    if arguments[0] == "fit" and not any(other in line for other in OTHER_DATA):
+        small += f" {SMALL_SET}"
     assert main([*arguments, *shlex.split(small)]) == 0, (line, capsys.readouterr().err)
 
 
