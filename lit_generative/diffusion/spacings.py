@@ -4,6 +4,7 @@ A path is a list of times that begins with the noisiest and ends with 0, the cle
 spacing which wraps another may send it up again, that is, may have noise put back: EDM's churn, RePaint's jumps.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from math import inf, log
 
@@ -21,6 +22,7 @@ __all__ = [
     "LogSNRSpacing",
     "ResampledSpacing",
     "Spacing",
+    "StraightOrKarrasSpacing",
     "TrailingSpacing",
     "UniformSpacing",
 ]
@@ -101,42 +103,86 @@ class LeadingSpacing(GridSpacing):
         return [1 + stride * i for i in range(steps - 1, -1, -1)]
 
 
-class KarrasSpacing(Spacing):
+class LevelSpacing(Spacing, ABC):
+    """Equal steps in a function of sigma / alpha, from its highest value to its lowest, and from there to 0.
+
+    Where the schedule goes on to noisier levels, the first step leads from its end, or from the start, to
+    ``sigma_max``: what samplers begin from is pure noise, and between such levels next to nothing changes. (To begin from
+    it at ``sigma_max`` itself would leave out the images' mean and so change the brightness of all samples.)
+
+    Args:
+        sigma_min: The lowest sigma / alpha before 0; where the schedule's at t = 1/1000 is higher, that.
+        sigma_max: The highest sigma / alpha of the equal steps; where the schedule's at the start is lower, that.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        if not 0 < sigma_min < sigma_max < inf:
+            raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise and be positive and finite")
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    @abstractmethod
+    def log_levels(self, high: float, low: float, count: int) -> Tensor:
+        """Return log(sigma / alpha), (count,), float64, from that of ``high`` to that of ``low``."""
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the times of N levels, and 0."""
+        low, high, first = self._range(schedule, start)
+        if first < 1.001 * high or steps < 3:  # the same level but for rounding
+            below = self.log_levels(min(first, sys.float_info.max), low, steps)[1:]
+        else:
+            below = self.log_levels(high, low, steps - 1)
+        return [start, *_times(below, schedule, start), 0.0]
+
+    def _range(self, schedule: Schedule, start: float) -> tuple[float, float, float]:
+        """Return the lowest and the highest sigma / alpha of the equal steps, and that at the start."""
+        lowest = min(1e-3, start / 2)
+        least, first = _log_levels(torch.tensor([lowest, start], dtype=torch.float64), schedule).exp().tolist()
+        low, high = max(self.sigma_min, least), min(self.sigma_max, first)
+        if low >= high:
+            raise ValueError(f"sigma_min={self.sigma_min}: take one below {first:.3g}, the schedule's level at t={start}")
+        return low, high, first
+
+
+class KarrasSpacing(LevelSpacing):
     """Equal steps in (sigma / alpha)^(1/rho) (Karras et al. 2022, eq. 5), and from the last noise level to 0.
 
     Args:
         rho: 1 gives equal steps in sigma / alpha; the larger, the more of them are at low noise.
-        sigma_min: The lowest sigma / alpha before 0; where the schedule's at t = 1/1000 is higher, that.
-        sigma_max: The highest sigma / alpha; where the schedule's at the start is lower, that.
+        sigma_min, sigma_max: See :class:`LevelSpacing`.
     """
 
     def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        super().__init__(sigma_min, sigma_max)
         check_range("rho", rho, above=0, hint="it is 7 in the paper")
-        _check_levels(sigma_min, sigma_max)
-        self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
+        self.rho = rho
 
-    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the times of N levels, and 0."""
-        low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
-        levels = torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), steps, dtype=torch.float64) ** self.rho
-        return [*_times(levels.log(), schedule, start), 0.0]
+    def log_levels(self, high: float, low: float, count: int) -> Tensor:
+        """Return rho times the logarithms of equally spaced roots."""
+        return self.rho * torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), count, dtype=torch.float64).log()
 
 
-class LogSNRSpacing(Spacing):
+class LogSNRSpacing(LevelSpacing):
     """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, "DPM-Solver"), and from the last level to 0.
 
     Args:
-        sigma_min, sigma_max: See :class:`KarrasSpacing`.
+        sigma_min, sigma_max: See :class:`LevelSpacing`.
     """
 
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        _check_levels(sigma_min, sigma_max)
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+    def log_levels(self, high: float, low: float, count: int) -> Tensor:
+        """Return equally spaced logarithms."""
+        return torch.linspace(log(high), log(low), count, dtype=torch.float64)
+
+
+class StraightOrKarrasSpacing(Spacing):
+    """Equal steps in t on a straight path, alpha + sigma = 1 (Liu et al. 2022), and on others :class:`KarrasSpacing`.
+
+    On the straight path the ODE's slope hardly changes by t.
+    """
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the times of N levels, and 0."""
-        low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
-        return [*_times(torch.linspace(log(high), log(low), steps, dtype=torch.float64), schedule, start), 0.0]
+        """Return the times of whichever it is."""
+        spacing = UniformSpacing() if schedule.is_straight else KarrasSpacing()
+        return spacing.path(steps, schedule, start)
 
 
 class ChurnedSpacing(Spacing):
@@ -216,26 +262,11 @@ def check_descends(spacing: Spacing) -> None:
         raise ValueError(f"spacing={type(spacing).__name__}: it puts noise back; take a plain one here")
 
 
-def _check_levels(sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max < inf:
-        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise and be positive and finite")
-
-
 def _log_levels(times: Tensor, schedule: Schedule) -> Tensor:
-    """Return log(sigma / alpha) at ``times`` (n,), float64."""
-    return schedule.log_snr(times).double() / -2
+    """Return log(sigma / alpha) at ``times`` (n,), float64; infinite where alpha is 0."""
+    return schedule.exact_log_snr(times) / -2
 
 
 def _times(log_levels: Tensor, schedule: Schedule, start: float) -> list[float]:
     """Return the times in [0, start] at which log(sigma / alpha) is ``log_levels`` (n,)."""
     return schedule.time_of_log_snr(-2 * log_levels).double().clamp(max=start).tolist()
-
-
-def _ends(schedule: Schedule, start: float, sigma_min: float, sigma_max: float) -> tuple[float, float]:
-    """Return the lowest and the highest sigma / alpha within both the schedule's range and what was asked for."""
-    first = min(1e-3, start / 2)
-    lowest, highest = _log_levels(torch.tensor([first, start], dtype=torch.float64), schedule).exp().tolist()
-    low, high = max(sigma_min, lowest), min(sigma_max, highest)
-    if low >= high:
-        raise ValueError(f"sigma_min={sigma_min}: take one below {highest:.3g}, the schedule's level at t={start}")
-    return low, high
