@@ -33,6 +33,7 @@ from lit_generative.diffusion.schedules import (
     Schedule,
     ShiftedSchedule,
     SigmoidSchedule,
+    ZeroTerminalSNRSchedule,
 )
 from lit_generative.diffusion.spacings import (
     ChurnedSpacing,
@@ -41,6 +42,7 @@ from lit_generative.diffusion.spacings import (
     LogSNRSpacing,
     ResampledSpacing,
     Spacing,
+    StraightOrKarrasSpacing,
     TrailingSpacing,
     UniformSpacing,
 )

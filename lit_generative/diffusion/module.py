@@ -20,7 +20,8 @@ from lit_generative.diffusion.guidance import Guidance
 from lit_generative.diffusion.likelihood import VariationalBound
 from lit_generative.diffusion.predictions import NoisePrediction, Prediction
 from lit_generative.diffusion.samplers import DDIM, HeunSampler, Sampler
-from lit_generative.diffusion.schedules import LinearBetaSchedule, Schedule, per_image
+from lit_generative.diffusion.schedules import LEAST_ALPHA, LinearBetaSchedule, Schedule, per_image
+from lit_generative.diffusion.spacings import KarrasSpacing
 from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.times import TimeSampler, UniformTimes
 from lit_generative.diffusion.variance import LearnedVariance
@@ -87,6 +88,12 @@ class DDPM(GenerativeModule):
         self.variance = variance
         self.sampler = sampler or DDIM(thresholding=StaticThresholding())
         self.guidance = guidance
+        if self.schedule.ends_in_noise and not self.prediction.knows_noise_alone:
+            name = type(self.prediction).__name__
+            raise ValueError(
+                f"prediction={name}: at the schedule's end, where alpha is 0, x_t is the noise itself and tells nothing "
+                "of the image; take VelocityPrediction"
+            )
         if guidance is not None:
             guidance.prepare(network, num_classes)
 
@@ -126,7 +133,7 @@ class DDPM(GenerativeModule):
     def loss_weight(self, t: Tensor) -> Tensor:
         """Return how much the noise's mean squared error counts at times ``t`` (B,), (B,)."""
         if self.weight is None:
-            return 1 / self.prediction.error_scale(*self.schedule(t))
+            return 1 / self._error_scale(*self.schedule(t))
         return self.weight(self.schedule.log_snr(t))
 
     def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
@@ -153,7 +160,7 @@ class DDPM(GenerativeModule):
         alpha, sigma = self._levels(t, x)
         output, v = self.predict(x_t, t, y)
         error = (self.prediction.target(x, noise, alpha, sigma) - output).square()
-        noise_mse = (self.prediction.error_scale(alpha, sigma) * error).flatten(1).mean(1)
+        noise_mse = (self._error_scale(alpha, sigma) * error).flatten(1).mean(1)
         losses = {"loss": self.loss_weight(t) * noise_mse, "noise_mse": noise_mse}
         if self.variance is not None and v is not None:
             x0 = self.prediction.to_x0(output.detach(), x_t, alpha, sigma)
@@ -177,6 +184,10 @@ class DDPM(GenerativeModule):
             times = (torch.arange(num_levels, device=x.device) + 0.5) / num_levels
             errors = [self.losses_at(t.expand(len(x)), x, noise, y)["noise_mse"].mean() for t in times]
         return {"t": times, "log_snr": self.schedule.log_snr(times), "noise_mse": torch.stack(errors)}
+
+    def _error_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Return the prediction's factor; where alpha is 0 the noise's error is, too, but not the weighted one."""
+        return self.prediction.error_scale(alpha.clamp(min=LEAST_ALPHA), sigma)
 
     def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.schedule(t)
@@ -302,7 +313,7 @@ class DDPM(GenerativeModule):
         return torch.randn(n, *self.image_shape, device=self.device) * sampler.levels(self.schedule)[0].sigma
 
     def _ode(self) -> Sampler:
-        return HeunSampler(25, thresholding=self.sampler.thresholding)
+        return HeunSampler(25, KarrasSpacing(), self.sampler.thresholding)
 
     # ---------------------------------------------------------------- what is known of sampling
 
@@ -370,7 +381,7 @@ class DDPM(GenerativeModule):
             return {}
         denoise = self.denoiser(y, is_guided=False)
         num_steps = 1000 if self.variance is None else self.variance.num_steps
-        bound = VariationalBound(num_steps, min(max(evaluations, 2), num_steps), StaticThresholding(), v=1.0)
+        bound = VariationalBound(num_steps, min(max(evaluations, 2), num_steps), StaticThresholding(), v=None)
         flow = FlowLikelihood(max(evaluations // 2, 1))
         return {
             "bound": bound.terms(denoise, x, self.schedule, generator=generator).total,

@@ -34,7 +34,10 @@ __all__ = [
 ]
 
 LOWEST_LOG_SNR = -60.0
-"""What stands for minus infinity where a finite log-SNR is needed: alpha is 1e-13 there."""
+"""What stands for minus infinity where a finite log-SNR is needed."""
+
+LEAST_ALPHA = math.exp(LOWEST_LOG_SNR / 2)
+"""The alpha there, 1e-13, which stands for 0 where one divides by it."""
 
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:

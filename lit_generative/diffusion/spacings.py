@@ -4,7 +4,6 @@ A path is a list of times that begins with the noisiest and ends with 0, the cle
 spacing which wraps another may send it up again, that is, may have noise put back: EDM's churn, RePaint's jumps.
 """
 
-import sys
 from abc import ABC, abstractmethod
 from math import inf, log
 
@@ -51,7 +50,7 @@ class UniformSpacing(Spacing):
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
         """Return start, ..., start / N, 0."""
-        return [start * i / steps for i in range(steps, -1, -1)]
+        return [start * (i / steps) for i in range(steps, -1, -1)]
 
 
 class GridSpacing(Spacing, ABC):
@@ -104,43 +103,39 @@ class LeadingSpacing(GridSpacing):
 
 
 class LevelSpacing(Spacing, ABC):
-    """Equal steps in a function of sigma / alpha, from its highest value to its lowest, and from there to 0.
+    """Equal steps in a function of the level l = sigma / alpha, from the schedule's end to ``sigma_min``, and then to 0.
 
-    Where the schedule goes on to noisier levels, the first step leads from its end, or from the start, to
-    ``sigma_max``: what samplers begin from is pure noise, and between such levels next to nothing changes. (To begin from
-    it at ``sigma_max`` itself would leave out the images' mean and so change the brightness of all samples.)
+    Where the schedule goes on beyond ``sigma_max``, l is replaced by l / sqrt(1 + (l / sigma_max)^2) in that function,
+    which is l below it and bounded above: between such levels next to nothing changes. To leave them out would begin
+    with pure noise where a trace of the image should be, and change the brightness of all samples.
 
     Args:
-        sigma_min: The lowest sigma / alpha before 0; where the schedule's at t = 1/1000 is higher, that.
-        sigma_max: The highest sigma / alpha of the equal steps; where the schedule's at the start is lower, that.
+        sigma_min: The lowest sigma / alpha before 0; where the schedule's at ``t_min`` is higher, that.
+        sigma_max: The sigma / alpha up to which steps are equal in its function.
+        t_min: The earliest time before 0, at least 0; models of 1,000 discrete steps know none before 1/1000.
     """
 
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, t_min: float = 1e-3) -> None:
         if not 0 < sigma_min < sigma_max < inf:
             raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise and be positive and finite")
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        check_range("t_min", t_min, at_least=0, below=1, hint="it is a time, such as 0.001")
+        self.sigma_min, self.sigma_max, self.t_min = sigma_min, sigma_max, t_min
 
     @abstractmethod
     def log_levels(self, high: float, low: float, count: int) -> Tensor:
-        """Return log(sigma / alpha), (count,), float64, from that of ``high`` to that of ``low``."""
+        """Return the logarithms of equally spaced levels from ``high`` to ``low``, (count,), float64."""
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
         """Return the times of N levels, and 0."""
-        low, high, first = self._range(schedule, start)
-        if first < 1.001 * high or steps < 3:  # the same level but for rounding
-            below = self.log_levels(min(first, sys.float_info.max), low, steps)[1:]
-        else:
-            below = self.log_levels(high, low, steps - 1)
-        return [start, *_times(below, schedule, start), 0.0]
-
-    def _range(self, schedule: Schedule, start: float) -> tuple[float, float, float]:
-        """Return the lowest and the highest sigma / alpha of the equal steps, and that at the start."""
-        lowest = min(1e-3, start / 2)
+        lowest = min(self.t_min, start / 2)
         least, first = _log_levels(torch.tensor([lowest, start], dtype=torch.float64), schedule).exp().tolist()
-        low, high = max(self.sigma_min, least), min(self.sigma_max, first)
-        if low >= high:
+        low = max(self.sigma_min, least)
+        if low >= first:
             raise ValueError(f"sigma_min={self.sigma_min}: take one below {first:.3g}, the schedule's level at t={start}")
-        return low, high, first
+        cap = self.sigma_max if first > 1.001 * self.sigma_max else inf  # the same level but for rounding
+        log_levels = self.log_levels(_bounded(first, cap), _bounded(low, cap), steps)[1:]
+        log_levels = -torch.log(torch.exp(-2 * log_levels) - cap**-2) / 2  # of l, from that of its bounded form
+        return [start, *_times(log_levels, schedule, start), 0.0]
 
 
 class KarrasSpacing(LevelSpacing):
@@ -148,11 +143,13 @@ class KarrasSpacing(LevelSpacing):
 
     Args:
         rho: 1 gives equal steps in sigma / alpha; the larger, the more of them are at low noise.
-        sigma_min, sigma_max: See :class:`LevelSpacing`.
+        sigma_min, sigma_max, t_min: See :class:`LevelSpacing`.
     """
 
-    def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        super().__init__(sigma_min, sigma_max)
+    def __init__(
+        self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0, t_min: float = 1e-3
+    ) -> None:
+        super().__init__(sigma_min, sigma_max, t_min)
         check_range("rho", rho, above=0, hint="it is 7 in the paper")
         self.rho = rho
 
@@ -165,7 +162,7 @@ class LogSNRSpacing(LevelSpacing):
     """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, "DPM-Solver"), and from the last level to 0.
 
     Args:
-        sigma_min, sigma_max: See :class:`LevelSpacing`.
+        sigma_min, sigma_max, t_min: See :class:`LevelSpacing`.
     """
 
     def log_levels(self, high: float, low: float, count: int) -> Tensor:
@@ -254,6 +251,11 @@ class ResampledSpacing(Spacing):
             block = times[first : first + self.jump + 1]
             path += block[1:] + block * (self.passes - 1)
         return path
+
+
+def _bounded(level: float, cap: float) -> float:
+    """Return l / sqrt(1 + (l / cap)^2)."""
+    return (level**-2 + cap**-2) ** -0.5
 
 
 def check_descends(spacing: Spacing) -> None:
