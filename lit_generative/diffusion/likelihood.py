@@ -205,6 +205,7 @@ class VariationalBound(Described):
         """Return L_0 or the L_{i-1} of each image's step, (B,)."""
         alpha, sigma = (per_image(level, x0).to(x0.dtype) for level in schedule(t))
         x_t = alpha * x0 + sigma * draw_like(x0, generator)
+        best: Tensor | float
         if self.v is None:
             (x0_hat, v), variance = self.posterior_variance(denoise, x_t, t, schedule, generator)
             best = step.decoder_v(variance.clamp(min=LEAST_VARIANCE)) if is_first else step.optimal_v(variance)
@@ -220,9 +221,9 @@ class VariationalBound(Described):
         """Return the estimate for ``x_t`` (B, ...) at ``t`` (B,), and the variance of x_0 given x_t, (B, 1, ...).
 
         By Tweedie's formula cov[x_0 | x_t] = sigma^2 / alpha dx0_hat / dx_t, of which this is the mean over an image's
-        values, between 0 and the sigma^2 / alpha^2 of values that nothing is known of. The trace is estimated from one
-        vector of random signs (Hutchinson), so that the variance depends on x_t and chance, never on x_0, and the bound
-        remains one. Bao et al.'s Gamma is the same on average over the data.
+        values, between 0 and the sigma^2 / alpha^2 of values that nothing else is known of, or 1, the largest of values
+        in [-1, 1]. The trace is estimated from one vector of random signs (Hutchinson), so that the variance depends on
+        x_t and chance, never on x_0, and the bound remains one. Bao et al.'s Gamma is its mean over the data.
         """
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
@@ -233,7 +234,7 @@ class VariationalBound(Described):
         slope = per_image((z * gradient).flatten(1).mean(1), x_t)  # at most 1 / alpha
         variance = sigma.square() / alpha.clamp(min=1e-9) * slope.clamp(min=0)
         estimate = Estimate(x0_hat.detach(), None if v is None else v.detach())
-        return estimate, variance.minimum((sigma / alpha.clamp(min=1e-9)).square())
+        return estimate, variance.minimum((sigma / alpha.clamp(min=1e-9)).square()).clamp(max=1)
 
     def _indices(self, x0: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Draw each image's steps, (B, evaluations): 1, and one of each stratum; and the strata's sizes, (n,).

@@ -269,7 +269,7 @@ class DDIM(Sampler):
     def step(self, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, state: SamplingState) -> Tensor:
         """Return x_s."""
         x0 = state.denoise(x_t, t).x0
-        fresh = self.eta**2 * (1 - s.noise_ratio(t) ** 2)  # std^2 / sigma_s^2
+        fresh = self.eta**2 * (1 - s.noise_ratio(t) ** 2) if self.eta else 0.0  # std^2 / sigma_s^2
         return with_noise(towards(x0, x_t, t, s, fresh), s.sigma * fresh**0.5, state)
 
 
@@ -306,6 +306,8 @@ class DPMSolverPP2M(Sampler):
         """Return x_s, and remember the estimate of x_0 for the next step."""
         x0 = state.denoise(x_t, t).x0
         decay = s.noise_ratio(t)  # e^-h
+        if s.alpha == 0:  # upwards, as in encoding, to noise alone
+            return towards(x0, x_t, t, s)
         D = self._extrapolated(x0, t, decay, state)
         state.earlier = (t, x0)
         x_s = mix(s.sigma / t.sigma * decay**self.eta, x_t, s.alpha * (1 - decay ** (1 + self.eta)), D)
@@ -343,8 +345,8 @@ class EulerSampler(Sampler):
 class HeunSampler(EulerSampler):
     """Heun's method on the same ODE: the mean of the slopes at both ends of a step (Karras et al. 2022, algorithm 1).
 
-    As x may be scaled differently at each level, any line may lead from (alpha_t, sigma_t) to (alpha_s, sigma_s). On the
-    straight one the slope is (alpha_s - alpha_t) x_0 + (sigma_s - sigma_t) eps, bounded on every schedule, unlike that
+    As x may be scaled differently at each level, any line may lead from (alpha_t, sigma_t) to (alpha_s, sigma_s). By
+    the straight one the slope is (alpha_s - alpha_t) x_0 + (sigma_s - sigma_t) eps, bounded on every schedule, unlike that
     by sigma / alpha. It is theirs where alpha is 1, as in EDM, and dx / dt on the path of rectified flow; Euler's
     step along it is that of :class:`EulerSampler`. Its correction is half of what the slope has changed by: since
     eps' - eps = alpha_s / sigma_s (x_0 - x_0') there, (sigma_t alpha_s / sigma_s - alpha_t) / 2 (x_0' - x_0).

@@ -69,7 +69,7 @@ class NoiseLevel(NamedTuple):
 
     def noise_ratio(self, other: "NoiseLevel") -> float:
         """Return sigma / alpha here over that at the noisier ``other``: e^-h, h the step in log(alpha / sigma)."""
-        return self.sigma * other.alpha / (self.alpha * other.sigma)
+        return self.sigma * other.alpha / (self.alpha * other.sigma) if self.alpha else math.inf
 
 
 class Schedule(Described, ABC):
@@ -287,12 +287,12 @@ class ShiftedSchedule(Schedule):
 
 
 class ZeroTerminalSNRSchedule(Schedule):
-    """Another schedule whose alpha is shifted and stretched to end at 0 (Lin et al. 2024 algorithm 1), on the same path.
+    """Another schedule, its alpha shifted and stretched to end at 0, on the same path (Lin et al. 2024 algorithm 1).
 
-    alpha_t becomes (alpha_t - alpha_1) / (1 - alpha_1). At t = 1 there is then nothing but the noise that samplers begin
-    from, so that samples have no brightness error. (Theirs leaves alpha as it was after the first step, 1/1000, instead
-    of at t = 0, which is the same to 1e-6.) The noise tells nothing of the image there, so that the network must predict
-    something else, for instance v, as they do; and a weight that falls with the SNR does not train t = 1.
+    alpha_t becomes (alpha_t - alpha_1) / (1 - alpha_1). At t = 1 there is then only the noise that samplers begin from,
+    so that samples have no brightness error. (Theirs leaves alpha as it was after the first step, 1/1000, instead of at
+    t = 0, which is the same to 1e-6.) The noise tells nothing of the image there, so that the network must predict
+    something else, for instance v, as they do. A weight that falls with the SNR, as MinSNRWeight, does not train t = 1.
 
     Args:
         schedule: One on which alpha falls: variance preserving or straight.

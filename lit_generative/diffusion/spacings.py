@@ -103,7 +103,7 @@ class LeadingSpacing(GridSpacing):
 
 
 class LevelSpacing(Spacing, ABC):
-    """Equal steps in a function of the level l = sigma / alpha, from the schedule's end to ``sigma_min``, and then to 0.
+    """Equal steps in a function of the level l = sigma / alpha, from the schedule's end to ``sigma_min``, then to 0.
 
     Where the schedule goes on beyond ``sigma_max``, l is replaced by l / sqrt(1 + (l / sigma_max)^2) in that function,
     which is l below it and bounded above: between such levels next to nothing changes. To leave them out would begin
@@ -131,7 +131,7 @@ class LevelSpacing(Spacing, ABC):
         least, first = _log_levels(torch.tensor([lowest, start], dtype=torch.float64), schedule).exp().tolist()
         low = max(self.sigma_min, least)
         if low >= first:
-            raise ValueError(f"sigma_min={self.sigma_min}: take one below {first:.3g}, the schedule's level at t={start}")
+            raise ValueError(f"sigma_min={self.sigma_min}: take one below {first:.3g}, the schedule's at t={start}")
         cap = self.sigma_max if first > 1.001 * self.sigma_max else inf  # the same level but for rounding
         log_levels = self.log_levels(_bounded(first, cap), _bounded(low, cap), steps)[1:]
         log_levels = -torch.log(torch.exp(-2 * log_levels) - cap**-2) / 2  # of l, from that of its bounded form
@@ -155,7 +155,8 @@ class KarrasSpacing(LevelSpacing):
 
     def log_levels(self, high: float, low: float, count: int) -> Tensor:
         """Return rho times the logarithms of equally spaced roots."""
-        return self.rho * torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), count, dtype=torch.float64).log()
+        roots = high ** (1 / self.rho), low ** (1 / self.rho)
+        return self.rho * torch.linspace(*roots, count, dtype=torch.float64).log()
 
 
 class LogSNRSpacing(LevelSpacing):

@@ -44,8 +44,8 @@ class LearnedVariance(Described):
     def bound_term(self, x0: Tensor, x0_hat: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """Return the bound's term of the step that leads over ``t``, (B,), in nats summed over dimensions.
 
-        That is the KL of the step from i / T to (i - 1) / T, or at i = 1 the decoder's -log p(x_0|x_1). At uniform times
-        each is as likely as any other.
+        That is the KL of the step from i / T to (i - 1) / T, or at i = 1 the decoder's -log p(x_0|x_1). Each is as
+        likely as any other at uniform times.
 
         Args:
             x0: Images (B, ...), of 256 levels in [-1, 1].

@@ -1,6 +1,7 @@
 """Data whose best denoiser, E[x_0 | x_t], is known exactly, so that samplers are tested without a network."""
 
 import copy
+import functools
 import math
 from itertools import count
 from typing import Any
@@ -108,15 +109,19 @@ class ImageGaussian:
         self.mean, self.variances = images.mean(0) @ axes, variances.clamp(min=BIN**2 / 12)
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
-        """Return x_t, t -> E[x_0 | x_t], of one time for all."""
+        """Return x_t, t -> E[x_0 | x_t]."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Estimate:
-            alpha, sigma = (level.double().item() for level in schedule(t[:1].double()))
+            alpha, sigma = (level.double()[:, None] for level in schedule(t))
             shrink = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
-            x0 = self.mean + shrink * (x_t.flatten(1) - alpha * self.mean)
-            return Estimate(x0.view_as(x_t))
+            return Estimate((self.mean + shrink * (x_t.flatten(1) - alpha * self.mean)).view_as(x_t))
 
         return denoise
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw images, (n, C, 1, 1)."""
+        noise = torch.randn(n, len(self.mean), generator=generator, dtype=torch.float64)
+        return (self.mean + self.variances.sqrt() * noise)[..., None, None]
 
     def sampled(self, sampler: Sampler, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of a sampler's images, (C,) each, exactly.
@@ -152,3 +157,9 @@ class ImageGaussian:
         mean, std = self.sampled(sampler, schedule)
         by_mean, by_covariance = (mean - self.mean).square(), (std - self.variances.sqrt()).square()
         return by_mean.sum().item(), by_covariance.sum().item()
+
+
+@functools.cache
+def image_gaussian() -> ImageGaussian:
+    """Return the one for all tests of a process; to find it takes seconds."""
+    return ImageGaussian()

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from analytic import GaussianData, ImageGaussian
+from analytic import GaussianData, ImageGaussian, image_gaussian
 
 from lit_generative.diffusion import (
     DDIM,
@@ -66,7 +66,7 @@ def name(thing: Schedule | Spacing) -> str:
 
 @pytest.fixture(scope="module")
 def images() -> ImageGaussian:
-    return ImageGaussian()
+    return image_gaussian()
 
 
 def ends_at(schedule: Schedule) -> float:
