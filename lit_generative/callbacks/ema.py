@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_generative.callbacks.run import had_ended
 from lit_generative.checks import check_range
+from lit_generative.contracts import HasLearnedBuffers
 
 __all__ = ["EMA"]
 
@@ -17,8 +18,9 @@ class EMA(L.Callback):
     """Keeps average <- d_t average + (1 - d_t) weights, with d_t = min(decay, (1 + t) / (10 + t)) after step t.
 
     The warm-up d_t (that of TensorFlow's ExponentialMovingAverage) forgets the untrained weights quickly. The running
-    statistics of batch normalisations are averaged with the weights that they belong to. Validation, test, prediction
-    and sampling use the average. Checkpoints hold it as the model's weights, which ``load_from_checkpoint`` gives, and
+    statistics of batch normalisations, and the codes of codebooks
+    (:class:`~lit_generative.contracts.HasLearnedBuffers`), are averaged with the weights that they belong to.
+    Validation, test, prediction and sampling use the average. Checkpoints hold it as the model's weights, which ``load_from_checkpoint`` gives, and
     the trained weights beside it, so that a run resumes exactly. After ``fit`` the model keeps the average.
 
     Args:
@@ -127,7 +129,14 @@ class EMA(L.Callback):
             for tensor in (part.running_mean, part.running_var)
             if tensor is not None
         ]
-        return [*(p for p in module.parameters() if p.requires_grad), *statistics]  # what is frozen is its average
+        learned = [
+            part.get_buffer(name)  # type: ignore[attr-defined]
+            for part in module.modules()
+            if isinstance(part, HasLearnedBuffers)
+            for name in part.learned_buffers
+        ]
+        trained = (p for p in module.parameters() if p.requires_grad)  # what is frozen is its own average
+        return [*trained, *statistics, *learned]
 
     def _swap_in(self, pl_module: L.LightningModule) -> None:
         self._raw = [p.detach().clone() for p in self._tensors]

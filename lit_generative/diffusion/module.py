@@ -91,7 +91,7 @@ class DDPM(GenerativeModule):
         if self.schedule.ends_in_noise and not self.prediction.knows_noise_alone:
             name = type(self.prediction).__name__
             raise ValueError(
-                f"prediction={name}: at the schedule's end, where alpha is 0, x_t is the noise itself, and to know that "
+                f"prediction={name}: at the schedule's end, where alpha is 0, x_t is the noise itself, which "
                 "tells nothing of the image; take VelocityPrediction"
             )
         if guidance is not None:

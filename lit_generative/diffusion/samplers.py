@@ -346,8 +346,8 @@ class HeunSampler(EulerSampler):
     """Heun's method on the same ODE: the mean of the slopes at both ends of a step (Karras et al. 2022, algorithm 1).
 
     As x may be scaled differently at each level, any line may lead from (alpha_t, sigma_t) to (alpha_s, sigma_s). By
-    the straight one the slope is (alpha_s - alpha_t) x_0 + (sigma_s - sigma_t) eps, bounded on every schedule, unlike that
-    by sigma / alpha. It is theirs where alpha is 1, as in EDM, and dx / dt on the path of rectified flow; Euler's
+    the straight one the slope is (alpha_s - alpha_t) x_0 + (sigma_s - sigma_t) eps, bounded on every schedule, unlike
+    that by sigma / alpha. It is theirs where alpha is 1, as in EDM, and dx / dt on the path of rectified flow; Euler's
     step along it is that of :class:`EulerSampler`. Its correction is half of what the slope has changed by: since
     eps' - eps = alpha_s / sigma_s (x_0 - x_0') there, (sigma_t alpha_s / sigma_s - alpha_t) / 2 (x_0' - x_0).
 
