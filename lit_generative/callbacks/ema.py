@@ -20,8 +20,9 @@ class EMA(L.Callback):
     The warm-up d_t (that of TensorFlow's ExponentialMovingAverage) forgets the untrained weights quickly. The running
     statistics of batch normalisations, and the codes of codebooks
     (:class:`~lit_generative.contracts.HasLearnedBuffers`), are averaged with the weights that they belong to.
-    Validation, test, prediction and sampling use the average. Checkpoints hold it as the model's weights, which ``load_from_checkpoint`` gives, and
-    the trained weights beside it, so that a run resumes exactly. After ``fit`` the model keeps the average.
+    Validation, test, prediction and sampling use the average. Checkpoints hold it as the model's weights, which
+    ``load_from_checkpoint`` gives, and the trained weights beside it, so that a run resumes exactly. After ``fit`` the
+    model keeps the average.
 
     Args:
         decay: How much of the average is kept a step, in [0, 1).
