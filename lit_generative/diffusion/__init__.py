@@ -58,6 +58,7 @@ from lit_generative.diffusion.times import (
     TimeSampler,
     UniformTimes,
 )
+from lit_generative.diffusion.unipc import UniPC
 from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import (
     DiscreteBoundWeight,

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import log
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,11 +42,13 @@ class SamplingState:
 
     Attributes:
         earlier: For a multistep solver: the level before this one, and the estimate of x_0 there.
+        memory: For one that needs to know more, whatever it left here. Both are None where there is no smooth path.
     """
 
     def __init__(self, denoiser: Denoiser, generator: torch.Generator | None = None) -> None:
         self.denoiser, self.generator = denoiser, generator
         self.earlier: tuple[NoiseLevel, Tensor] | None = None
+        self.memory: Any = None
 
     def denoise(self, x_t: Tensor, t: NoiseLevel) -> Estimate:
         """Return the estimate for ``x_t`` (B, ...), all of one level."""
@@ -188,7 +190,7 @@ class Sampler(Described, ABC):
                 yield (x := adjust(self.step(x, t, s, state), s))
             else:
                 x = adjust(raise_noise(x, t, s, state.noise(x), self.spacing.inflation), s)
-                state.earlier = None  # there is no smooth path from there to here
+                state.earlier = state.memory = None  # there is no smooth path from there to here
 
 
 # -------------------------------------------------------------------- samplers
