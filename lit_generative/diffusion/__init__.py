@@ -2,6 +2,7 @@
 
 from lit_generative.diffusion.combinations import Combination, ProjectedCombination, RescaledCombination
 from lit_generative.diffusion.conditioning import LogSNRPosition
+from lit_generative.diffusion.couplings import Coupling, OptimalTransportCoupling
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.denoising_pictures import DenoisingPictures
 from lit_generative.diffusion.editing import encode, inpaint, sdedit

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_generative.checks import check_range
 from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
+from lit_generative.diffusion.couplings import Coupling
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.editing import encode, inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
@@ -55,6 +56,8 @@ class DDPM(GenerativeModule):
         variance: How the variance of the reverse process is learned (hybrid loss). None: it is not.
         sampler: How images are made. None: 50 steps of DDIM, with estimates clipped to [-1, 1].
         guidance: How sampling goes beyond the network's estimate. None: it does not.
+        coupling: Which noise an image is mixed with. None: any. With another the ODE still leads from noise to images,
+            but the noise is not independent of them, so that there are no samplers that draw noise, and no bound.
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
         optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
@@ -74,6 +77,7 @@ class DDPM(GenerativeModule):
         variance: LearnedVariance | None = None,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
+        coupling: Coupling | None = None,
         num_classes: int | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -88,6 +92,10 @@ class DDPM(GenerativeModule):
         self.variance = variance
         self.sampler = sampler or DDIM(thresholding=StaticThresholding())
         self.guidance = guidance
+        self.coupling = coupling
+        if coupling is not None and not self.sampler.is_deterministic:
+            name, own = type(self.sampler).__name__, type(coupling).__name__
+            raise ValueError(f"sampler={name}: it draws noise, which is not that of coupling={own}; take HeunSampler")
         if self.schedule.ends_in_noise and not self.prediction.knows_noise_alone:
             name = type(self.prediction).__name__
             raise ValueError(
@@ -147,6 +155,7 @@ class DDPM(GenerativeModule):
                 f"image_shape={self.image_shape}, but the images have {tuple(x.shape[1:])}: make them equal"
             )
         (t, importance), noise = self.sample_time(len(x)), torch.randn_like(x)
+        noise = noise if self.coupling is None else self.coupling(x, noise, y)
         if y is not None and self.guidance is not None and self.training:
             y = self.guidance.training_labels(y, self._no_class)
         losses = self.losses_at(t, x, noise, y)
@@ -372,8 +381,9 @@ class DDPM(GenerativeModule):
     ) -> dict[str, Tensor]:
         """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
 
-        ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound`,
-        ``flow`` that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
+        ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound` of the
+        optimal variance, or the learned one; it is that of independent noise, so that a model with a coupling has none.
+        ``flow`` is that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
         Each takes about so many ``evaluations`` of the network for an image, and neither is guided. Points of the plane
         have no levels, and so none of the two.
         """
@@ -383,10 +393,10 @@ class DDPM(GenerativeModule):
         num_steps = 1000 if self.variance is None else self.variance.num_steps
         bound = VariationalBound(num_steps, min(max(evaluations, 2), num_steps), StaticThresholding(), v=None)
         flow = FlowLikelihood(max(evaluations // 2, 1))
-        return {
-            "bound": bound.terms(denoise, x, self.schedule, generator=generator).total,
-            "flow": -flow.log_prob(denoise, x, self.schedule, generator=generator),
-        }
+        found = {}
+        if self.coupling is None:
+            found["bound"] = bound.terms(denoise, x, self.schedule, generator=generator).total
+        return found | {"flow": -flow.log_prob(denoise, x, self.schedule, generator=generator)}
 
     # ---------------------------------------------------------------- guidance that follows the training
 
