@@ -35,7 +35,7 @@ FAMILIES = ("vae", "gan", "diffusion")
 MODELS = {
     "vae": ("__init__", "module", "iwae", "vq", "ladder", "active_units"),
     "gan": ("__init__", "module", "health"),
-    "diffusion": ("__init__", "module", "denoising_pictures"),
+    "diffusion": ("__init__", "module", "denoising_pictures", "checkpoint_guidance"),
 }
 
 

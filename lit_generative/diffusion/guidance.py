@@ -12,7 +12,8 @@ from lit_generative.checks import check_range
 from lit_generative.description import Described, describe
 from lit_generative.diffusion.combinations import Combination
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
-from lit_generative.diffusion.schedules import per_image
+from lit_generative.diffusion.predictions import Prediction
+from lit_generative.diffusion.schedules import Schedule, per_image
 
 __all__ = ["AutoGuidance", "ClassifierFree", "Guidance"]
 
@@ -62,6 +63,9 @@ class Guidance(Described, nn.Module, ABC):
 
     def prepare(self, network: nn.Module, num_classes: int | None) -> None:
         """Check, and take, what is needed of the model that is to be guided. It calls this when it is made."""
+
+    def check(self, schedule: Schedule, prediction: Prediction, image_shape: tuple[int, ...]) -> None:
+        """Refuse a model that cannot be guided so. It calls this when it is made."""
 
     def training_labels(self, y: Tensor, no_class: int) -> Tensor:
         """Return the labels to train with, (B,), for a batch of labels ``y``."""

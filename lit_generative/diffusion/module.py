@@ -104,6 +104,7 @@ class DDPM(GenerativeModule):
             )
         if guidance is not None:
             guidance.prepare(network, num_classes)
+            guidance.check(self.schedule, self.prediction, self.image_shape)
 
     # ---------------------------------------------------------------- learning
 
