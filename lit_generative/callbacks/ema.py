@@ -11,7 +11,7 @@ from lit_generative.callbacks.run import had_ended
 from lit_generative.checks import check_range
 from lit_generative.contracts import HasLearnedBuffers
 
-__all__ = ["EMA"]
+__all__ = ["EMA", "averaged_tensors"]
 
 
 class EMA(L.Callback):
@@ -123,21 +123,7 @@ class EMA(L.Callback):
         except AttributeError:
             parts = ", ".join(name for name, _ in pl_module.named_children())
             raise ValueError(f"part={self.part!r}: the model has no such submodule; it has {parts}") from None
-        statistics = [
-            tensor
-            for part in module.modules()
-            if isinstance(part, nn.modules.batchnorm._NormBase)
-            for tensor in (part.running_mean, part.running_var)
-            if tensor is not None
-        ]
-        learned = [
-            part.get_buffer(name)  # type: ignore[attr-defined]
-            for part in module.modules()
-            if isinstance(part, HasLearnedBuffers)
-            for name in part.learned_buffers
-        ]
-        trained = (p for p in module.parameters() if p.requires_grad)  # what is frozen is its own average
-        return [*trained, *statistics, *learned]
+        return averaged_tensors(module)
 
     def _swap_in(self, pl_module: L.LightningModule) -> None:
         self._raw = [p.detach().clone() for p in self._tensors]
@@ -154,3 +140,22 @@ class EMA(L.Callback):
     def _copy(self, values: list[Tensor]) -> None:
         for p, value in zip(self._tensors, values, strict=True):
             p.copy_(value)
+
+
+def averaged_tensors(module: nn.Module) -> list[Tensor]:
+    """Return what belongs into an average of weights: trained ones, running statistics, and learned buffers."""
+    statistics = [
+        tensor
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._NormBase)
+        for tensor in (part.running_mean, part.running_var)
+        if tensor is not None
+    ]
+    learned = [
+        part.get_buffer(name)  # type: ignore[attr-defined]
+        for part in module.modules()
+        if isinstance(part, HasLearnedBuffers)
+        for name in part.learned_buffers
+    ]
+    trained = (p for p in module.parameters() if p.requires_grad)  # what is frozen is its own average
+    return [*trained, *statistics, *learned]

@@ -55,9 +55,9 @@ class RescaledCombination(Combination):
 class ProjectedCombination(Combination):
     """Adaptive projected guidance (Sadat et al. 2024): c + (scale - 1) d, d being c - u without its part along c.
 
-    Before, c - u is averaged with ``momentum`` over the steps, m <- c - u + momentum m (their algorithm 1), and
+    Before, c - u is averaged with ``momentum`` over the steps, m <- c - u + momentum m, and
     shortened to at most ``norm_threshold``. It is the part along c that saturates colours, and the part across it that
-    makes better images; so d = across + eta along (their eq. 8).
+    makes better images; so d = across + eta along.
 
     Args:
         eta: The share of the part along c that is kept, at least 0; with 1, no threshold and no momentum it is

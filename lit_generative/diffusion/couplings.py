@@ -11,7 +11,7 @@ __all__ = ["Coupling", "OptimalTransportCoupling"]
 
 
 class Coupling(Described, ABC):
-    """A joint distribution of images and noise that leaves each its own (Tong et al. 2024, section 3.2)."""
+    """A joint distribution of images and noise that leaves each its own."""
 
     @abstractmethod
     def __call__(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
@@ -19,7 +19,7 @@ class Coupling(Described, ABC):
 
 
 class OptimalTransportCoupling(Coupling):
-    """The pairs of a batch that are nearest to each other in sum, min_pi sum_i |x_i - eps_pi(i)|^2 (eq. 14 there).
+    """The pairs of a batch that are nearest to each other in sum, min_pi sum_i |x_i - eps_pi(i)|^2 (OT-CFM, Tong et al. 2024).
 
     Their straight lines hardly cross, so that the ODE's paths are straighter and need fewer steps. The assignment is
     exact, within each label, as otherwise noise would tell of the label; it is made on the CPU, in a few milliseconds

@@ -79,7 +79,7 @@ def test_projected_guidance_leaves_the_part_along_the_estimate_out() -> None:
 
 
 def test_projected_guidance_remembers_one_run() -> None:
-    """Their algorithm 1: m <- difference + momentum m; a run begins anew where the time goes up."""
+    """m <- difference + momentum m; a run begins anew where the time goes up."""
     values = iter(torch.tensor([1.0, 2.0, 4.0, 1.0, 8.0]))
     c = torch.zeros(2, 1, 2, 2)
     combination = ProjectedCombination(eta=1.0, momentum=-0.5)
