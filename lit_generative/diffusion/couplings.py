@@ -21,9 +21,10 @@ class Coupling(Described, ABC):
 class OptimalTransportCoupling(Coupling):
     """The pairs of a batch that are nearest to each other in sum (OT-CFM, Tong et al. 2024).
 
-    That is min_pi sum_i |x_i - eps_pi(i)|^2 over permutations pi. Their straight lines hardly cross, so that the ODE's paths are straighter and need fewer steps. The assignment is
-    exact, within each label, as otherwise noise would tell of the label; it is made on the CPU, in a few milliseconds
-    for some hundred images. Each process pairs its own batch. Larger batches couple better.
+    That is min_pi sum_i |x_i - eps_pi(i)|^2 over permutations pi. Their straight lines hardly cross, so that the ODE's
+    paths are straighter and need fewer steps. The assignment is exact, within each label, as otherwise noise would tell
+    of the label; it is made on the CPU, in a few milliseconds for some hundred images. Each process pairs its own
+    batch. Larger batches couple better.
     """
 
     def __call__(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
