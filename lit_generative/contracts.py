@@ -187,6 +187,14 @@ class MeasuresNoiseLevels(Protocol):
         """Return ``log_snr`` and ``noise_mse``, both (num_levels,), on images ``x``, always with the same noise."""
 
 
+@runtime_checkable
+class HasLearnedBuffers(Protocol):
+    """A module some of whose buffers are learned, though not by gradients, and go with the weights of others."""
+
+    learned_buffers: tuple[str, ...]
+    """Their names."""
+
+
 class HasBoundary(Protocol):
     """A loss of a discriminator."""
 

@@ -36,7 +36,7 @@ FAMILIES = ("vae", "gan", "diffusion")
 MODELS = {
     "vae": ("__init__", "module", "iwae", "vq", "ladder", "active_units"),
     "gan": ("__init__", "module", "health"),
-    "diffusion": ("__init__", "module", "denoising_pictures"),
+    "diffusion": ("__init__", "module", "denoising_pictures", "checkpoint_guidance"),
 }
 
 
@@ -108,7 +108,7 @@ def test_networks_need_torch_alone(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if room(module_name(p)).endswith(" maths")], ids=module_name)
 def test_maths_needs_torch_alone(path: Path) -> None:
     others = {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
-    assert others <= {"torch", "zuko", "lit_generative"}
+    assert others <= {"torch", "zuko", "scipy", "lit_generative"}
 
 
 def test_the_core_needs_lightning_and_torch_alone() -> None:

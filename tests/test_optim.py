@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_generative.optim import Muon, orthogonalise
+from lit_generative.nn import UNet
+from lit_generative.optim import Muon, hidden_and_others, orthogonalise
 
 
 def spectrum(rows: int, columns: int, decades: float, seed: int = 0) -> Tensor:
@@ -25,6 +26,25 @@ def test_singular_values_come_near_one_and_singular_vectors_stay(shape: tuple[in
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     nearest = u @ v
     assert torch.cosine_similarity(found.flatten(), nearest.flatten(), dim=0) > 0.97
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (64, 64), (200, 200), (64, 128), (64, 576)])
+def test_singular_values_are_what_is_said_of_them(shape: tuple[int, int]) -> None:
+    """Random square matrices have singular values near 0, which five steps do not bring to 1."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    before, after = torch.linalg.svdvals(matrix) / matrix.norm(), torch.linalg.svdvals(orthogonalise([matrix])[0])
+    is_large = before.sort().values >= 0.0015
+    large, small = after.sort().values[is_large], after.sort().values[~is_large]
+    assert large.min() > 0.675
+    assert large.max() < 1.21
+    assert (small <= 486 * 0.0015).all()
+    shares = {(200, 200): 0.02, (64, 64): 0.02}
+    assert len(small) / len(after) <= shares.get(shape, 0)
+
+
+def test_the_smallest_singular_values_grow_485_fold() -> None:
+    found = torch.linalg.svdvals(orthogonalise([torch.diag(torch.tensor([1.0, 1e-4, 1e-5]))])[0])
+    assert found[1:].tolist() == pytest.approx([0.0485, 0.00485], rel=0.02)
 
 
 @pytest.mark.parametrize("decades", [3.0, 6.0])
@@ -79,6 +99,32 @@ def test_vectors_move_as_under_torchs_adam() -> None:
         optimizer.step()
         reference.step()
     torch.testing.assert_close(ours, theirs)
+
+
+def test_matrices_of_a_group_that_is_not_orthogonal_move_as_under_torchs_adamw() -> None:
+    torch.manual_seed(0)
+    ours, theirs, hidden = (nn.Parameter(torch.ones(7, 3)) for _ in range(3))
+    groups = [{"params": [hidden]}, {"params": [ours], "orthogonal": False}]
+    optimizer = Muon(groups, lr=0.05, betas=(0.8, 0.95), weight_decay=0.3)
+    reference = torch.optim.AdamW([theirs], lr=0.05, betas=(0.8, 0.95), weight_decay=0.3)
+    for _ in range(10):
+        hidden.grad = ours.grad = torch.randn(7, 3)
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        reference.step()
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.allclose(hidden, ours, atol=0.1)
+
+
+def test_embeddings_and_named_layers_are_left_to_adam() -> None:
+    network = UNet((1, 8, 8), widths=(8, 16), groups=4, num_classes=3)
+    hidden, others = hidden_and_others(network, ("stem", "head"))
+    left = {id(p) for p in (*network.stem.parameters(), *network.head.parameters(), *network.classes.parameters())}
+    assert {id(p) for p in others["params"]} == left
+    assert {id(p) for p in hidden["params"]} == {id(p) for p in network.parameters()} - left
+    Muon([hidden, others])
+    with pytest.raises(ValueError, match=r"others=\['tail'\]: there is no submodule 'tail'; it has .*stem"):
+        hidden_and_others(network, ["tail"])
 
 
 def test_a_convolution_is_the_matrix_of_its_outputs() -> None:

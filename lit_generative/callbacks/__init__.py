@@ -9,5 +9,6 @@ from lit_generative.callbacks.last import LastCheckpoint
 from lit_generative.callbacks.likelihood import EstimateLikelihood
 from lit_generative.callbacks.outlook import Outlook
 from lit_generative.callbacks.pictures import PictureCallback
+from lit_generative.callbacks.power_ema import PowerEMA, reconstruct
 from lit_generative.callbacks.progress import ImagesProgressBar
 from lit_generative.callbacks.samples import SampleGrid, SampleWriter

@@ -9,18 +9,21 @@ from torch import Tensor, nn
 
 from lit_generative.callbacks.run import had_ended
 from lit_generative.checks import check_range
+from lit_generative.contracts import HasLearnedBuffers
 from lit_generative.numerics import at_least_single
 
-__all__ = ["EMA"]
+__all__ = ["EMA", "averaged_tensors"]
 
 
 class EMA(L.Callback):
     """Keeps average <- d_t average + (1 - d_t) weights, with d_t = min(decay, (1 + t) / (10 + t)) after step t.
 
     The warm-up d_t (that of TensorFlow's ExponentialMovingAverage) forgets the untrained weights quickly. The running
-    statistics of batch normalisations are averaged with the weights that they belong to. Validation, test, prediction
-    and sampling use the average. Checkpoints hold it as the model's weights, which ``load_from_checkpoint`` gives, and
-    the trained weights beside it, so that a run resumes exactly. After ``fit`` the model keeps the average.
+    statistics of batch normalisations, and the codes of codebooks
+    (:class:`~lit_generative.contracts.HasLearnedBuffers`), are averaged with the weights that they belong to.
+    Validation, test, prediction and sampling use the average. Checkpoints hold it as the model's weights, which
+    ``load_from_checkpoint`` gives, and the trained weights beside it, so that a run resumes exactly. After ``fit`` the
+    model keeps the average.
 
     Args:
         decay: How much of the average is kept a step, in [0, 1).
@@ -125,14 +128,7 @@ class EMA(L.Callback):
         except AttributeError:
             parts = ", ".join(name for name, _ in pl_module.named_children())
             raise ValueError(f"part={self.part!r}: the model has no such submodule; it has {parts}") from None
-        statistics = [
-            tensor
-            for part in module.modules()
-            if isinstance(part, nn.modules.batchnorm._NormBase)
-            for tensor in (part.running_mean, part.running_var)
-            if tensor is not None
-        ]
-        return [*(p for p in module.parameters() if p.requires_grad), *statistics]  # what is frozen is its average
+        return averaged_tensors(module)
 
     def _swap_in(self, pl_module: L.LightningModule) -> None:
         self._raw = [p.detach().clone() for p in self._tensors]
@@ -149,3 +145,22 @@ class EMA(L.Callback):
     def _copy(self, values: list[Tensor]) -> None:
         for p, value in zip(self._tensors, values, strict=True):
             p.copy_(value)
+
+
+def averaged_tensors(module: nn.Module) -> list[Tensor]:
+    """Return what belongs into an average of weights: trained ones, running statistics, and learned buffers."""
+    statistics = [
+        tensor
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._NormBase)
+        for tensor in (part.running_mean, part.running_var)
+        if tensor is not None
+    ]
+    learned = [
+        part.get_buffer(name)  # type: ignore[attr-defined]
+        for part in module.modules()
+        if isinstance(part, HasLearnedBuffers)
+        for name in part.learned_buffers
+    ]
+    trained = (p for p in module.parameters() if p.requires_grad)  # what is frozen is its own average
+    return [*trained, *statistics, *learned]

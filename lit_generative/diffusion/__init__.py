@@ -1,5 +1,9 @@
 """Diffusion models: :class:`DDPM` and what it is put together from."""
 
+from lit_generative.diffusion.checkpoint_guidance import CheckpointGuidance
+from lit_generative.diffusion.combinations import Combination, ProjectedCombination, RescaledCombination
+from lit_generative.diffusion.conditioning import LogSNRPosition
+from lit_generative.diffusion.couplings import Coupling, OptimalTransportCoupling
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.denoising_pictures import DenoisingPictures
 from lit_generative.diffusion.editing import encode, inpaint, sdedit
@@ -33,6 +37,7 @@ from lit_generative.diffusion.schedules import (
     Schedule,
     ShiftedSchedule,
     SigmoidSchedule,
+    ZeroTerminalSNRSchedule,
 )
 from lit_generative.diffusion.spacings import (
     ChurnedSpacing,
@@ -41,6 +46,7 @@ from lit_generative.diffusion.spacings import (
     LogSNRSpacing,
     ResampledSpacing,
     Spacing,
+    StraightOrKarrasSpacing,
     TrailingSpacing,
     UniformSpacing,
 )
@@ -54,6 +60,7 @@ from lit_generative.diffusion.times import (
     TimeSampler,
     UniformTimes,
 )
+from lit_generative.diffusion.unipc import UniPC
 from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import (
     DiscreteBoundWeight,

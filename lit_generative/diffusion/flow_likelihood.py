@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_count
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser
 from lit_generative.diffusion.samplers import SamplingState, draw_like
@@ -33,23 +33,44 @@ class FlowLikelihood(Described):
         steps: Steps of Heun's method, each of two evaluations of the network and ``probes`` gradients of both. On
             Gaussian data 50 are 0.006 bits/dim too favourable, and twice as many a quarter of that.
         probes: Vectors z an evaluation, at least 1.
-        spacing: The levels; their lowest before 0 is s_min, the highest s_max. None: equal steps in log s.
+        spacing: The levels between s_max and s_min. None: equal steps in log s.
         dequantise: For images of 256 levels in [-1, 1]: add to each value noise that is uniform over its bin, and
             return a bound, in expectation, on the logarithm of the bin's probability (Theis et al. 2016, section 3.1),
             comparable with the variational bound. Otherwise return a density at x_0.
+        sigma_min: s_min, to which all levels are taken down, so that numbers compare across schedules; where the
+            schedule's own lowest is higher, that. By default the standard deviation of the noise over a bin, with which
+            a pixel of probability 1 costs least, 0.25 bits.
+        sigma_max: s_max; where the schedule's highest is lower, that.
 
     Raises:
-        ValueError: If ``spacing`` puts noise back.
+        ValueError: If ``spacing`` puts noise back, or ``sigma_min`` and ``sigma_max`` do not rise.
     """
 
     def __init__(
-        self, steps: int = 50, probes: int = 1, spacing: Spacing | None = None, dequantise: bool = True
+        self,
+        steps: int = 50,
+        probes: int = 1,
+        spacing: Spacing | None = None,
+        dequantise: bool = True,
+        sigma_min: float = BIN / 12**0.5,
+        sigma_max: float = 80.0,
     ) -> None:
         check_count("steps", steps)
         check_count("probes", probes)
         self.steps, self.probes, self.dequantise = steps, probes, dequantise
-        self.spacing = LogSNRSpacing() if spacing is None else spacing
+        check_range("sigma_min", sigma_min, above=0, below=sigma_max, hint="it is the lowest noise level")
+        self.spacing = LogSNRSpacing(sigma_min, sigma_max, t_min=0.0) if spacing is None else spacing
         check_descends(self.spacing)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def levels(self, schedule: Schedule) -> list[NoiseLevel]:
+        """Return the levels from s_max to s_min, at most ``steps`` + 1."""
+        log_snr = -2 * torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64).log()
+        start, end = schedule.time_of_log_snr(log_snr).double().tolist()
+        end = max(end, 1e-9)  # 0 is the clean image
+        above = schedule.levels([t for t in self.spacing.path(self.steps + 1, schedule, start)[:-2] if t > end])
+        (last,) = schedule.levels([end])
+        return [*(level for level in above if last.is_below(level)), last]
 
     def log_prob(
         self, denoise: Denoiser, x0: Tensor, schedule: Schedule, *, generator: torch.Generator | None = None
@@ -63,7 +84,7 @@ class FlowLikelihood(Described):
             schedule, generator: See :meth:`Sampler.trajectory`.
         """
         state = SamplingState(denoise, generator)
-        *levels, _clean = schedule.levels(self.spacing.path(self.steps + 1, schedule))
+        levels = self.levels(schedule)
         with torch.inference_mode(False), torch.no_grad():
             x, log_p = x0.clone(), x0.new_zeros(len(x0))
             if self.dequantise:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described, describe
+from lit_generative.diffusion.combinations import Combination
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
-from lit_generative.diffusion.schedules import per_image
+from lit_generative.diffusion.predictions import Prediction
+from lit_generative.diffusion.schedules import Schedule, per_image
 
 __all__ = ["AutoGuidance", "ClassifierFree", "Guidance"]
 
@@ -28,6 +30,7 @@ class Guidance(Described, nn.Module, ABC):
         scale: 0 is u, 1 is c, more goes beyond; not negative.
         interval: Guide only where low < t <= high (Kynkäänniemi et al. 2024), which saves evaluations elsewhere. None:
             at all times. On a GPU, knowing where t is waits for the device.
+        combination: How the two are combined. None: as above.
 
     Attributes:
         follows_training: Whether :meth:`observe` is to be called, for which the training's length must be known.
@@ -35,12 +38,15 @@ class Guidance(Described, nn.Module, ABC):
 
     follows_training: bool = False
 
-    def __init__(self, scale: float, interval: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self, scale: float, interval: tuple[float, float] | None = None, combination: Combination | None = None
+    ) -> None:
         super().__init__()
         check_range("scale", scale, at_least=0, hint="1 is no guidance, 1.5 to 8 are usual")
         if interval is not None and not _rises(interval):
             raise ValueError(f"interval={interval}: it must be two rising times in [0, 1], or None for all of them")
         self.scale, self.interval = scale, interval
+        self.combination = combination
 
     # ---------------------------------------------------------------- what a subclass decides
 
@@ -49,11 +55,17 @@ class Guidance(Described, nn.Module, ABC):
         """Return the network and the labels (B,) that u is made with, given those of c; ``no_class`` is "none"."""
 
     def combine(self, better: Tensor, worse: Tensor, scale: float | Tensor) -> Tensor:
-        """Return the guided estimate of two estimates of x_0, (B, ...); ``scale`` is broadcast against them."""
+        """Return the guided estimate of two estimates of x_0, (B, ...); ``scale`` is broadcast against them.
+
+        It is not asked if there is a ``combination``.
+        """
         return torch.lerp(worse, better, scale)
 
     def prepare(self, network: nn.Module, num_classes: int | None) -> None:
         """Check, and take, what is needed of the model that is to be guided. It calls this when it is made."""
+
+    def check(self, schedule: Schedule, prediction: Prediction, image_shape: tuple[int, ...]) -> None:
+        """Refuse a model that cannot be guided so. It calls this when it is made."""
 
     def training_labels(self, y: Tensor, no_class: int) -> Tensor:
         """Return the labels to train with, (B,), for a batch of labels ``y``."""
@@ -76,6 +88,7 @@ class Guidance(Described, nn.Module, ABC):
 
     def wrap(self, denoise: Denoiser, worse: Denoiser) -> Denoiser:
         """Return the guided denoiser. Its v, if there is one, is that of ``denoise`` (Dhariwal & Nichol 2021)."""
+        combine = self.combination.begin() if self.combination else lambda c, u, scale, t: self.combine(c, u, scale)
 
         def guided(x_t: Tensor, t: Tensor) -> Estimate:
             scale: float | Tensor = self.scale
@@ -85,7 +98,7 @@ class Guidance(Described, nn.Module, ABC):
                     return denoise(x_t, t)
                 scale = per_image(torch.where(is_guided, self.scale, 1.0).to(x_t.dtype), x_t)
             (u, _), (c, v) = worse(x_t, t), denoise(x_t, t)
-            return Estimate(self.combine(c, u, scale), v)
+            return Estimate(combine(c, u, scale, t), v)
 
         return denoise if self.scale == 1 else guided
 
@@ -104,12 +117,18 @@ class ClassifierFree(Guidance):
     For the network to know images without one, some of the training labels are replaced by "none".
 
     Args:
-        scale, interval: See :class:`Guidance`.
+        scale, interval, combination: See :class:`Guidance`.
         label_dropout: The share of training labels that are left out, in (0, 1).
     """
 
-    def __init__(self, scale: float, interval: tuple[float, float] | None = None, label_dropout: float = 0.1) -> None:
-        super().__init__(scale, interval)
+    def __init__(
+        self,
+        scale: float,
+        interval: tuple[float, float] | None = None,
+        label_dropout: float = 0.1,
+        combination: Combination | None = None,
+    ) -> None:
+        super().__init__(scale, interval, combination)
         check_range("label_dropout", label_dropout, above=0, below=1, hint="guidance needs some; theirs is 0.1 to 0.2")
         self.label_dropout = label_dropout
 
@@ -135,7 +154,7 @@ class AutoGuidance(Guidance):
     Before the state is kept, nothing is guided.
 
     Args:
-        scale, interval: See :class:`Guidance`.
+        scale, interval, combination: See :class:`Guidance`.
         keep_at: The share of the training, in (0, 1], after which the network's state (its average, with EMA) is kept,
             at the next validation. A much better or worse guide helps less.
 
@@ -147,8 +166,14 @@ class AutoGuidance(Guidance):
     follows_training = True
     kept_at: Tensor
 
-    def __init__(self, scale: float, interval: tuple[float, float] | None = None, keep_at: float = 0.1) -> None:
-        super().__init__(scale, interval)
+    def __init__(
+        self,
+        scale: float,
+        interval: tuple[float, float] | None = None,
+        keep_at: float = 0.1,
+        combination: Combination | None = None,
+    ) -> None:
+        super().__init__(scale, interval, combination)
         check_range("keep_at", keep_at, above=0, at_most=1, hint="it is a share of the training, such as 0.1")
         self.keep_at = keep_at
         self.guide: nn.Module | None = None

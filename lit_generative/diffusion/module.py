@@ -14,6 +14,7 @@ from lit_generative.calls import NetworkCall
 from lit_generative.checks import check_count, check_image_shape
 from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
+from lit_generative.diffusion.couplings import Coupling
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.editing import encode, inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
@@ -21,7 +22,8 @@ from lit_generative.diffusion.guidance import Guidance
 from lit_generative.diffusion.likelihood import VariationalBound
 from lit_generative.diffusion.predictions import NoisePrediction, Prediction
 from lit_generative.diffusion.samplers import DDIM, HeunSampler, Sampler
-from lit_generative.diffusion.schedules import LinearBetaSchedule, Schedule, per_image
+from lit_generative.diffusion.schedules import LEAST_ALPHA, LinearBetaSchedule, Schedule, per_image
+from lit_generative.diffusion.spacings import KarrasSpacing
 from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.times import TimeSampler, UniformTimes
 from lit_generative.diffusion.variance import LearnedVariance
@@ -56,6 +58,8 @@ class DDPM(GenerativeModule):
         variance: How the variance of the reverse process is learned (hybrid loss). None: it is not.
         sampler: How images are made. None: 50 steps of DDIM, with estimates clipped to [-1, 1].
         guidance: How sampling goes beyond the network's estimate. None: it does not.
+        coupling: Which noise an image is mixed with. None: any. With another the ODE still leads from noise to images,
+            but the noise is not independent of them, so that there are no samplers that draw noise, and no bound.
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
         optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
@@ -75,6 +79,7 @@ class DDPM(GenerativeModule):
         variance: LearnedVariance | None = None,
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
+        coupling: Coupling | None = None,
         num_classes: int | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -90,8 +95,19 @@ class DDPM(GenerativeModule):
         self.variance = variance
         self.sampler = sampler or DDIM(thresholding=StaticThresholding())
         self.guidance = guidance
+        self.coupling = coupling
+        if coupling is not None and not self.sampler.is_deterministic:
+            name, own = type(self.sampler).__name__, type(coupling).__name__
+            raise ValueError(f"sampler={name}: it draws noise, which is not that of coupling={own}; take HeunSampler")
+        if self.schedule.ends_in_noise and not self.prediction.knows_noise_alone:
+            name = type(self.prediction).__name__
+            raise ValueError(
+                f"prediction={name}: at the schedule's end, where alpha is 0, x_t is the noise itself, which "
+                "tells nothing of the image; take VelocityPrediction"
+            )
         if guidance is not None:
             guidance.prepare(network, num_classes)
+            guidance.check(self.schedule, self.prediction, self.image_shape)
 
     def network_calls(self, x: Tensor, y: Tensor | None = None) -> list[NetworkCall]:
         """Return how the network is called, unless :meth:`predict` is another one."""
@@ -138,7 +154,7 @@ class DDPM(GenerativeModule):
     def loss_weight(self, t: Tensor) -> Tensor:
         """Return how much the noise's mean squared error counts at times ``t`` (B,), (B,)."""
         if self.weight is None:
-            return 1 / self.prediction.error_scale(*self.schedule(t))
+            return 1 / self._error_scale(*self.schedule(t))
         return self.weight(self.schedule.log_snr(t))
 
     def losses(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
@@ -152,6 +168,7 @@ class DDPM(GenerativeModule):
                 f"image_shape={self.image_shape}, but the images have {tuple(x.shape[1:])}: make them equal"
             )
         (t, importance), noise = self.sample_time(len(x)), torch.randn_like(x)
+        noise = noise if self.coupling is None else self.coupling(x, noise, y)
         if y is not None and self.guidance is not None and self.training:
             y = self.guidance.training_labels(y, self._no_class)
         losses = self.losses_at(t, x, noise, y)
@@ -165,7 +182,7 @@ class DDPM(GenerativeModule):
         alpha, sigma = self._levels(t, x)
         output, v = self.predict(x_t, t, y)
         error = (self.prediction.target(x, noise, alpha, sigma) - output).square()
-        noise_mse = (self.prediction.error_scale(alpha, sigma) * error).flatten(1).mean(1)
+        noise_mse = (self._error_scale(alpha, sigma) * error).flatten(1).mean(1)
         losses = {"loss": self.loss_weight(t) * noise_mse, "noise_mse": noise_mse}
         if self.variance is not None and v is not None:
             x0 = self.prediction.to_x0(output.detach(), x_t, alpha, sigma)
@@ -189,6 +206,10 @@ class DDPM(GenerativeModule):
             times = (torch.arange(num_levels, device=x.device) + 0.5) / num_levels
             errors = [self.losses_at(t.expand(len(x)), x, noise, y)["noise_mse"].mean() for t in times]
         return {"t": times, "log_snr": self.schedule.log_snr(times), "noise_mse": torch.stack(errors)}
+
+    def _error_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Return the prediction's factor; where alpha is 0 the noise's error is, too, but not the weighted one."""
+        return self.prediction.error_scale(alpha.clamp(min=LEAST_ALPHA), sigma)
 
     def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.schedule(t)
@@ -318,7 +339,7 @@ class DDPM(GenerativeModule):
         return torch.randn(n, *self.image_shape, device=self.device) * sampler.levels(self.schedule)[0].sigma
 
     def _ode(self) -> Sampler:
-        return HeunSampler(25, thresholding=self.sampler.thresholding)
+        return HeunSampler(25, KarrasSpacing(), self.sampler.thresholding)
 
     # ---------------------------------------------------------------- what is known of sampling
 
@@ -377,8 +398,9 @@ class DDPM(GenerativeModule):
     ) -> dict[str, Tensor]:
         """Return two estimates of -log P of 8-bit images ``x`` (B, C, H, W) in [-1, 1], (B,), in nats.
 
-        ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound`,
-        ``flow`` that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
+        ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound` of the
+        optimal variance, or the learned one; it is that of independent noise, so that a model with a coupling has none.
+        ``flow`` is that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
         Each takes about so many ``evaluations`` of the network for an image, and neither is guided. Points of the plane
         have no levels, and so none of the two.
         """
@@ -388,12 +410,12 @@ class DDPM(GenerativeModule):
             return {}
         denoise = self.denoiser(y, is_guided=False)
         num_steps = 1000 if self.variance is None else self.variance.num_steps
-        bound = VariationalBound(num_steps, min(max(evaluations, 2), num_steps), StaticThresholding(), v=1.0)
+        bound = VariationalBound(num_steps, min(max(evaluations, 2), num_steps), StaticThresholding(), v=None)
         flow = FlowLikelihood(max(evaluations // 2, 1))
-        return {
-            "bound": bound.terms(denoise, x, self.schedule, generator=generator).total,
-            "flow": -flow.log_prob(denoise, x, self.schedule, generator=generator),
-        }
+        found = {}
+        if self.coupling is None:
+            found["bound"] = bound.terms(denoise, x, self.schedule, generator=generator).total
+        return found | {"flow": -flow.log_prob(denoise, x, self.schedule, generator=generator)}
 
     # ---------------------------------------------------------------- guidance that follows the training
 

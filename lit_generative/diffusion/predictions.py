@@ -5,8 +5,9 @@ x_t = alpha x_0 + sigma eps it makes two linear equations in x_0 and eps, of det
 
     x_0 = (b x_t - sigma F) / d       eps = (alpha F - a x_t) / d       |eps - eps_hat|^2 = (alpha / d)^2 |F - F_hat|^2
 
-for every schedule, variance preserving or not. In all that follows alpha and sigma are positive and broadcast against
-images: for images (B, C, H, W) they are (B, 1, 1, 1), see :func:`~lit_generative.diffusion.schedules.per_image`.
+for every schedule, variance preserving or not. In all that follows sigma is positive, alpha as well or, where the
+prediction :attr:`~Prediction.knows_noise_alone`, 0, and they broadcast against images: for images (B, C, H, W) they are
+(B, 1, 1, 1), see :func:`~lit_generative.diffusion.schedules.per_image`.
 """
 
 from abc import ABC, abstractmethod
@@ -28,7 +29,13 @@ __all__ = [
 
 
 class Prediction(Described, ABC):
-    """A target and the way back from it; a subclass writes :meth:`coefficients`."""
+    """A target and the way back from it; a subclass writes :meth:`coefficients`.
+
+    Attributes:
+        knows_noise_alone: Whether x_0 is had from it where alpha is 0, that is, a is not 0 there.
+    """
+
+    knows_noise_alone: bool = True
 
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,6 +73,8 @@ class Prediction(Described, ABC):
 
 class NoisePrediction(Prediction):
     """eps (Ho et al. 2020 eq. 14). Its x_0 is poor where alpha is small: errors are multiplied by sigma / alpha."""
+
+    knows_noise_alone = False
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """F = eps."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import log
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.schedules import NoiseLevel, Schedule
-from lit_generative.diffusion.spacings import KarrasSpacing, Spacing, UniformSpacing
+from lit_generative.diffusion.spacings import Spacing, StraightOrKarrasSpacing, UniformSpacing
 from lit_generative.diffusion.thresholding import Thresholding
 
 __all__ = [
@@ -42,11 +42,13 @@ class SamplingState:
 
     Attributes:
         earlier: For a multistep solver: the level before this one, and the estimate of x_0 there.
+        memory: For one that needs to know more, whatever it left here. Both are None where there is no smooth path.
     """
 
     def __init__(self, denoiser: Denoiser, generator: torch.Generator | None = None) -> None:
         self.denoiser, self.generator = denoiser, generator
         self.earlier: tuple[NoiseLevel, Tensor] | None = None
+        self.memory: Any = None
 
     def denoise(self, x_t: Tensor, t: NoiseLevel) -> Estimate:
         """Return the estimate for ``x_t`` (B, ...), all of one level."""
@@ -188,7 +190,7 @@ class Sampler(Described, ABC):
                 yield (x := adjust(self.step(x, t, s, state), s))
             else:
                 x = adjust(raise_noise(x, t, s, state.noise(x), self.spacing.inflation), s)
-                state.earlier = None  # there is no smooth path from there to here
+                state.earlier = state.memory = None  # there is no smooth path from there to here
 
 
 # -------------------------------------------------------------------- samplers
@@ -269,7 +271,7 @@ class DDIM(Sampler):
     def step(self, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, state: SamplingState) -> Tensor:
         """Return x_s."""
         x0 = state.denoise(x_t, t).x0
-        fresh = self.eta**2 * (1 - s.noise_ratio(t) ** 2)  # std^2 / sigma_s^2
+        fresh = self.eta**2 * (1 - s.noise_ratio(t) ** 2) if self.eta else 0.0  # std^2 / sigma_s^2
         return with_noise(towards(x0, x_t, t, s, fresh), s.sigma * fresh**0.5, state)
 
 
@@ -306,6 +308,8 @@ class DPMSolverPP2M(Sampler):
         """Return x_s, and remember the estimate of x_0 for the next step."""
         x0 = state.denoise(x_t, t).x0
         decay = s.noise_ratio(t)  # e^-h
+        if s.alpha == 0:  # upwards, as in encoding, to noise alone
+            return towards(x0, x_t, t, s)
         D = self._extrapolated(x0, t, decay, state)
         state.earlier = (t, x0)
         x_s = mix(s.sigma / t.sigma * decay**self.eta, x_t, s.alpha * (1 - decay ** (1 + self.eta)), D)
@@ -315,6 +319,8 @@ class DPMSolverPP2M(Sampler):
         if state.earlier is None or decay == 0:
             return x0
         before, x0_before = state.earlier
+        if before.alpha == 0:  # h' is infinite
+            return x0
         weight = log(decay) / (2 * log(t.noise_ratio(before)))  # h / (2 h')
         return mix(1 + weight, x0, -weight, x0_before)
 
@@ -330,8 +336,8 @@ class EulerSampler(Sampler):
     draws_noise = False
 
     def default_spacing(self) -> Spacing:
-        """Return that of Karras et al. with rho = 7."""
-        return KarrasSpacing()
+        """Return equal steps in t for a straight schedule, and those of Karras et al. for any other."""
+        return StraightOrKarrasSpacing()
 
     def step(self, x_t: Tensor, t: NoiseLevel, s: NoiseLevel, state: SamplingState) -> Tensor:
         """Return x_s, of which the error is of second order in the step."""
@@ -339,10 +345,15 @@ class EulerSampler(Sampler):
 
 
 class HeunSampler(EulerSampler):
-    """Heun's method on the same ODE: the mean of the slopes at both ends of the step (Karras et al. 2022, algorithm 1).
+    """Heun's method on the same ODE: the mean of the slopes at both ends of a step (Karras et al. 2022, algorithm 1).
 
-    As eps' - eps = alpha_s / sigma_s (x_0 - x_0') along Euler's line, the correction is
-    alpha_s / 2 (sigma_t' / sigma_s' - 1) (x_0' - x_0). The last step, to sigma = 0, is Euler's. With the spacing
+    As x may be scaled differently at each level, any line may lead from (alpha_t, sigma_t) to (alpha_s, sigma_s). By
+    the straight one the slope is (alpha_s - alpha_t) x_0 + (sigma_s - sigma_t) eps, bounded on every schedule, unlike
+    that by sigma / alpha. It is theirs where alpha is 1, as in EDM, and dx / dt on the path of rectified flow; Euler's
+    step along it is that of :class:`EulerSampler`. Its correction is half of what the slope has changed by: since
+    eps' - eps = alpha_s / sigma_s (x_0 - x_0') there, (sigma_t alpha_s / sigma_s - alpha_t) / 2 (x_0' - x_0).
+
+    The last step, to sigma = 0, is Euler's. With the spacing
     :class:`~lit_generative.diffusion.spacings.ChurnedSpacing` it is their algorithm 2.
     """
 
@@ -355,7 +366,7 @@ class HeunSampler(EulerSampler):
         if s.sigma == 0:
             return x_s
         x0_s = state.denoise(x_s, s).x0
-        return x_s.add_(x0_s - x0, alpha=s.alpha / 2 * (1 / s.noise_ratio(t) - 1))
+        return x_s.add_(x0_s - x0, alpha=(t.sigma * s.alpha / s.sigma - t.alpha) / 2)
 
 
 # -------------------------------------------------------------------- what steps are made of

@@ -2,9 +2,10 @@
 
 Time t runs from 0, almost clean data, to 1, almost pure noise; times outside [0, 1] count as the nearer end. A
 schedule is its log-SNR, lambda(t) = 2 (log alpha_t - log sigma_t), which falls strictly, and a *path*: which alpha and
-sigma have that ratio (alpha^2 + sigma^2 = 1 unless a class says otherwise). Neither alpha nor sigma is ever 0, so
-that noise and image can always be had from each other; where the papers' formulas would make one 0, the schedule
-stops just short of it, at :attr:`Schedule.ends`. All is computed in float64 and returned in float32.
+sigma have that ratio (alpha^2 + sigma^2 = 1 unless a class says otherwise). Neither alpha nor sigma is 0, so that noise
+and image can always be had from each other; where the papers' formulas would make one 0, the schedule stops just short
+of it, at :attr:`Schedule.ends`. The exception is :class:`ZeroTerminalSNRSchedule`, whose alpha is 0 at t = 1. All is
+computed in float64 and returned in float32.
 """
 
 import math
@@ -27,13 +28,29 @@ __all__ = [
     "Schedule",
     "ShiftedSchedule",
     "SigmoidSchedule",
+    "ZeroTerminalSNRSchedule",
     "per_image",
+    "step_at",
 ]
+
+LOWEST_LOG_SNR = -60.0
+"""What stands for minus infinity where a finite log-SNR is needed."""
+
+LEAST_ALPHA = math.exp(LOWEST_LOG_SNR / 2)
+"""The alpha there, 1e-13, which stands for 0 where one divides by it."""
 
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
     """Shape one number per image of ``x`` (B, C, H, W), (B,), or one for all, (), as (B, 1, 1, 1) or (1, 1, 1, 1)."""
     return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def step_at(t: Tensor, num_steps: int) -> Tensor:
+    """Return the step i = 1, ..., T of a chain of ``num_steps`` that leads over ``t``, (i - 1) / T < t <= i / T.
+
+    The float64 result has the shape of ``t`` (0, 1]. A time counts as i / T if it is that but for float32's rounding.
+    """
+    return ((in_double(t) - 1e-6) * num_steps).ceil().clamp(1, num_steps)
 
 
 class NoiseLevel(NamedTuple):
@@ -52,7 +69,7 @@ class NoiseLevel(NamedTuple):
 
     def noise_ratio(self, other: "NoiseLevel") -> float:
         """Return sigma / alpha here over that at the noisier ``other``: e^-h, h the step in log(alpha / sigma)."""
-        return self.sigma * other.alpha / (self.alpha * other.sigma)
+        return self.sigma * other.alpha / (self.alpha * other.sigma) if self.alpha else math.inf
 
 
 class Schedule(Described, ABC):
@@ -60,10 +77,14 @@ class Schedule(Described, ABC):
 
     Attributes:
         variance_preserving: Whether alpha_t^2 + sigma_t^2 = 1, so that data of variance 1 keep it.
+        is_straight: Whether alpha_t + sigma_t = 1.
+        ends_in_noise: Whether alpha is 0 at t = 1.
         ends: The first and last time that are told apart; times beyond are taken for these.
     """
 
     variance_preserving: bool = True
+    is_straight: bool = False
+    ends_in_noise: bool = False
     ends: tuple[float, float] = (0.0, 1.0)
 
     @abstractmethod
@@ -79,7 +100,7 @@ class Schedule(Described, ABC):
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha_t and sigma_t, both float32 and positive, of the shape of ``t``."""
+        """Return alpha_t and sigma_t, both float32, of the shape of ``t``."""
         alpha_t, sigma_t = self.path(self.exact_log_snr(t))
         return alpha_t.float().to(t.device), sigma_t.float().to(t.device)
 
@@ -91,7 +112,7 @@ class Schedule(Described, ABC):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Return lambda(t) = 2 (log alpha_t - log sigma_t), float32 and finite, of the shape of ``t``."""
-        return self.exact_log_snr(t).float().to(t.device)
+        return self.exact_log_snr(t).clamp(min=LOWEST_LOG_SNR).float().to(t.device)
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """Return the time t with lambda(t) = ``log_snr``, float32 of its shape; one of the ends if there is none."""
@@ -231,6 +252,7 @@ class RectifiedFlowSchedule(Schedule):
     """The straight line from image to noise, alpha_t = 1 - t and sigma_t = t (Liu et al. 2022 eq. 1)."""
 
     variance_preserving = False
+    is_straight = True
     ends = (1e-9, CosineSchedule.ends[1])  # lambda(1) = -20.7
 
     def formula(self, t: Tensor) -> Tensor:
@@ -259,11 +281,51 @@ class ShiftedSchedule(Schedule):
         check_count("reference_size", reference_size)
         self.schedule = schedule
         self.shift = 2 * math.log(reference_size / image_size)
-        self.ends, self.variance_preserving = schedule.ends, schedule.variance_preserving
+        self.ends, self.ends_in_noise = schedule.ends, schedule.ends_in_noise
+        self.variance_preserving, self.is_straight = schedule.variance_preserving, schedule.is_straight
 
     def formula(self, t: Tensor) -> Tensor:
         """The other schedule's, shifted."""
         return self.schedule.formula(t) + self.shift
+
+    def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """The other schedule's."""
+        return self.schedule.path(log_snr)
+
+
+class ZeroTerminalSNRSchedule(Schedule):
+    """Another schedule, its alpha shifted and stretched to end at 0, on the same path (Lin et al. 2024 algorithm 1).
+
+    alpha_t becomes (alpha_t - alpha_1) / (1 - alpha_1). At t = 1 there is then only the noise that samplers begin from,
+    so that samples have no brightness error. (Theirs leaves alpha as it was after the first step, 1/1000, instead of at
+    t = 0, which is the same to 1e-6.) The noise tells nothing of the image there, so that the network must predict
+    something else, for instance v, as they do. A weight that falls with the SNR, as MinSNRWeight, does not train t = 1.
+
+    Args:
+        schedule: One on which alpha falls: variance preserving or straight.
+
+    Raises:
+        ValueError: If it is not.
+    """
+
+    ends_in_noise = True
+
+    def __init__(self, schedule: Schedule) -> None:
+        if not (schedule.variance_preserving or schedule.is_straight):
+            name = type(schedule).__name__
+            raise ValueError(f"schedule={name}: its alpha does not fall to 0; take CosineSchedule, for instance")
+        self.schedule = schedule
+        self.variance_preserving, self.is_straight = schedule.variance_preserving, schedule.is_straight
+        self.ends = (schedule.ends[0], 1.0)
+        self._kept = 1 - schedule.path(schedule.exact_log_snr(torch.ones((), dtype=torch.float64)))[0].item()
+
+    def formula(self, t: Tensor) -> Tensor:
+        """2 (log alpha - log sigma), from 1 - alpha, which is exact where it is small."""
+        alpha, sigma = self.schedule.path(self.schedule.exact_log_snr(t))
+        lost = (sigma if self.is_straight else sigma.square() / (1 + alpha)) / self._kept  # 1 - the new alpha
+        lost = lost.where(t < 1, 1.0).clamp(max=1)  # exactly, and not beyond for rounding
+        log_sigma = lost.log() if self.is_straight else (lost.log() + (2 - lost).log()) / 2
+        return 2 * (torch.log1p(-lost) - log_sigma)
 
     def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """The other schedule's."""

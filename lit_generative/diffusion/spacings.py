@@ -5,7 +5,7 @@ spacing which wraps another may send it up again, that is, may have noise put ba
 """
 
 from abc import ABC, abstractmethod
-from math import log
+from math import inf, log
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ __all__ = [
     "LogSNRSpacing",
     "ResampledSpacing",
     "Spacing",
+    "StraightOrKarrasSpacing",
     "TrailingSpacing",
     "UniformSpacing",
 ]
@@ -49,7 +50,7 @@ class UniformSpacing(Spacing):
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
         """Return start, ..., start / N, 0."""
-        return [start * i / steps for i in range(steps, -1, -1)]
+        return [start * (i / steps) for i in range(steps, -1, -1)]
 
 
 class GridSpacing(Spacing, ABC):
@@ -101,42 +102,87 @@ class LeadingSpacing(GridSpacing):
         return [1 + stride * i for i in range(steps - 1, -1, -1)]
 
 
-class KarrasSpacing(Spacing):
+class LevelSpacing(Spacing, ABC):
+    """Equal steps in a function of the level l = sigma / alpha, from the schedule's end to ``sigma_min``, then to 0.
+
+    Where the schedule goes on beyond ``sigma_max``, l is replaced by l / sqrt(1 + (l / sigma_max)^2) in that function,
+    which is l below it and bounded above: between such levels next to nothing changes. To leave them out would begin
+    with pure noise where a trace of the image should be, and change the brightness of all samples.
+
+    Args:
+        sigma_min: The lowest sigma / alpha before 0; where the schedule's at ``t_min`` is higher, that.
+        sigma_max: The sigma / alpha up to which steps are equal in its function.
+        t_min: The earliest time before 0, at least 0; models of 1,000 discrete steps know none before 1/1000.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, t_min: float = 1e-3) -> None:
+        for name, sigma in {"sigma_min": sigma_min, "sigma_max": sigma_max}.items():
+            check_range(name, sigma, above=0, hint="it is a noise level, sigma / alpha")
+        if not sigma_min < sigma_max:
+            raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise")
+        check_range("t_min", t_min, at_least=0, below=1, hint="it is a time, such as 0.001")
+        self.sigma_min, self.sigma_max, self.t_min = sigma_min, sigma_max, t_min
+
+    @abstractmethod
+    def log_levels(self, high: float, low: float, count: int) -> Tensor:
+        """Return the logarithms of equally spaced levels from ``high`` to ``low``, (count,), float64."""
+
+    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
+        """Return the times of N levels, and 0."""
+        lowest = min(self.t_min, start / 2)
+        least, first = _log_levels(torch.tensor([lowest, start], dtype=torch.float64), schedule).exp().tolist()
+        low = max(self.sigma_min, least)
+        if low >= first:
+            raise ValueError(f"sigma_min={self.sigma_min}: take one below {first:.3g}, the schedule's at t={start}")
+        cap = self.sigma_max if first > 1.001 * self.sigma_max else inf  # the same level but for rounding
+        log_levels = self.log_levels(_bounded(first, cap), _bounded(low, cap), steps)[1:]
+        log_levels = -torch.log(torch.exp(-2 * log_levels) - cap**-2) / 2  # of l, from that of its bounded form
+        return [start, *_times(log_levels, schedule, start), 0.0]
+
+
+class KarrasSpacing(LevelSpacing):
     """Equal steps in (sigma / alpha)^(1/rho) (Karras et al. 2022, eq. 5), and from the last noise level to 0.
 
     Args:
         rho: 1 gives equal steps in sigma / alpha; the larger, the more of them are at low noise.
-        sigma_min: The lowest sigma / alpha before 0; where the schedule's at t = 1/1000 is higher, that.
-        sigma_max: The highest sigma / alpha; where the schedule's at the start is lower, that.
+        sigma_min, sigma_max, t_min: See :class:`LevelSpacing`.
     """
 
-    def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+    def __init__(
+        self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0, t_min: float = 1e-3
+    ) -> None:
+        super().__init__(sigma_min, sigma_max, t_min)
         check_range("rho", rho, above=0, hint="it is 7 in the paper")
-        _check_levels(sigma_min, sigma_max)
-        self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
+        self.rho = rho
 
-    def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the times of N levels, and 0."""
-        low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
-        levels = torch.linspace(high ** (1 / self.rho), low ** (1 / self.rho), steps, dtype=torch.float64) ** self.rho
-        return [*_times(levels.log(), schedule, start), 0.0]
+    def log_levels(self, high: float, low: float, count: int) -> Tensor:
+        """Return rho times the logarithms of equally spaced roots."""
+        roots = high ** (1 / self.rho), low ** (1 / self.rho)
+        return self.rho * torch.linspace(*roots, count, dtype=torch.float64).log()
 
 
-class LogSNRSpacing(Spacing):
+class LogSNRSpacing(LevelSpacing):
     """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, "DPM-Solver"), and from the last level to 0.
 
     Args:
-        sigma_min, sigma_max: See :class:`KarrasSpacing`.
+        sigma_min, sigma_max, t_min: See :class:`LevelSpacing`.
     """
 
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        _check_levels(sigma_min, sigma_max)
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+    def log_levels(self, high: float, low: float, count: int) -> Tensor:
+        """Return equally spaced logarithms."""
+        return torch.linspace(log(high), log(low), count, dtype=torch.float64)
+
+
+class StraightOrKarrasSpacing(Spacing):
+    """Equal steps in t on a straight path, alpha + sigma = 1 (Liu et al. 2022), and on others :class:`KarrasSpacing`.
+
+    On the straight path the ODE's slope hardly changes by t.
+    """
 
     def path(self, steps: int, schedule: Schedule, start: float = 1.0) -> list[float]:
-        """Return the times of N levels, and 0."""
-        low, high = _ends(schedule, start, self.sigma_min, self.sigma_max)
-        return [*_times(torch.linspace(log(high), log(low), steps, dtype=torch.float64), schedule, start), 0.0]
+        """Return the times of whichever it is."""
+        spacing = UniformSpacing() if schedule.is_straight else KarrasSpacing()
+        return spacing.path(steps, schedule, start)
 
 
 class ChurnedSpacing(Spacing):
@@ -212,34 +258,22 @@ class ResampledSpacing(Spacing):
         return path
 
 
+def _bounded(level: float, cap: float) -> float:
+    """Return l / sqrt(1 + (l / cap)^2)."""
+    return (level**-2 + cap**-2) ** -0.5
+
+
 def check_descends(spacing: Spacing) -> None:
     """Refuse a spacing that puts noise back where a plain one is needed."""
     if spacing.puts_noise_back:
         raise ValueError(f"spacing={type(spacing).__name__}: it puts noise back; take a plain one here")
 
 
-def _check_levels(sigma_min: float, sigma_max: float) -> None:
-    for name, sigma in {"sigma_min": sigma_min, "sigma_max": sigma_max}.items():
-        check_range(name, sigma, above=0, hint="it is a noise level, sigma / alpha")
-    if not sigma_min < sigma_max:
-        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: they must rise")
-
-
 def _log_levels(times: Tensor, schedule: Schedule) -> Tensor:
-    """Return log(sigma / alpha) at ``times`` (n,), float64."""
-    return schedule.log_snr(times).double() / -2
+    """Return log(sigma / alpha) at ``times`` (n,), float64; infinite where alpha is 0."""
+    return schedule.exact_log_snr(times) / -2
 
 
 def _times(log_levels: Tensor, schedule: Schedule, start: float) -> list[float]:
     """Return the times in [0, start] at which log(sigma / alpha) is ``log_levels`` (n,)."""
     return schedule.time_of_log_snr(-2 * log_levels).double().clamp(max=start).tolist()
-
-
-def _ends(schedule: Schedule, start: float, sigma_min: float, sigma_max: float) -> tuple[float, float]:
-    """Return the lowest and the highest sigma / alpha within both the schedule's range and what was asked for."""
-    first = min(1e-3, start / 2)
-    lowest, highest = _log_levels(torch.tensor([first, start], dtype=torch.float64), schedule).exp().tolist()
-    low, high = max(sigma_min, lowest), min(sigma_max, highest)
-    if low >= high:
-        raise ValueError(f"sigma_min={sigma_min}: take one below {highest:.3g}, the schedule's level at t={start}")
-    return low, high

@@ -6,7 +6,7 @@ from torch import Tensor
 from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.likelihood import ChainStep
-from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.schedules import Schedule, step_at
 
 __all__ = ["LearnedVariance"]
 
@@ -42,9 +42,10 @@ class LearnedVariance(Described):
         return prediction, (raw.to(torch.promote_types(raw.dtype, torch.float32)) + 1) / 2
 
     def bound_term(self, x0: Tensor, x0_hat: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        """Return the bound's term of the step whose time is nearest to ``t``, (B,), in nats summed over dimensions.
+        """Return the bound's term of the step that leads over ``t``, (B,), in nats summed over dimensions.
 
-        That is the KL of the step from t = i / T to (i - 1) / T, or at i = 1 the decoder's -log p(x_0|x_1).
+        That is the KL of the step from i / T to (i - 1) / T, or at i = 1 the decoder's -log p(x_0|x_1). Each is as
+        likely as any other at uniform times.
 
         Args:
             x0: Images (B, ...), of 256 levels in [-1, 1].
@@ -53,6 +54,7 @@ class LearnedVariance(Described):
             t: Times (B,) in (0, 1].
             schedule: The schedule in use.
         """
-        i = (t * self.num_steps).round().clamp(1, self.num_steps)
+        i = step_at(t, self.num_steps)
         x0_hat, step = x0_hat.detach(), ChainStep.at(i, schedule, self.num_steps).like(x0)
-        return step.decoder_nll(x0, x0_hat, v).where(i == 1, step.divergence(x0, x0_hat, v))
+        is_first = (i == 1).to(x0.device)
+        return step.decoder_nll(x0, x0_hat, v).where(is_first, step.divergence(x0, x0_hat, v))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
-from lit_generative.diffusion.schedules import Schedule
+from lit_generative.diffusion.schedules import LOWEST_LOG_SNR, Schedule, step_at
 
 __all__ = [
     "DiscreteBoundWeight",
@@ -64,7 +64,8 @@ class VariationalBoundWeight(Weight):
         """w = -lambda' / 2, by a difference in float64."""
         t = self.schedule.time_of_log_snr(log_snr).double()
         earlier, later = t * (1 - 1e-5), (t * (1 + 1e-5)).clamp(max=1)
-        fall = self.schedule.exact_log_snr(earlier) - self.schedule.exact_log_snr(later)
+        last = self.schedule.exact_log_snr(later).clamp(min=LOWEST_LOG_SNR)
+        fall = self.schedule.exact_log_snr(earlier) - last
         return (fall / (later - earlier) / 2).float()
 
 
@@ -87,12 +88,12 @@ class DiscreteBoundWeight(Weight):
         self.num_steps = num_steps
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """w of the step that is nearest in time."""
-        i = (self.schedule.time_of_log_snr(log_snr).double() * self.num_steps).round().clamp(min=1)
-        later = self.schedule.exact_log_snr(i / self.num_steps)
+        """w of the step that leads over the time with this log-SNR."""
+        i = step_at(self.schedule.time_of_log_snr(log_snr), self.num_steps)
+        later = self.schedule.exact_log_snr(i / self.num_steps).clamp(min=LOWEST_LOG_SNR)
         earlier = self.schedule.exact_log_snr((i - 1) / self.num_steps)
         weight = torch.expm1(earlier - later).where(i > 1, 1 + torch.exp(-later))
-        return (self.num_steps / 2 * weight).float()
+        return (self.num_steps / 2 * weight).float().to(log_snr.device)
 
 
 class MinSNRWeight(Weight):

@@ -30,23 +30,23 @@ DEFAULTS: dict[str, Any] = {
     "freq_shift": 0,
     "flip_sin_to_cos": True,
     "downsample_padding": 1,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "resnet_time_scale_shift": "default",
+    "attn_norm_num_groups": None,
 }
 
 # options that our network has not got, and the values (the first being the default) that mean they are not used
 UNUSED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
     "add_attention": (True,),
-    "attn_norm_num_groups": (None,),
     "center_input_sample": (False,),
     "class_embed_type": (None,),
-    "downsample_type": ("conv",),
     "mid_block_scale_factor": (1,),
     "mid_block_type": ("UNetMidBlock2D",),
     "num_class_embeds": (None,),
-    "resnet_time_scale_shift": ("default",),
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
-    "upsample_type": ("conv",),
 }
 
 # our names as patterns, and theirs, applied one after the other
@@ -56,8 +56,10 @@ NAMES = {
     r"^head\.": "conv_out.",
     r"^time\.first\.": "time_embedding.linear_1.",
     r"^time\.second\.": "time_embedding.linear_2.",
-    r"^down\.(\d+)\.resize\.": r"down_blocks.\1.downsamplers.0.conv.",
-    r"^up\.(\d+)\.resize\.": r"up_blocks.\1.upsamplers.0.conv.",
+    r"^down\.(\d+)\.resize\.(weight|bias)": r"down_blocks.\1.downsamplers.0.conv.\2",
+    r"^up\.(\d+)\.resize\.(weight|bias)": r"up_blocks.\1.upsamplers.0.conv.\2",
+    r"^down\.(\d+)\.resize\.": r"down_blocks.\1.downsamplers.0.",
+    r"^up\.(\d+)\.resize\.": r"up_blocks.\1.upsamplers.0.",
     r"^(down|up)\.(\d+)\.": r"\1_blocks.\2.",
     r"^mid\.": "mid_block.",
     r"\.blocks\.": ".resnets.",
@@ -102,14 +104,12 @@ def to_diffusers(unet: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]:
     ``model = UNet2DModel(**config); model.load_state_dict(state)`` gives the network, and
     ``DDPMPipeline(model, DDPMScheduler(...)).save_pretrained(...)`` the folder that others open.
 
+    A network with another ``position`` than the number of the step is to be asked at that position there.
+
     Raises:
-        ValueError: If the network has classes or folds patches, which theirs does not.
+        ValueError: If the network has classes, folds patches, or follows conventions that theirs cannot.
     """
-    if unet.num_classes is not None or unet.patch != 1:
-        raise ValueError(
-            f"num_classes={unet.num_classes} and patch={unet.patch} have no counterpart in diffusers' UNet2DModel; "
-            "train with num_classes=None and patch=1 for that"
-        )
+    _refuse_what_is_not_theirs(unet)
     state: dict[str, Tensor] = {}
     for name, value in unet.state_dict().items():
         names = _their_names(name)
@@ -124,9 +124,11 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"config has {name}={config[name]!r}; only {allowed[0]!r} can be converted")
     down, up, size = config["down_block_types"], config["up_block_types"], config["sample_size"]
     attention = [level for level, kind in enumerate(down) if kind == "AttnDownBlock2D"]
-    if _block_types(attention, len(down)) != {"down_block_types": list(down), "up_block_types": list(up)}:
+    residual = _residual_resizing(config)
+    if _block_types(attention, residual, len(down)) != {"down_block_types": list(down), "up_block_types": list(up)}:
         raise ValueError(
-            f"config has blocks {list(down)}, {list(up)}; only (Attn)DownBlock2D and their mirror are known"
+            f"config has blocks {list(down)}, {list(up)}; only (Attn)DownBlock2D, ResnetDownsampleBlock2D and their "
+            "mirror are known"
         )
     if size is None:
         raise ValueError("config has sample_size=None; set it to the images' size in pixels")
@@ -136,7 +138,14 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
             f"config has in_channels={config['in_channels']}, out_channels={config['out_channels']} and "
             f"downsample_padding={config['downsample_padding']}; only multiples and 0 or 1 can be converted"
         )
-    conventions = UNetConventions(config["norm_eps"], config["freq_shift"], config["downsample_padding"] == 1)
+    conventions = UNetConventions(
+        norm_eps=config["norm_eps"],
+        frequency_shift=config["freq_shift"],
+        centred_halving=config["downsample_padding"] == 1,
+        scale_shift=config["resnet_time_scale_shift"] == "scale_shift",
+        residual_resizing=residual,
+        bare_middle=config["resnet_time_scale_shift"] == "scale_shift" and config["attn_norm_num_groups"] is None,
+    )
     return {
         "image_shape": (config["in_channels"], *((size, size) if isinstance(size, int) else size)),
         "widths": list(config["block_out_channels"]),
@@ -150,9 +159,36 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _residual_resizing(config: Mapping[str, Any]) -> list[int]:
+    """Return the levels that are left by a residual block, once all options about that are known ones."""
+    ways, kinds = ("conv", "resnet"), ("default", "scale_shift")
+    for name, known in {"downsample_type": ways, "upsample_type": ways, "resnet_time_scale_shift": kinds}.items():
+        if config[name] not in known:
+            raise ValueError(
+                f"config has {name}={config[name]!r}; only {' and '.join(map(repr, known))} can be converted"
+            )
+    if config["attn_norm_num_groups"] not in (None, config["norm_num_groups"]):
+        raise ValueError(
+            f"config has attn_norm_num_groups={config['attn_norm_num_groups']!r}; only None and norm_num_groups, here "
+            f"{config['norm_num_groups']}, can be converted"
+        )
+    down = config["down_block_types"]
+    attended = [level for level, kind in enumerate(down) if kind == "AttnDownBlock2D"]
+    if attended and config["downsample_type"] != config["upsample_type"]:
+        raise ValueError(
+            f"config has downsample_type={config['downsample_type']!r} and upsample_type={config['upsample_type']!r}; "
+            "only equal ones can be converted"
+        )
+    by_type = [level for level, kind in enumerate(down) if kind == "ResnetDownsampleBlock2D"]
+    return sorted(by_type + (attended if config["downsample_type"] == "resnet" else []))
+
+
 def _config(unet: UNet) -> dict[str, Any]:
-    channels, height, width = unet.image_shape
-    return _block_types(unet.attention, len(unet.widths)) | {
+    (channels, height, width), like = unet.image_shape, unet.conventions
+    levels = range(len(unet.widths))
+    residual = [level for level in levels if like.resizes_by_block(level)]
+    by_block = bool(set(residual) & set(unet.attention))
+    return _block_types(unet.attention, residual, len(unet.widths)) | {
         "sample_size": height if height == width else [height, width],
         "in_channels": channels,
         "out_channels": channels * unet.output_multiple,
@@ -160,19 +196,54 @@ def _config(unet: UNet) -> dict[str, Any]:
         "layers_per_block": unet.blocks,
         "attention_head_dim": unet.head_dim,
         "norm_num_groups": unet.groups,
-        "norm_eps": unet.conventions.norm_eps,
+        "norm_eps": like.norm_eps,
         "dropout": unet.dropout,
-        "freq_shift": unet.conventions.frequency_shift,
+        "freq_shift": like.frequency_shift,
         "flip_sin_to_cos": False,
-        "downsample_padding": int(unet.conventions.centred_halving),
+        "downsample_padding": int(like.centred_halving),
+        "downsample_type": "resnet" if by_block else "conv",
+        "upsample_type": "resnet" if by_block else "conv",
+        "resnet_time_scale_shift": "scale_shift" if like.scale_shift else "default",
+        "attn_norm_num_groups": unet.groups if like.scale_shift and not like.bare_middle else None,
     }
 
 
-def _block_types(attention: Any, levels: int) -> dict[str, Any]:
-    kinds = ["Attn" if level in attention else "" for level in range(levels)]
+def _refuse_what_is_not_theirs(unet: UNet) -> None:
+    """Raise a ValueError for a network that theirs cannot be."""
+    like = unet.conventions
+    if unet.num_classes is not None or unet.patch != 1:
+        raise ValueError(
+            f"num_classes={unet.num_classes} and patch={unet.patch} have no counterpart in diffusers' UNet2DModel; "
+            "train with num_classes=None and patch=1 for that"
+        )
+    others = {
+        "stem_width": unet.stem_width != unet.widths[0],
+        "skip_scale": like.skip_scale != 1,
+        "resized_shortcut": like.resized_shortcut,
+        "late_attention": like.late_attention and bool(unet.attention),
+        "bare_middle": like.bare_middle and not like.scale_shift,
+    }
+    if unusual := [name for name, is_so in others.items() if is_so]:
+        values = ", ".join(f"{name}={getattr(like, name)!r}" for name in unusual)
+        raise ValueError(f"conventions with {values} have no counterpart in diffusers' UNet2DModel; use the default")
+    levels = {level for level in range(len(unet.widths)) if like.resizes_by_block(level)}
+    attended = set(unet.attention)
+    if attended & levels and attended - levels - {len(unet.widths) - 1}:
+        raise ValueError(
+            f"residual_resizing={like.residual_resizing} has no counterpart in diffusers' UNet2DModel, where levels "
+            "with attention are left in one way; use the same for these"
+        )
+
+
+def _block_types(attention: Any, residual: Any, levels: int) -> dict[str, Any]:
+    def kind(level: int, way: str, sampled: str) -> str:
+        if level in attention:
+            return f"Attn{way}Block2D"
+        return f"Resnet{sampled}Block2D" if level in residual else f"{way}Block2D"
+
     return {
-        "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
-        "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],
+        "down_block_types": [kind(level, "Down", "Downsample") for level in range(levels)],
+        "up_block_types": [kind(level, "Up", "Upsample") for level in reversed(range(levels))],
     }
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
-from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, check_times, grid_sinusoids
+from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times, grid_sinusoids
 from lit_generative.nn.layers import draw_glorot
 from lit_generative.nn.sizes import ImageShape, check_sizes, fold, unfold
 
@@ -53,6 +53,7 @@ class DiT(Described, nn.Module):
         heads: Attention heads; a divisor of ``dim``.
         num_classes: How many classes there are. The label ``num_classes`` means that none is given.
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
+        position: What the network is told of the time. None: the number of the step, 1000 t - 1.
 
     Raises:
         ValueError: If ``dim`` is no multiple of 4 or of ``heads``, or ``patch``, ``depth`` or ``output_multiple`` is
@@ -68,6 +69,7 @@ class DiT(Described, nn.Module):
         heads: int = 6,
         num_classes: int | None = None,
         output_multiple: int = 1,
+        position: TimePosition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, patch=patch, dim=dim, depth=depth, heads=heads)
@@ -78,7 +80,7 @@ class DiT(Described, nn.Module):
         self.size, self.patch = (height, width), patch
         self.grid = (ceil(height / patch), ceil(width / patch))
         self.stem = nn.Linear(channels * patch**2, dim)
-        self.time = TimeEmbedding(256, dim)
+        self.time = TimeEmbedding(256, dim, position=position)
         self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, dim)
         self.transformer = nn.ModuleList(TransformerBlock(dim, heads) for _ in range(depth))
         self.modulation = nn.Linear(dim, 2 * dim)

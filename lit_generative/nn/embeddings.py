@@ -1,12 +1,24 @@
 """Times, places and classes as features."""
 
+from abc import ABC, abstractmethod
 from math import log
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ClassEmbedding", "TimeEmbedding", "check_times", "grid_sinusoids", "require_labels", "sinusoids"]
+from lit_generative.description import Described
+
+__all__ = [
+    "ClassEmbedding",
+    "StepPosition",
+    "TimeEmbedding",
+    "TimePosition",
+    "check_times",
+    "grid_sinusoids",
+    "require_labels",
+    "sinusoids",
+]
 
 
 def sinusoids(position: Tensor, dim: int, shift: float = 0.0) -> Tensor:
@@ -41,35 +53,56 @@ def check_times(x: Tensor, t: Tensor) -> None:
         raise ValueError(f"t has the shape {tuple(t.shape)}: give one time per image, here ({len(x)},)")
 
 
-class TimeEmbedding(nn.Module):
-    """Features of the time t in [0, 1]: sinusoids of 1000 t - 1, then linear, SiLU, linear (Ho et al. 2020, app. B).
+class TimePosition(Described, ABC):
+    """What a network is told of the time t in [0, 1]: a number, whose sinusoids are its features."""
 
-    So the i-th of DDPM's 1,000 steps, i = 0, ..., 999, is t = (i + 1) / 1000, and its sinusoids are those of the
-    integer i that Ho et al.'s implementation and diffusers use. It stays out of autocast: bf16 cannot tell neighbouring
-    times apart, and these layers cost next to nothing.
+    @abstractmethod
+    def __call__(self, t: Tensor) -> Tensor:
+        """Return the positions of times ``t`` (B,), (B,), float32."""
+
+
+class StepPosition(TimePosition):
+    """1000 t - 1: the i-th of DDPM's 1,000 steps, i = 0, ..., 999, is t = (i + 1) / 1000.
+
+    Its sinusoids are those of the integer i that Ho et al.'s implementation and diffusers use.
+    """
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Return the number of the step, which need not be whole."""
+        return 1000 * t.float() - 1
+
+
+class TimeEmbedding(nn.Module):
+    """Features of the time t in [0, 1]: sinusoids of a position, then linear, SiLU, linear (Ho et al. 2020, app. B).
+
+    It stays out of autocast: bf16 cannot tell neighbouring times apart, and these layers cost next to nothing.
 
     Args:
         frequencies: The number of sinusoids, even.
         features: The size of the result.
         shift: See :func:`sinusoids`.
+        position: The position. None: :class:`StepPosition`.
 
     Raises:
         ValueError: If ``frequencies`` is odd.
     """
 
-    def __init__(self, frequencies: int, features: int, shift: float = 0.0) -> None:
+    def __init__(
+        self, frequencies: int, features: int, shift: float = 0.0, position: TimePosition | None = None
+    ) -> None:
         super().__init__()
         if frequencies < 2 or frequencies % 2:
             raise ValueError(f"frequencies={frequencies}: each comes as a sine and a cosine; take an even number")
         self.frequencies = frequencies
         self.shift = shift
+        self.position = position or StepPosition()
         self.first = nn.Linear(frequencies, features)
         self.second = nn.Linear(features, features)
 
     def forward(self, t: Tensor) -> Tensor:
         """Return features (B, features) of times (B,)."""
         with torch.autocast(t.device.type, enabled=False):
-            waves = sinusoids(1000 * t.float() - 1, self.frequencies, self.shift)
+            waves = sinusoids(self.position(t), self.frequencies, self.shift)
             return self.second(F.silu(self.first(waves.to(self.first.weight.dtype))))
 
 

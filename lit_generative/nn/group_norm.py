@@ -47,7 +47,8 @@ class GroupNorm(nn.GroupNorm):
         weight = weight.flatten(1)  # (B, C), like the offset
         if shift is not None:
             offset = offset + shift * weight
-        y = torch.addcmul(offset[:, None].to(x.dtype), positions, weight[:, None].to(x.dtype))
+        # at least in float32: offset and gain rounded to bf16 would move whole channels where the mean is large
+        y = torch.addcmul(offset[:, None], positions.to(mean.dtype), weight[:, None]).to(x.dtype)
         return y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
@@ -80,4 +81,4 @@ class Moments(torch.autograd.Function):
         x, mean = ctx.saved_tensors
         slope = by_variance * (2 / x.shape[1])
         offset = by_mean / x.shape[1] - slope * mean
-        return torch.addcmul(offset[:, None].to(x.dtype), x, slope[:, None].to(x.dtype))
+        return torch.addcmul(offset[:, None], x.to(mean.dtype), slope[:, None]).to(x.dtype)

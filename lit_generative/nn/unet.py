@@ -1,8 +1,7 @@
 """The U-Net of denoising diffusion (Ho et al. 2020, appendix B), for images of any size."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -13,100 +12,89 @@ from torch.nn import functional as F
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
-from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, check_times
+from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times
 from lit_generative.nn.group_norm import GroupNorm
 from lit_generative.nn.layers import draw_glorot
 from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, fold, unfold
+from lit_generative.nn.unet_blocks import (
+    AttentionBlock,
+    DoublingBlock,
+    DoublingConv,
+    HalvingBlock,
+    HalvingConv,
+    TimedBlock,
+)
 
-__all__ = ["UNet", "UNetConventions"]
+__all__ = ["ADMConventions", "DDPMPlusPlusConventions", "UNet", "UNetConventions"]
 
 
 @dataclass(frozen=True)
 class UNetConventions(Described):
-    """Where implementations of this U-Net differ; by default as Ho et al. have it. Matters for weights from elsewhere.
+    """Where networks of this kind differ beside their sizes; by default as Ho et al. have it.
+
+    Matters for weights from elsewhere, and for other papers' networks: see :class:`ADMConventions` and
+    :class:`DDPMPlusPlusConventions`.
 
     Args:
         norm_eps: What group normalisation adds to the variance.
         frequency_shift: See :func:`~lit_generative.nn.embeddings.sinusoids`.
         centred_halving: Whether the convolutions that halve the size look one pixel to each side, rather than two to
             the right and down.
+        scale_shift: See :class:`~lit_generative.nn.unet_blocks.TimedBlock`.
+        residual_resizing: The levels that are left by a residual block in place of a convolution, both ways; None: all.
+        resized_shortcut: Whether there is a 1x1 convolution beside those.
+        skip_scale: What every sum of a block and its input is multiplied by.
+        stem_width: Channels of the first layer, and a quarter of the features of time; None: those of the finest level.
+        late_attention: Whether on the way up only the last block of a level has attention.
+        bare_middle: Whether the attention between the ways down and up is without normalisation.
     """
 
     norm_eps: float = 1e-6
     frequency_shift: float = 1.0
     centred_halving: bool = False
+    scale_shift: bool = False
+    residual_resizing: Sequence[int] | None = ()
+    resized_shortcut: bool = False
+    skip_scale: float = 1.0
+    stem_width: int | None = None
+    late_attention: bool = False
+    bare_middle: bool = False
+
+    def resizes_by_block(self, level: int) -> bool:
+        """Whether that level is left by a residual block."""
+        return self.residual_resizing is None or level in self.residual_resizing
 
     def __post_init__(self) -> None:
         check_range("norm_eps", self.norm_eps, above=0)
         check_range("frequency_shift", self.frequency_shift)
 
 
-class TimedBlock(nn.Module):
-    """x + conv(dropout(act(norm(conv(act(norm(x))) + W c)))), with SiLU; c are features of time and class.
+@dataclass(frozen=True)
+class ADMConventions(UNetConventions):
+    """Dhariwal & Nichol 2021's (ADM). Improved DDPM (2021) has ``residual_resizing: []`` and the rest of them.
 
-    Args:
-        from_width: Channels of x.
-        to_width: Channels of the result; if they differ, x goes through a 1x1 convolution in the sum.
-        features: The size of c.
-        groups, eps: Groups of the normalisations, and what they add to the variance.
-        dropout: The probability of a zero.
+    ADM for 64 x 64 pixels: widths 192, 384, 576, 768, 3 blocks, attention at levels 1, 2 and 3, head_dim 64.
     """
 
-    def __init__(self, from_width: int, to_width: int, features: int, groups: int, eps: float, dropout: float) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = GroupNorm(groups, from_width, eps), GroupNorm(groups, to_width, eps)
-        self.conv1 = nn.Conv2d(from_width, to_width, 3, padding=1)
-        self.time = nn.Linear(features, to_width)
-        self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(to_width, to_width, 3, padding=1)
-        self.shortcut = nn.Identity() if from_width == to_width else nn.Conv2d(from_width, to_width, 1)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Map (B, from_width, H, W), with SiLU(c) (B, features), to (B, to_width, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = F.silu(self.norm2(h, self.time(c)))
-        return self.shortcut(x) + self.conv2(self.dropout(h))
+    norm_eps: float = 1e-5
+    frequency_shift: float = 0.0
+    centred_halving: bool = True
+    scale_shift: bool = True
+    residual_resizing: Sequence[int] | None = None
 
 
-class AttentionBlock(nn.Module):
-    """x + attention(norm(x)) over all positions; one head if ``head_dim`` is None."""
+@dataclass(frozen=True)
+class DDPMPlusPlusConventions(UNetConventions):
+    """Those of DDPM++ (Song et al. 2021) as EDM has it (Karras et al. 2022, table 7).
 
-    def __init__(self, width: int, head_dim: int | None, groups: int, eps: float) -> None:
-        super().__init__()
-        if head_dim is not None and (head_dim < 1 or width % head_dim):
-            raise ValueError(f"head_dim={head_dim} does not divide {width} channels evenly; take a divisor of them")
-        self.norm = GroupNorm(groups, width, eps)
-        self.attention = SelfAttention(width, heads=width // (head_dim or width))
+    For CIFAR-10: widths 256, 256, 256, 4 blocks, attention at level 1, stem_width 128, and for the time
+    :class:`~lit_generative.diffusion.conditioning.LogSNRPosition`.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        positions = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
-        return x + self.attention(positions).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-
-
-class HalvingConv(nn.Conv2d):
-    """A convolution to half the size, rounded up."""
-
-    def __init__(self, width: int, centred: bool) -> None:
-        super().__init__(width, width, 3, stride=2, padding=int(centred))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
-        if self.padding == (0, 0):
-            x = F.pad(x, (0, 1 + x.shape[3] % 2, 0, 1 + x.shape[2] % 2))
-        return super().forward(x)
-
-
-class DoublingConv(nn.Conv2d):
-    """Nearest neighbours to twice the size, or a pixel less, and a convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:  # type: ignore[override]
-        """Map (B, C, ceil(H / 2), ceil(W / 2)) to (B, C, H, W), where (H, W) is ``size``."""
-        x = F.interpolate(x, scale_factor=2, mode="nearest")[..., : size[0], : size[1]]
-        return super().forward(x.contiguous(memory_format=torch.channels_last))
+    residual_resizing: Sequence[int] | None = None
+    resized_shortcut: bool = True
+    skip_scale: float = 0.5**0.5
+    late_attention: bool = True
 
 
 class UNetLevel(nn.Module):
@@ -142,6 +130,7 @@ class UNet(Described, nn.Module):
             four times as fast.
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
         conventions: See :class:`UNetConventions`. None: Ho et al.'s.
+        position: What the network is told of the time. None: the number of the step, 1000 t - 1.
 
     Raises:
         ValueError: If ``widths`` is empty or not of multiples of ``groups``, ``blocks``, ``patch`` or
@@ -162,6 +151,7 @@ class UNet(Described, nn.Module):
         patch: int = 1,
         output_multiple: int = 1,
         conventions: UNetConventions | None = None,
+        position: TimePosition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
@@ -172,38 +162,75 @@ class UNet(Described, nn.Module):
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
         self.dropout, self.num_classes, self.patch, self.output_multiple = dropout, num_classes, patch, output_multiple
         self.conventions = conventions or UNetConventions()
-        features, eps = 4 * widths[0], self.conventions.norm_eps
-        self.time = TimeEmbedding(widths[0], features, self.conventions.frequency_shift)
-        self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, features)
-        self.stem = nn.Conv2d(image_shape[0] * patch**2, widths[0], 3, padding=1)
-        block = partial(TimedBlock, features=features, groups=groups, eps=eps, dropout=dropout)
-        self._add_levels(block, partial(AttentionBlock, head_dim=head_dim, groups=groups, eps=eps))
-        self.norm = GroupNorm(groups, widths[0], eps)
+        self.stem_width = self.conventions.stem_width or widths[0]
+        self.time = TimeEmbedding(self.stem_width, 4 * self.stem_width, self.conventions.frequency_shift, position)
+        self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, 4 * self.stem_width)
+        self.stem = nn.Conv2d(image_shape[0] * patch**2, self.stem_width, 3, padding=1)
+        self._add_levels()
+        self.norm = GroupNorm(groups, widths[0], self.conventions.norm_eps)
         self.head = nn.Conv2d(widths[0], self.stem.in_channels * output_multiple, 3, padding=1)
         self.apply(_initialise)
         nn.init.zeros_(self.head.weight)
         self.to(memory_format=torch.channels_last)
 
-    def _add_levels(self, block: Callable[[int, int], nn.Module], attention: Callable[[int], nn.Module]) -> None:
-        def attentions(level: int, count: int) -> list[nn.Module]:
-            return [attention(self.widths[level]) if level in self.attention else nn.Identity() for _ in range(count)]
-
-        down, up, skips, last = [], [], [self.widths[0]], len(self.widths) - 1
+    def _add_levels(self) -> None:
+        """Make the residual blocks, their attention, and what is between levels."""
+        down, up, skips, last = [], [], [self.stem_width], len(self.widths) - 1
         for level, width in enumerate(self.widths):
             channels = [skips[-1], *[width] * self.blocks]
-            halve = HalvingConv(width, self.conventions.centred_halving) if level < last else None
-            here = [block(i, o) for i, o in pairwise(channels)]
-            down.append(UNetLevel(here, attentions(level, self.blocks), halve))
-            skips += channels[1:] if halve is None else [*channels[1:], width]
+            here = [self._block(i, o) for i, o in pairwise(channels)]
+            down.append(UNetLevel(here, self._attentions(level, self.blocks), self._halving(level)))
+            skips += channels[1:] if level == last else [*channels[1:], width]
         for level in reversed(range(len(self.widths))):
             channels = [self.widths[min(level + 1, last)], *[self.widths[level]] * (self.blocks + 1)]
-            here = [block(i + skips.pop(), o) for i, o in pairwise(channels)]
-            up.append(
-                UNetLevel(here, attentions(level, self.blocks + 1), DoublingConv(self.widths[level]) if level else None)
-            )
-        width = self.widths[-1]
-        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.mid = UNetLevel([block(width, width), block(width, width)], [attention(width), nn.Identity()], None)
+            here = [self._block(i + skips.pop(), o) for i, o in pairwise(channels)]
+            attentions = self._attentions(level, self.blocks + 1)
+            if self.conventions.late_attention:
+                attentions[:-1] = [nn.Identity() for _ in attentions[:-1]]
+            up.append(UNetLevel(here, attentions, self._doubling(level)))
+        self.down, self.up, width = nn.ModuleList(down), nn.ModuleList(up), self.widths[-1]
+        middle = self._attention(width, is_normalised=not self.conventions.bare_middle)
+        self.mid = UNetLevel([self._block(width, width), self._block(width, width)], [middle, nn.Identity()], None)
+
+    def _block(self, from_width: int, to_width: int, cls: type[TimedBlock] = TimedBlock) -> TimedBlock:
+        like = self.conventions
+        return cls(
+            from_width,
+            to_width,
+            features=4 * self.stem_width,
+            groups=self.groups,
+            eps=like.norm_eps,
+            dropout=self.dropout,
+            scale_shift=like.scale_shift,
+            skip_scale=like.skip_scale,
+            has_shortcut=like.resized_shortcut and cls is not TimedBlock,
+        )
+
+    def _attention(self, width: int, is_normalised: bool = True) -> AttentionBlock:
+        like = self.conventions
+        return AttentionBlock(width, self.head_dim, self.groups, like.norm_eps, like.skip_scale, is_normalised)
+
+    def _attentions(self, level: int, count: int) -> list[nn.Module]:
+        has_any = level in self.attention
+        return [self._attention(self.widths[level]) if has_any else nn.Identity() for _ in range(count)]
+
+    def _halving(self, level: int) -> nn.Module | None:
+        """Return the way from a level to the next coarser one, if there is one."""
+        if level == len(self.widths) - 1:
+            return None
+        width = self.widths[level]
+        if self.conventions.resizes_by_block(level):
+            return self._block(width, width, HalvingBlock)
+        return HalvingConv(width, self.conventions.centred_halving)
+
+    def _doubling(self, level: int) -> nn.Module | None:
+        """Return the way from a level to the next finer one, if there is one."""
+        if level == 0:
+            return None
+        width = self.widths[level]
+        if self.conventions.resizes_by_block(level):
+            return self._block(width, width, DoublingBlock)
+        return DoublingConv(width)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the prediction for noisy images.
@@ -225,14 +252,14 @@ class UNet(Described, nn.Module):
             for block, attention in level:
                 skips.append(x := attention(block(x, c)))
             if level.resize is not None:
-                skips.append(x := level.resize(x))
+                skips.append(x := level.resize(x, c))
         for block, attention in self.mid:
             x = attention(block(x, c))
         for level in cast(Iterable[UNetLevel], self.up):
             for block, attention in level:
                 x = attention(block(torch.cat([x, skips.pop()], 1), c))
             if level.resize is not None:
-                x = level.resize(x, skips[-1].shape[2:])
+                x = level.resize(x, skips[-1].shape[2:], c)
         return unfold(self.head(F.silu(self.norm(x))), self.patch, size).float()
 
 

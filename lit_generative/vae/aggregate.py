@@ -28,6 +28,12 @@ class TotalCorrelationRegulariser(Regulariser):
     say less of the image. q(z), which is a mixture over the training set, is estimated from the batch by
     minibatch-stratified sampling (their appendix C.2).
 
+    The terms are biased, and so is what is logged of them: the estimate of q(z) has no bias, but its logarithm is too
+    low on average. So the mutual information is too high; it is log(num_images), the most there can be, as soon as the
+    posteriors of a batch hardly overlap. The total correlation, a difference of two such logarithms, may err to either
+    side and be negative. All depend on the batch's size; compare them between runs of one size alone. Only their sum,
+    the KL, has no bias.
+
     Args:
         alpha: The weight of the index-code mutual information.
         beta: The weight of the total correlation; Chen et al. use up to 10.

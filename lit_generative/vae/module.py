@@ -56,9 +56,11 @@ class VAE(GenerativeModule):
 
     family = "VAE"
     sampler_name: ClassVar[str] = "prior, mean of the likelihood"
-    loss_units = dict.fromkeys(
-        ("loss", "nelbo", "nll", "kl", "mutual_information", "total_correlation", "dimension_kl"), "nats"
-    ) | {"bits_per_dim": "bits/dim"}
+    loss_units = (
+        dict.fromkeys(("loss", "nelbo", "nll", "kl"), "nats")
+        | {"bits_per_dim": "bits/dim", "mutual_information": "nats, biased up"}
+        | dict.fromkeys(("total_correlation", "dimension_kl"), "nats, biased")  # see TotalCorrelationRegulariser
+    )
 
     def __init__(
         self,

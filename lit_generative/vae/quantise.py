@@ -70,6 +70,8 @@ class Quantised(NamedTuple):
 class Codebook(Described, FullPrecisionModule):
     """K vectors of D numbers, each the moving average of the features that are nearest to it.
 
+    They follow the encoder as it is trained; an average of its weights goes with the same average of them.
+
     With n_k features of a batch nearest to code k (van den Oord et al. 2017, appendix A.1, eq. 6 to 8):
     N_k <- decay N_k + (1 - decay) n_k, m_k <- decay m_k + (1 - decay) sum of these features, code k = m_k / N_k.
 
@@ -88,6 +90,8 @@ class Codebook(Described, FullPrecisionModule):
     Raises:
         ValueError: If an argument is out of its range.
     """
+
+    learned_buffers = ("codes",)
 
     def __init__(
         self,

@@ -168,27 +168,31 @@ class FreeBitsRegulariser(Regulariser):
 class CapacityRegulariser(Regulariser):
     """gamma |KL - C|, with C rising from 0 (Burgess et al. 2018, eq. 8).
 
-    The latents are made to carry a given amount of information, which grows: the most useful factors come first.
+    The latents are made to carry a given amount of information, which grows: the most useful factors come first. As
+    printed, the KL is an image's, so that each is to carry as much. As used, for instance by the ``AnnealedVAE`` of
+    ``disentanglement_lib``, it is the mean of the batch, so that a detailed image may carry more than a plain one.
 
     Args:
         gamma: The weight; Burgess et al. use 1000.
         nats: C at the end; theirs is 25.
         images: Training images in which C rises linearly.
+        of_mean: Whether KL is the mean of the batch. On several processes it is that of each one's part.
     """
 
-    def __init__(self, gamma: float, nats: float, images: int) -> None:
+    def __init__(self, gamma: float, nats: float, images: int, of_mean: bool = False) -> None:
         super().__init__()
         for name, value in {"gamma": gamma, "nats": nats, "images": images}.items():
             check_range(name, value, above=0)
-        self.gamma, self.nats, self.images = gamma, nats, images
+        self.gamma, self.nats, self.images, self.of_mean = gamma, nats, images, of_mean
 
     def capacity(self, images_seen: int) -> float:
         """Return C after ``images_seen`` training images, in nats."""
         return self.nats * min(1.0, images_seen / self.images)
 
     def forward(self, latents: LatentBatch) -> Tensor:
-        """Return gamma |KL - C|, (B,)."""
-        return self.gamma * (latents.kl - self.capacity(latents.images_seen)).abs()
+        """Return gamma |KL - C|, (B,); the same for each image if it is of the mean."""
+        kl = latents.kl.mean().expand_as(latents.kl) if self.of_mean else latents.kl
+        return self.gamma * (kl - self.capacity(latents.images_seen)).abs()
 
 
 def is_diagonal(distribution: Distribution) -> bool:

@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from analytic import GaussianData
+from analytic import GaussianData, ImageGaussian, image_gaussian
 from scipy.special import log_ndtr
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from lit_generative.description import describe, rebuild
 from lit_generative.diffusion import Denoiser, Estimate
-from lit_generative.diffusion.likelihood import VariationalBound, discretized_gaussian
+from lit_generative.diffusion.likelihood import VariationalBound, discretized_gaussian, strata
 from lit_generative.diffusion.schedules import (
     CosineSchedule,
     EDMSchedule,
@@ -23,10 +23,18 @@ from lit_generative.diffusion.schedules import (
 )
 from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.weights import DiscreteBoundWeight
-from lit_generative.eight_bit import BIN
+from lit_generative.eight_bit import BIN, bits_per_dim
 
 GAUSSIAN = GaussianData([0.1], [[0.04]])
 LEVELS = torch.linspace(-1, 1, 256, dtype=torch.float64)
+EDGES = torch.cat([LEVELS - BIN / 2, LEVELS[-1:] + BIN / 2])
+P = Normal(0.1, 0.2).cdf(EDGES).diff()
+ENTROPY = -torch.special.xlogy(P, P).sum().item()
+
+
+@pytest.fixture(scope="module")
+def images_data() -> ImageGaussian:
+    return image_gaussian()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -164,9 +172,6 @@ def with_exact_variance(schedule: Schedule, steps: int) -> Denoiser:
 def test_the_bound_is_the_log_probability_where_model_and_posterior_agree() -> None:
     """For Gaussian data the reversed steps are Gaussian; with their moments the bound is tight, for any T."""
     schedule, x0 = CosineSchedule(), gaussian_images(40_000)
-    edges = torch.cat([LEVELS - BIN / 2, LEVELS[-1:] + BIN / 2])
-    p = Normal(0.1, 0.2).cdf(edges).diff()
-    entropy = -torch.special.xlogy(p, p).sum().item()
     for steps in (2, 10, 40):
         gaps = {}
         for name, bound, denoise in (
@@ -174,7 +179,7 @@ def test_the_bound_is_the_log_probability_where_model_and_posterior_agree() -> N
             ("least", VariationalBound(steps, v=0.0), GAUSSIAN.denoiser(schedule)),
             ("most", VariationalBound(steps, v=1.0), GAUSSIAN.denoiser(schedule)),
         ):
-            gaps[name] = bound.terms(denoise, x0, schedule, generator=seeded()).total - entropy
+            gaps[name] = bound.terms(denoise, x0, schedule, generator=seeded()).total - ENTROPY
         assert abs(gaps["exact"].mean()) < 3 * gaps["exact"].std() / 40_000**0.5 < 0.02  # of 4.66 nats
         assert gaps["least"].mean() > 0.05
         assert gaps["most"].mean() > 0.05
@@ -192,15 +197,99 @@ def test_an_estimate_from_some_steps_has_the_bound_as_its_mean() -> None:
 
 
 def test_steps_are_drawn_from_strata_that_cover_all_but_the_first() -> None:
-    x0 = images(500, (1, 1, 1)).float()
-    times = VariationalBound(20, 5).terms(same, x0, CosineSchedule(), generator=seeded()).times
-    i = (times * 20).round().long()
+    x0 = images(3000, (1, 1, 1)).float()
+    terms = VariationalBound(20, 5).terms(same, x0, CosineSchedule(), generator=seeded())
+    i = (terms.times * 20).round().long()
     assert sorted(set(i.flatten().tolist())) == list(range(2, 21))
-    assert all(early.max() <= late.min() for early, late in pairwise(i.T))
-    counts = i.flatten().bincount()[2:].double()
-    assert (counts / counts.mean() - 1).abs().max() < 0.5  # 105 each
+    assert all(early.max() < late.min() for early, late in pairwise(i.T))
+    assert terms.counts.tolist() == [len(set(column.tolist())) for column in i.T]
+    for column, count in zip(i.T, terms.counts, strict=True):  # uniform within a stratum
+        shares = column.bincount()[column.min() :] / len(column) * count
+        assert (shares - 1).abs().max() < 0.2
     every = VariationalBound(1000).terms(same, x0[:3], CosineSchedule(), generator=seeded()).times
     assert torch.equal((every * 1000).round(), torch.arange(2, 1001).expand(3, -1).float())
+
+
+@pytest.mark.parametrize(("num_steps", "count"), [(2, 1), (10, 9), (50, 7), (1000, 1), (1000, 99), (4000, 999)])
+def test_strata_are_whole_and_grow(num_steps: int, count: int) -> None:
+    sizes = torch.tensor(strata(num_steps, count)).diff()
+    assert len(sizes) == count
+    assert sizes.sum() == num_steps - 1
+    assert (sizes >= 1).all()
+    assert (sizes.diff() >= -1).all()  # they are rounded
+
+
+def test_the_first_twenty_steps_are_exact_with_a_tenth_of_the_evaluations() -> None:
+    assert strata(1000, 99)[:20] == list(range(2, 22))
+
+
+def test_few_evaluations_cost_little_precision_and_no_bias(images_data: ImageGaussian) -> None:
+    """Of one image of 784 values: the spread over the choice of steps, each seed with noise of its own."""
+    schedule, denoise = CosineSchedule(), images_data.denoiser(CosineSchedule())
+    x0 = images_data.draw(1, seeded()).expand(64, -1, -1, -1)
+    full = VariationalBound(1000).terms(denoise, x0[:4], schedule, generator=seeded(1)).total
+    some = VariationalBound(1000, 100).terms(denoise, x0, schedule, generator=seeded(2)).total
+    bits = bits_per_dim(torch.ones(()), 784)
+    spread = some.std() * bits
+    assert spread < 0.1  # 2.4 with strata of equal size
+    assert abs(some.mean() - full.mean()) * bits < 3 * math.hypot(spread / 8, full.std() * bits / 2)
+
+
+# -------------------------------------------------------------------- the optimal variance
+
+
+@pytest.mark.parametrize("steps", [2, 10, 40])
+@pytest.mark.parametrize(
+    "schedule", [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule()], ids=lambda s: type(s).__name__
+)
+def test_with_the_optimal_variance_the_bound_of_gaussian_data_is_tight(schedule: Schedule, steps: int) -> None:
+    """Values of one variance each: then one variance of a step suits all of them."""
+    x0 = gaussian_images(5000)
+    terms = VariationalBound(steps, v=None).terms(GAUSSIAN.denoiser(schedule), x0, schedule, generator=seeded())
+    gap = (terms.total - terms.prior).mean() - ENTROPY
+    assert abs(gap) < 3 * terms.total.std() / 5000**0.5 < 0.08
+
+
+@pytest.mark.parametrize("std", [1e-3, 0.02, 0.3, 0.9])
+def test_the_optimal_variance_is_between_the_two_and_better_for_all_data(std: float) -> None:
+    """Nearly constant data want beta-tilde, and wide ones beta; the optimum follows."""
+    schedule, data = CosineSchedule(), GaussianData([0.1], [[std**2]])
+    x0 = (0.1 + std * torch.randn(400, 1, 1, 1, generator=seeded(), dtype=torch.float64)).clamp(-1, 1)
+    steps = {
+        v: VariationalBound(10, v=v).terms(data.denoiser(schedule), x0, schedule, generator=seeded()).steps.mean()
+        for v in (0.0, 1.0, None)
+    }
+    assert steps[None] <= min(steps[0.0], steps[1.0]) + 1e-6
+    t = torch.tensor([0.4])
+    _, variance = VariationalBound.posterior_variance(data.denoiser(schedule), x0[:1], t, schedule)
+    alpha, sigma = (level.double().item() for level in schedule(t))
+    assert variance.item() == pytest.approx(std**2 * sigma**2 / (alpha**2 * std**2 + sigma**2), rel=1e-5)
+
+
+def test_the_optimal_variance_knows_nothing_of_the_image() -> None:
+    """It is a function of x_t: otherwise there would be no bound."""
+    x_t, t = torch.randn(8, 1, 2, 2, generator=seeded()).double(), torch.full((8,), 0.3)
+    estimate, variance = VariationalBound.posterior_variance(
+        lambda x, t: Estimate(torch.tanh(x), None), x_t, t, CosineSchedule(), seeded(1)
+    )
+    alpha, sigma = (level.double().item() for level in CosineSchedule()(t[:1]))
+    expected = sigma**2 / alpha * (1 - x_t.tanh() ** 2).flatten(1).mean(1)  # random signs find a diagonal exactly
+    torch.testing.assert_close(variance.flatten(), expected, rtol=1e-5, atol=0)
+    assert not estimate.x0.requires_grad
+
+
+def test_a_learned_variance_goes_before_the_optimal_one_and_inference_mode_is_left() -> None:
+    x0, schedule = images(4), CosineSchedule()
+    learned = [
+        VariationalBound(20, v=v).terms(
+            lambda x, t: Estimate(x.tanh(), torch.full_like(x, 0.3)), x0, schedule, generator=seeded()
+        )
+        for v in (0.0, None)
+    ]
+    assert learned[0].total.mean().item() == pytest.approx(learned[1].total.mean().item(), rel=0.2)  # other noise
+    with torch.inference_mode():
+        terms = VariationalBound(20, v=None).terms(lambda x, t: Estimate(x.tanh()), x0.clone(), schedule)
+    assert terms.total.isfinite().all()
 
 
 def test_estimates_are_thresholded_and_float32_will_do() -> None:

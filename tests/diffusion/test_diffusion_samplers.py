@@ -1,8 +1,6 @@
 """Samplers on data whose best denoiser is known: distributions, orders, and what they declare of themselves."""
 
-import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -93,34 +91,6 @@ def test_samples_of_a_mixture_are_of_its_components(sampler: Sampler) -> None:
     for component, mean in ((x[is_left], -0.8), (x[~is_left], 0.4)):
         assert component.mean().item() == pytest.approx(mean, abs=0.02)
         assert component.std().item() == pytest.approx(0.1, rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("make", "schedule", "order"),
-    [
-        (lambda n: DDIM(n), CosineSchedule(), 1),
-        (lambda n: DDIM(n, KarrasSpacing(sigma_min=1e-4)), EDMSchedule(sigma_min=1e-4), 1),
-        (lambda n: EulerSampler(n, KarrasSpacing(sigma_min=1e-4)), CosineSchedule(), 1),
-        (lambda n: DPMSolverPP2M(n, LogSNRSpacing(sigma_min=1e-4)), CosineSchedule(), 2),
-        (lambda n: DPMSolverPP2M(n, LogSNRSpacing(sigma_min=1e-4)), EDMSchedule(sigma_min=1e-4), 2),
-        (lambda n: HeunSampler(n, KarrasSpacing(sigma_min=1e-4)), CosineSchedule(), 2),
-        (lambda n: HeunSampler(n, KarrasSpacing(sigma_min=1e-4)), EDMSchedule(sigma_min=1e-4), 2),
-    ],
-)
-def test_error_against_the_exact_flow_falls_at_the_solver_s_order(
-    make: Callable[[int], Sampler], schedule: Schedule, order: int
-) -> None:
-    errors = []
-    for steps in (20, 40, 80):
-        sampler = make(steps)
-        x_T = noise(64, 2, sampler, schedule)
-        start = sampler.levels(schedule)[0]
-        exact = GAUSSIAN.flow(x_T, start.alpha, start.sigma)
-        x = sampler.sample(GAUSSIAN.denoiser(schedule), x_T, schedule)
-        errors.append((x - exact).square().mean().sqrt().item())
-    assert errors[0] < 0.1  # of a standard deviation of about 0.4
-    for coarse, fine in pairwise(errors):
-        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.2), errors
 
 
 @pytest.mark.parametrize("v", [0.0, 0.5, 1.0])

@@ -13,6 +13,7 @@ from lit_generative.diffusion import (
     AncestralSampler,
     AutoGuidance,
     ClassifierFree,
+    Combination,
     CosineSchedule,
     Denoiser,
     DPMSolverPP2M,
@@ -21,7 +22,9 @@ from lit_generative.diffusion import (
     HeunSampler,
     KarrasSpacing,
     LogSNRSpacing,
+    ProjectedCombination,
     ResampledSpacing,
+    RescaledCombination,
     Sampler,
     UniformSpacing,
 )
@@ -33,6 +36,83 @@ def constant(value: float, calls: list[Tensor], v: Tensor | None = None) -> Deno
         return Estimate(torch.full_like(x_t, value), v)
 
     return denoise
+
+
+def fixed(value: Tensor) -> Denoiser:
+    return lambda x_t, t: Estimate(value)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.7, 1.0])
+def test_rescaled_guidance_has_the_contrast_of_the_better_estimate(phi: float) -> None:
+    """Lin et al. 2024, eq. 14 to 16."""
+    c, u = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = ClassifierFree(5.0, combination=RescaledCombination(phi)).wrap(fixed(c), fixed(u))(c, torch.ones(3)).x0
+    g = u + 5 * (c - u)
+    spread = [x.flatten(1).std(1)[:, None, None, None] for x in (c, g)]
+    torch.testing.assert_close(found, phi * g * spread[0] / spread[1] + (1 - phi) * g)
+    if phi == 1:
+        torch.testing.assert_close(found.flatten(1).std(1), c.flatten(1).std(1))
+    plain = torch.zeros(3, 1, 8, 8)
+    assert (
+        ClassifierFree(5.0, combination=RescaledCombination())
+        .wrap(fixed(plain), fixed(plain))(plain, torch.ones(3))
+        .x0.equal(plain)
+    )
+
+
+def test_projected_guidance_leaves_the_part_along_the_estimate_out() -> None:
+    c, u = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.ones(3)
+
+    def guided(**options: float | None) -> Tensor:
+        combination = ProjectedCombination(**({"momentum": 0.0} | options))
+        return ClassifierFree(4.0, combination=combination).wrap(fixed(c), fixed(u))(c, t).x0
+
+    torch.testing.assert_close(guided(eta=1.0), u + 4 * (c - u))
+    added = guided() - c
+    assert (added * c).flatten(1).sum(1).abs().max() < 1e-3
+    across = (c - u) - ((c - u) * c).sum((1, 2, 3), keepdim=True) / (c * c).sum((1, 2, 3), keepdim=True) * c
+    torch.testing.assert_close(added, 3 * across)
+    short = (guided(eta=1.0, norm_threshold=2.0) - c).flatten(1).norm(dim=1)
+    torch.testing.assert_close(short, torch.full((3,), 6.0))
+    torch.testing.assert_close(guided(eta=1.0, norm_threshold=1e6), guided(eta=1.0))
+
+
+def test_projected_guidance_remembers_one_run() -> None:
+    """m <- difference + momentum m; a run begins anew where the time goes up."""
+    values = iter(torch.tensor([1.0, 2.0, 4.0, 1.0, 8.0]))
+    c = torch.zeros(2, 1, 2, 2)
+    combination = ProjectedCombination(eta=1.0, momentum=-0.5)
+    guided = ClassifierFree(2.0, combination=combination).wrap(
+        fixed(c), lambda x_t, t: Estimate(torch.full_like(x_t, -next(values).item()))
+    )
+    found = [guided(c, torch.full((2,), t)).x0.mean().item() for t in (1.0, 0.8, 0.8, 0.9, 0.1)]
+    assert found == pytest.approx([1, 2 - 0.5, 4 - 0.75, 1, 8 - 0.5])
+    again = ClassifierFree(2.0, combination=combination).wrap(fixed(c), fixed(c - 3))
+    assert again(c, torch.full((2,), 0.05)).x0.mean().item() == pytest.approx(3)  # a run of its own
+
+
+@pytest.mark.parametrize("combination", [RescaledCombination(0.5), ProjectedCombination(0.1, 3.0, -0.4)])
+def test_combinations_keep_the_interval_and_are_described(combination: Combination) -> None:
+    c, u = torch.randn(2, 4, 1, 3, 3)
+    guidance = AutoGuidance(3.0, (0.25, 0.75), combination=combination)
+    x0 = guidance.wrap(fixed(c), fixed(u))(c, torch.tensor([0.1, 0.25, 0.5, 0.9])).x0
+    torch.testing.assert_close(x0[[0, 1, 3]], c[[0, 1, 3]])
+    assert not torch.allclose(x0[2], c[2], atol=1e-3)
+    again = rebuild(describe(guidance)).combination
+    assert describe(again) == describe(combination)
+    assert guidance.stamp["guidance"]["init_args"]["combination"] == describe(combination)
+
+
+def test_impossible_combinations_are_refused() -> None:
+    for make, message in (
+        (lambda: RescaledCombination(1.5), r"phi=1.5: .*\[0, 1\]"),
+        (lambda: ProjectedCombination(eta=-0.1), "eta=-0.1: it must be at least 0"),
+        (lambda: ProjectedCombination(norm_threshold=0.0), "norm_threshold=0.0: it must be positive"),
+        (lambda: ProjectedCombination(momentum=-1.0), r"momentum=-1.0: .*\(-1, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, 0.2), (1.0, 0.5), (3.0, 1.1)])

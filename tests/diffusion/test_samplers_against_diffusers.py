@@ -116,20 +116,36 @@ def test_dpm_solver(algorithm: str, eta: float, steps: int) -> None:
     assert_equal(our_trajectory(DPMSolverPP2M(steps, TrailingSpacing(), eta=eta)), theirs)
 
 
+class UnscaledSchedule(LinearBetaSchedule):
+    """The same noise levels with alpha = 1, that is, of x / alpha."""
+
+    variance_preserving = False
+
+    def path(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
+
+
 @pytest.mark.parametrize("steps", [10, 37])
 @pytest.mark.parametrize(
     ("cls", "theirs"),
     [(EulerSampler, diffusers.EulerDiscreteScheduler), (HeunSampler, diffusers.HeunDiscreteScheduler)],
 )
 def test_euler_and_heun(cls: type[Sampler], theirs: Callable[..., Any], steps: int) -> None:
-    scheduler = theirs(**BETAS, timestep_spacing="trailing")
+    """Theirs integrate x / alpha by sigma / alpha, as Karras et al. do."""
+    scheduler, schedule = theirs(**BETAS, timestep_spacing="trailing"), UnscaledSchedule()
     scheduler.set_timesteps(steps)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Estimate:
+        _, sigma = (per_image(level, x_t) for level in schedule(t))
+        return Estimate(x_t - sigma * eps(x_t / (1 + sigma**2).sqrt(), t[0].item()))
+
     sampler = cls(steps, TrailingSpacing())
-    first, *rest = sampler.levels(SCHEDULE)
-    x, xs = x_T() / first.alpha, []  # theirs goes on in x / alpha
+    x = x_T() * sampler.levels(schedule)[0].sigma
+    _, *ours = sampler.trajectory(denoise, x, schedule)
+    xs = []
     for i, k in enumerate(scheduler.timesteps):
         at = scheduler.scale_model_input(x, k)
         x = scheduler.step(eps(at, (k.item() + 1) / 1000), k, x).prev_sample
         is_whole = cls is EulerSampler or i % 2 == 1 or i == len(scheduler.timesteps) - 1
         xs += [x] if is_whole else []
-    assert_equal(our_trajectory(sampler), [s.alpha * x for s, x in zip(rest, xs, strict=True)])
+    assert_equal(ours, xs)

@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import pytest
@@ -44,8 +45,7 @@ def test_paths_descend_from_the_start_to_the_clean_image(
     assert all(later.is_below(earlier) for earlier, later in pairwise(levels))
     assert levels[-1] == (0, 1, 0)
     if not isinstance(spacing, LeadingSpacing):
-        is_capped = levels[0].sigma / levels[0].alpha == pytest.approx(80, rel=1e-3)  # that of Karras and LogSNR
-        assert path[0] == pytest.approx(start, abs=0.02) or is_capped
+        assert path[0] == start
 
 
 def test_grids_are_those_of_a_discrete_model() -> None:
@@ -56,18 +56,31 @@ def test_grids_are_those_of_a_discrete_model() -> None:
         TrailingSpacing(10).path(11, CosineSchedule())
 
 
+def log_levels(spacing: Spacing, steps: int, schedule: Schedule) -> torch.Tensor:
+    """Return log(sigma / alpha) at each time but 0, float64."""
+    return schedule.exact_log_snr(torch.tensor(spacing.path(steps, schedule)[:-1], dtype=torch.float64)) / -2
+
+
 def test_karras_levels_are_their_equation_5() -> None:
-    levels = CosineSchedule().levels(KarrasSpacing(7.0, 0.01, 50.0).path(9, CosineSchedule()))[:-1]
+    ratios = log_levels(KarrasSpacing(7.0, 0.01, 80.0), 9, EDMSchedule()).exp()
     i = torch.arange(9, dtype=torch.float64)
-    expected = (50 ** (1 / 7) + i / 8 * (0.01 ** (1 / 7) - 50 ** (1 / 7))) ** 7
-    ratios = torch.tensor([level.sigma / level.alpha for level in levels], dtype=torch.float64)
+    expected = (80 ** (1 / 7) + i / 8 * (0.01 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     torch.testing.assert_close(ratios, expected, rtol=1e-4, atol=0)
 
 
 def test_log_snr_steps_are_equal() -> None:
-    times = torch.tensor(LogSNRSpacing().path(9, LinearBetaSchedule())[:-1], dtype=torch.float64)
-    steps = LinearBetaSchedule().log_snr(times).diff()
+    steps = log_levels(LogSNRSpacing(sigma_max=200.0), 9, LinearBetaSchedule()).diff()  # it ends at 157
     torch.testing.assert_close(steps, steps.mean().expand(8), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [LinearBetaSchedule(), CosineSchedule(), RectifiedFlowSchedule()])
+@pytest.mark.parametrize("spacing", [LogSNRSpacing(), KarrasSpacing()])
+def test_beyond_sigma_max_there_are_few_steps_and_below_they_are_equal(spacing: Spacing, schedule: Schedule) -> None:
+    levels = log_levels(spacing, 100, schedule)
+    assert (levels > math.log(80)).sum() < 0.1 * 100
+    low = levels[levels < math.log(8)]
+    steps = (low if isinstance(spacing, LogSNRSpacing) else torch.exp(low / 7)).diff()
+    torch.testing.assert_close(steps, steps.mean().expand(len(steps)), rtol=0.01, atol=0)
 
 
 def test_churn_raises_sigma_by_gamma_within_its_range() -> None:
@@ -121,6 +134,7 @@ def test_impossible_spacings_are_refused() -> None:
         (lambda: TrailingSpacing(0), "T=0"),
         (lambda: KarrasSpacing(rho=0), "rho=0"),
         (lambda: LogSNRSpacing(2.0, 1.0), "sigma_min=2.0"),
+        (lambda: KarrasSpacing(t_min=1.0), "t_min=1.0"),
         (lambda: ChurnedSpacing(UniformSpacing(), amount=-1), "amount=-1"),
         (lambda: ResampledSpacing(UniformSpacing(), jump=0), "jump=0"),
         (lambda: ChurnedSpacing(ResampledSpacing(UniformSpacing())), "ResampledSpacing: it puts noise back; .*plain"),

@@ -11,7 +11,7 @@ from lit_generative.description import describe, rebuild
 from lit_generative.diffusion import Estimate
 from lit_generative.diffusion.likelihood import VariationalBound
 from lit_generative.diffusion.samplers import DDIM, AncestralSampler, DPMSolverPP2M, EulerSampler, HeunSampler, Sampler
-from lit_generative.diffusion.schedules import CosineSchedule, LinearBetaSchedule, per_image
+from lit_generative.diffusion.schedules import CosineSchedule, LinearBetaSchedule, per_image, step_at
 from lit_generative.diffusion.spacings import LeadingSpacing
 from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.variance import LearnedVariance
@@ -112,9 +112,29 @@ def test_terms_are_those_of_the_bound_whatever_the_batch_mixes() -> None:
     chosen = [0, 1, 2, 300, 999]
     t = torch.stack([calls[k][0][b] for b, k in enumerate(chosen)])
     x0_hat, v = (torch.stack([calls[k][1][part][b] for b, k in enumerate(chosen)]) for part in range(2))
-    for offset in (0.0, 2e-4, -3e-4):  # times in between belong to the nearest step
+    for offset in (0.0, -4e-4, -9e-4):  # times in between belong to the step that leads over them
         found = LearnedVariance().bound_term(x0, x0_hat, v, (t + offset).clamp(max=1), SCHEDULE)
         torch.testing.assert_close(found, expected[torch.arange(5), torch.tensor(chosen)], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_steps", [10, 1000, 4000])
+def test_each_step_is_as_likely_as_any_other_at_uniform_times(num_steps: int) -> None:
+    t = (torch.arange(400 * num_steps) + 0.5).double() / (400 * num_steps)
+    counts = step_at(t, num_steps).long().bincount()[1:]
+    assert len(counts) == num_steps
+    assert (counts - 400).abs().max() <= 4  # a hundredth of a step: float32's rounding is made up for
+    grid = torch.arange(1, num_steps + 1)
+    assert torch.equal(step_at((grid.float() / num_steps), num_steps), grid.double())
+
+
+def test_the_hybrid_loss_s_term_is_the_bound_at_uniform_times() -> None:
+    """T times its mean over uniform times is the bound but for the prior, the first and last steps included."""
+    schedule, learned = CosineSchedule(), LearnedVariance(num_steps=4)
+    x0 = torch.full((40_000, 1, 1, 1), 65 / 127.5 - 1)
+    t = (torch.arange(len(x0)) + 0.5) / len(x0)
+    term = learned.bound_term(x0, x0 + 0.02, torch.full_like(x0, 0.4), t, schedule).mean() * 4
+    terms = VariationalBound(4, v=0.4).terms(lambda x, t: Estimate(x0[:1] + 0.02), x0[:1], schedule)
+    assert term.item() == pytest.approx((terms.decoder + terms.steps.sum(1)).item(), rel=1e-3)
 
 
 def test_the_gradient_reaches_v_but_not_the_mean_and_is_that_of_the_divergence() -> None:

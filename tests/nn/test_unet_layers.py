@@ -101,6 +101,23 @@ def test_group_normalisation_in_bf16_is_close_to_float32() -> None:
         assert (rounded - exact).norm() < 0.02 * exact.norm()
 
 
+@pytest.mark.parametrize("ratio", [10, 100])
+def test_group_normalisation_in_bf16_moves_no_channel(ratio: float) -> None:
+    """Offset and gain are not rounded: with the mean far from 0 that would be an error of whole channels."""
+    torch.manual_seed(0)
+    norm = normalisations()[0]
+    x = (ratio + torch.randn(4, 12, 8, 8)).bfloat16().requires_grad_()
+    shift, by = 3 * torch.randn(4, 12), torch.randn(4, 12, 8, 8).bfloat16()
+    results = []
+    for a in (x, x.detach().float().requires_grad_()):
+        y = norm(a, shift)
+        results.append((y.float(), torch.autograd.grad((y.float() * by.float()).sum(), a)[0].float()))
+    (y, gradient), (exact, exact_gradient) = results
+    assert ((y - exact).mean((2, 3)).abs() / exact.std()).max() < 0.008  # the result is rounded
+    assert (y - exact).norm() < 0.003 * exact.norm()
+    assert (gradient - exact_gradient).norm() < 0.003 * exact_gradient.norm()
+
+
 def test_attention_is_torch_s() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, 10, 8, requires_grad=True) for _ in range(3))

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_generative.nn import UNet, from_diffusers, to_diffusers
+from lit_generative.diffusion import CosineSchedule, LogSNRPosition
+from lit_generative.nn import (
+    ADMConventions,
+    DDPMPlusPlusConventions,
+    UNet,
+    UNetConventions,
+    from_diffusers,
+    to_diffusers,
+)
 from lit_generative.nn.diffusers_weights import DEFAULTS, UNUSED
 
 # what google/ddpm-cifar10-32 and google/ddpm-celebahq-256 have in common: Ho et al.'s network
@@ -23,7 +31,33 @@ def levels(widths: tuple[int, ...], *attention: int) -> dict[str, Any]:
     return {"block_out_channels": widths, "down_block_types": down, "up_block_types": up}
 
 
+RESIDUAL: dict[str, Any] = {"downsample_type": "resnet", "upsample_type": "resnet"}
+ADM: dict[str, Any] = RESIDUAL | {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4}
+
+
+def resnets(widths: tuple[int, ...], *attention: int) -> dict[str, Any]:
+    """As :func:`levels`, with residual blocks between levels that have no attention."""
+    found = levels(widths, *attention)
+    return found | {
+        name: [kind.replace("Down", "ResnetDownsample").replace("Up", "ResnetUpsample") if kind[0] != "A" else kind
+               for kind in found[name]]
+        for name in ("down_block_types", "up_block_types")
+    }  # fmt: skip
+
+
 CONFIGS: dict[str, dict[str, Any]] = {
+    "adm": SMALL | ADM | resnets((8, 16, 16), 1, 2) | {"attention_head_dim": 8, "sample_size": 16},
+    "adm without attention": SMALL | ADM | resnets((8, 16)),
+    "improved ddpm": SMALL | levels((8, 16), 1) | {"resnet_time_scale_shift": "scale_shift", "out_channels": 6},
+    "scale-shift, attention's groups": SMALL
+    | levels((8, 16), 0)
+    | ADM
+    | {"downsample_type": "conv"}
+    | {"upsample_type": "conv"},
+    "resnet where there is attention": SMALL | levels((8, 16, 16), 1, 2) | RESIDUAL,
+    "resnet where there is none": SMALL | resnets((8, 16, 16), 2),
+    "one option alone": SMALL | {"block_out_channels": (8, 16, 24, 32)} | RESIDUAL,
+    "scale-shift alone": SMALL | {"block_out_channels": (8, 16, 24, 32), "resnet_time_scale_shift": "scale_shift"},
     "cifar10": SMALL | HO | levels((8, 16, 16, 16), 1),
     "celebahq": SMALL | HO | levels((8, 8, 16, 16, 32, 32), 4) | {"sample_size": 32},
     "library's defaults": SMALL | {"block_out_channels": (8, 16, 24, 32)},
@@ -118,7 +152,10 @@ def test_every_option_of_the_library_is_known() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"resnet_time_scale_shift": "scale_shift"}, "resnet_time_scale_shift='scale_shift'; only 'default'"),
+        ({"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift='spatial'; only 'default' and 'scale_shift'"),
+        ({"downsample_type": "fir"}, "downsample_type='fir'; only 'conv' and 'resnet'"),
+        ({"downsample_type": "resnet"}, "downsample_type='resnet' and upsample_type='conv'; only equal ones"),
+        ({"attn_norm_num_groups": 2}, "attn_norm_num_groups=2; only None and norm_num_groups, here 4"),
         ({"num_class_embeds": 10}, "num_class_embeds=10; only None"),
         ({"time_embedding_type": "fourier"}, "time_embedding_type='fourier'"),
         ({"down_block_types": ["DownBlock2D"] * 4}, "config has blocks"),
@@ -142,7 +179,73 @@ def test_weights_of_another_network_are_refused() -> None:
         from_diffusers(config, state | {"conv_in.weight": torch.zeros(8, 3, 3, 3)})
 
 
-@pytest.mark.parametrize("option", [{"patch": 2}, {"num_classes": 10}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"patch": 2},
+        {"num_classes": 10},
+        {"conventions": DDPMPlusPlusConventions()},
+        {"conventions": UNetConventions(stem_width=4)},
+        {"conventions": UNetConventions(late_attention=True)},
+        {"conventions": UNetConventions(residual_resizing=[0]), "attention": (0, 1), "widths": (8, 8, 8)},
+    ],
+    ids=str,
+)
 def test_what_diffusers_has_not_got_is_not_converted(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no counterpart in diffusers"):
-        to_diffusers(UNet((1, 16, 16), widths=(8, 16), groups=4, **option))
+        to_diffusers(UNet((1, 16, 16), **({"widths": (8, 16), "groups": 4} | option)))
+
+
+@pytest.mark.parametrize(
+    ("conventions", "attention"),
+    [
+        (ADMConventions(), (1, 2)),
+        (ADMConventions(), ()),
+        (ADMConventions(residual_resizing=[]), (0,)),
+        (ADMConventions(bare_middle=True), ()),
+    ],
+    ids=str,
+)
+def test_our_own_networks_open_there(conventions: UNetConventions, attention: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    unet = UNet((3, 16, 16), (8, 16, 16), 1, attention, head_dim=4, groups=4, conventions=conventions).eval()
+    for parameter in unet.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    config, state = to_diffusers(unet)
+    model = diffusers.UNet2DModel(**config).eval()
+    model.load_state_dict(state)
+    theirs, ours = outputs(model, unet)
+    assert (theirs - ours).abs().max() < 1e-4 * theirs.abs().max()
+
+
+def test_log_snr_positions_are_timesteps_that_need_not_be_whole() -> None:
+    schedule = CosineSchedule()
+    model = random_model(CONFIGS["adm"] | {"freq_shift": 1, "flip_sin_to_cos": False})
+    unet = from_diffusers(model.config, model.state_dict())
+    unet.time.position = LogSNRPosition(schedule)
+    t, x = torch.tensor([0.01, 0.3, 0.6, 1.0]), torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        theirs = model(x, -schedule.log_snr(t) / 8).sample
+        assert (theirs - unet.eval()(x, t)).abs().max() < 1e-4
+
+
+def test_published_networks_have_their_number_of_parameters() -> None:
+    """ADM for 64 x 64 without classes and with a learned variance; EDM's DDPM++ for CIFAR-10 without augmentation."""
+
+    def count(unet: UNet) -> int:
+        return sum(p.numel() for p in unet.parameters())
+
+    with torch.device("meta"):
+        adm = UNet(
+            (3, 64, 64),
+            (192, 384, 576, 768),
+            3,
+            (1, 2, 3),
+            64,
+            dropout=0.1,
+            output_multiple=2,
+            conventions=ADMConventions(),
+        )
+        ddpmpp = UNet((3, 32, 32), (256, 256, 256), 4, (1,), conventions=DDPMPlusPlusConventions(stem_width=128))
+    assert count(adm) == pytest.approx(295.9e6 - 1000 * 768, rel=2e-3)
+    assert count(ddpmpp) == pytest.approx(55.73e6, rel=2e-3)

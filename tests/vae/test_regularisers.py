@@ -124,6 +124,9 @@ def test_cyclical_rises_anew_in_every_cycle(seen: int, weight: float) -> None:
 def test_capacity_is_the_distance_to_an_amount_that_grows(seen: int, capacity: float) -> None:
     found = latents(images_seen=seen)
     torch.testing.assert_close(CapacityRegulariser(7.0, 20.0, 1000)(found), 7 * (found.kl - capacity).abs())
+    of_mean = CapacityRegulariser(7.0, 20.0, 1000, of_mean=True)(found)
+    assert of_mean.shape == found.kl.shape
+    torch.testing.assert_close(of_mean, (7 * (found.kl.mean() - capacity).abs()).expand_as(of_mean))
 
 
 def test_free_bits_clamp_the_mean_kl_of_each_dimension() -> None:
@@ -180,6 +183,25 @@ def test_the_stratified_estimate_of_q_is_unbiased() -> None:
         )
     exact = MixtureSameFamily(Categorical(torch.ones(6)), everything.q).log_prob(z).exp()
     torch.testing.assert_close(torch.stack(estimates).mean(), exact[0])
+
+
+def test_the_estimate_of_mutual_information_is_too_high_and_at_most_log_n() -> None:
+    """As its docstring and its unit in the table of losses say."""
+    everything = latents(batch_size=6, num_images=6)
+    mean, scale = everything.q.base_dist.loc, everything.q.base_dist.scale  # type: ignore[attr-defined]
+    exact = TotalCorrelationRegulariser().terms(everything)["mutual_information"]
+    for i in range(6):
+        estimates = []
+        for others in itertools.combinations([j for j in range(6) if j != i], 2):
+            index = torch.tensor([i, *others])
+            q = Independent(Normal(mean[index], scale[index]), 1)
+            z = everything.z[i].expand(3, 3)
+            batch = LatentBatch(q, z, everything.prior, everything.kl[index], num_images=6)
+            estimates.append(TotalCorrelationRegulariser().terms(batch)["mutual_information"][0])
+        assert torch.stack(estimates).mean() > exact[i]
+        assert torch.stack(estimates).max() <= math.log(6) + 1e-5
+    assert VAE.loss_units["mutual_information"] == "nats, biased up"
+    assert VAE.loss_units["total_correlation"] == "nats, biased"
 
 
 def test_total_correlation_takes_full_covariances() -> None:

@@ -49,7 +49,27 @@ def test_resumed_equals_unbroken_bit_for_bit_with_the_average(make_trainer: Make
     assert not torch.equal(end["state_dict"]["codebook.codes"], make().codebook.codes)
 
 
-def test_averaged_weights_go_with_the_codebook_as_it_is(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+class KeepCodes(L.Callback):
+    """Keeps the trained codes after each step."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: VQVAE) -> None:  # type: ignore[override]
+        self.codes = [pl_module.codebook.codes.clone()]
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: VQVAE, *_: object) -> None:  # type: ignore[override]
+        self.codes.append(pl_module.codebook.codes.clone())
+
+
+def test_the_codes_are_averaged_as_the_encoder_is(make_trainer: MakeTrainer) -> None:
+    model, kept = build(), KeepCodes()
+    trainer = make_trainer(max_steps=6, limit_val_batches=0, callbacks=[EMA(0.8, warmup=False), kept])
+    trainer.fit(model, datamodule=ImageDataModule(subset=200, batch_size=25))
+    average, *later = kept.codes
+    for codes in later:
+        average = 0.8 * average + 0.2 * codes
+    torch.testing.assert_close(model.codebook.codes, average)
+
+
+def test_averaged_weights_and_codes_are_what_a_checkpoint_gives(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     data = ImageDataModule(subset=200, batch_size=25)
     make_adam = functools.partial(torch.optim.Adam, lr=3e-3)
     model = build(likelihood=GaussianLikelihood(), optimizer=make_adam)
@@ -58,13 +78,14 @@ def test_averaged_weights_go_with_the_codebook_as_it_is(make_trainer: MakeTraine
     trainer.save_checkpoint(tmp_path / "end.ckpt")
     checkpoint = torch.load(tmp_path / "end.ckpt", weights_only=True)
     raw = checkpoint["callbacks"]["EMA"]["raw"]
-    assert [value.shape for value in raw] == [p.shape for p in model.parameters()]  # no buffer is averaged
+    averages = [*model.parameters(), model.codebook.codes]  # no other buffer is averaged
+    assert [value.shape for value in raw] == [value.shape for value in averages]
     averaged = GenerativeModule.load_from_checkpoint(tmp_path / "end.ckpt")
     assert isinstance(averaged, VQVAE)
     trained = GenerativeModule.load_from_checkpoint(tmp_path / "end.ckpt")
     with torch.no_grad():
-        for parameter, value in zip(trained.parameters(), raw, strict=True):
-            parameter.copy_(value)
+        for value, trained_value in zip([*trained.parameters(), trained.codebook.codes], raw, strict=True):
+            value.copy_(trained_value)
     x = next(iter(data.loader("val", batch_size=50)))["image"]
     errors = [(m.reconstruct(x) - x).square().mean().item() for m in (averaged, trained)]  # type: ignore[operator]
     assert errors[0] != errors[1]
