@@ -1,7 +1,7 @@
 """Evaluation of a model's samples while it trains, at the end, and in ``test``."""
 
 import copy
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -11,7 +11,7 @@ from lit_generative.callbacks.table import print_table
 from lit_generative.checks import check_range
 from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
-from lit_generative.evaluation import Evaluation, Evaluator
+from lit_generative.evaluation import Evaluation, Evaluator, TooFewImagesError
 
 __all__ = ["Evaluate", "EvaluationListener"]
 
@@ -37,9 +37,10 @@ class _Monitors(Protocol):
 class Evaluate(L.Callback):
     """Draws samples, compares them with real images, and reports: logged, printed, and in ``evaluation.json``.
 
-    It runs at the end of ``fit`` and in ``test``, on the evaluator's split and logged as ``test/…``. In between it runs
-    if asked, on validation images and logged as ``evaluation/…``: a checkpoint that is chosen by what it reaches on the
-    test images would make their number too good. The file keeps all evaluations of a run, each with its protocol.
+    It runs at the end of ``fit``, and in between if asked, on validation images and logged as ``evaluation/…``: a
+    checkpoint or an option that is chosen by what it reaches on the test images would make their number too good. In
+    ``test`` it runs on the evaluator's split, the test images, and is logged as ``test/…``. The file keeps all
+    evaluations of a run, each with its protocol.
 
     A ``ModelCheckpoint`` may monitor ``evaluation/frechet_distance`` (which Inception's FID is logged as, too). It then
     needs the number at every validation from the first on, so that the first one evaluates in any case. Where quality
@@ -50,9 +51,11 @@ class Evaluate(L.Callback):
         every_n_epochs: Epochs between evaluations during training; None: only at the end.
         every_n_images: Training images between evaluations (at the next validation); None: only at the end.
         at_end: Whether ``fit`` ends with an evaluation.
+        split_at_end: On which images: ``val``, or ``test`` for a run after which nothing is chosen any more.
     """
 
     _data: ImageData  # known after ``setup``
+    _latest: tuple[int, Evaluation, list[str]] | None = None  # after so many images, with the listeners' sentences
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Evaluate(L.Callback):
         every_n_epochs: int | None = None,
         every_n_images: int | None = None,
         at_end: bool = True,
+        split_at_end: Literal["val", "test"] = "val",
     ) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "every_n_images": every_n_images}.items():
             check_range(name, value, at_least=1, hint="null is an evaluation at the end only")
@@ -67,7 +71,11 @@ class Evaluate(L.Callback):
         self.every_n_epochs = every_n_epochs
         self.every_n_images = every_n_images
         self.at_end = at_end
+        if split_at_end not in ("val", "test"):
+            raise ValueError(f"split_at_end={split_at_end!r}: it must be val or test")
+        self.split_at_end: Literal["val", "test"] = split_at_end
         self._unavailable = ""
+        self._evaluators: dict[str, Evaluator] = {}
         self._evaluated_at = 0
         self._monitored: list[str] = []
 
@@ -79,8 +87,9 @@ class Evaluate(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Load the extractor now: a missing one is to be known before hours of training.
 
-        An extractor that was asked for and is missing is an error. With ``auto`` the run goes on and says that the
-        samples' quality is not measured. Nor is it in a dry run (``fast_dev_run``), where nothing is loaded.
+        An extractor that was asked for and is missing is an error, and so are too few images to compare with. With
+        ``auto`` the run goes on and says that the samples' quality is not measured. Nor is it in a dry run
+        (``fast_dev_run``), where nothing is loaded.
         """
         if stage not in ("fit", "test"):
             return
@@ -88,9 +97,11 @@ class Evaluate(L.Callback):
         if self._unavailable:
             return
         self._data = run_data(trainer, self)
+        self._evaluators = {}
         try:
-            self.evaluator.check(self._data)
-        except FileNotFoundError as error:
+            for split in self._splits(stage):
+                self._on(split).check(self._data)
+        except (FileNotFoundError, TooFewImagesError) as error:
             if self.evaluator.extractor != "auto":
                 raise
             self._unavailable = str(error)
@@ -98,8 +109,20 @@ class Evaluate(L.Callback):
                 print(f"The quality of samples will not be measured: {error}")
         if stage == "fit":
             self._prepare_monitors(trainer)
-        if stage == "fit" and (self.every_n_epochs or self.every_n_images):
-            self._data.num_images("val")  # of a user's data module that has none, it says so
+
+    def _splits(self, stage: str) -> set[Literal["val", "test"]]:
+        """Return which images are compared with in a stage."""
+        if stage == "test":
+            return {self.evaluator.split}
+        in_between: set[Literal["val", "test"]] = {"val"} if self.every_n_epochs or self.every_n_images else set()
+        return in_between | ({self.split_at_end} if self.at_end else set())
+
+    def _on(self, split: Literal["val", "test"]) -> Evaluator:
+        """Return the evaluator for a split, always the same, which keeps its extractor."""
+        if split not in self._evaluators:
+            self._evaluators[split] = copy.copy(self.evaluator)
+            self._evaluators[split].split = split
+        return self._evaluators[split]
 
     def _prepare_monitors(self, trainer: L.Trainer) -> None:
         """See to it that what a callback monitors is there when it looks: Lightning's raise an error if not."""
@@ -123,10 +146,9 @@ class Evaluate(L.Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or self._unavailable:
             return
         if self._is_due(trainer, pl_module):
-            evaluator = copy.copy(self.evaluator)
-            evaluator.split = "val"
             self._evaluated_at = pl_module.images_seen
-            evaluation, _ = self._evaluate(evaluator, trainer, pl_module, _losses(trainer, "val/"))
+            evaluation, lines = self._evaluate(self._on("val"), trainer, pl_module, _losses(trainer, "val/"))
+            self._latest = pl_module.images_seen, evaluation, lines
             pl_module.log_dict(_scalars("evaluation", evaluation))
 
     def _is_due(self, trainer: L.Trainer, model: GenerativeModule) -> bool:
@@ -140,7 +162,7 @@ class Evaluate(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the trained model."""
         if self.at_end:
-            self._report(trainer, pl_module, "val/")
+            self._report(trainer, pl_module, "val/", self.split_at_end)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate a run that had ended before, perhaps in the middle of its last evaluation."""
@@ -150,11 +172,11 @@ class Evaluate(L.Callback):
                     f"The run had ended, after {pl_module.images_seen:,} images: nothing is left to train, and it is "
                     "evaluated once more. A higher trainer.max_epochs or trainer.max_steps goes on."
                 )
-            self._report(trainer, pl_module, "val/")
+            self._report(trainer, pl_module, "val/", self.split_at_end)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the tested model."""
-        self._report(trainer, pl_module, "test/")
+        self._report(trainer, pl_module, "test/", self.evaluator.split)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Print the losses of ``validate``."""
@@ -169,13 +191,18 @@ class Evaluate(L.Callback):
         """Go on from there."""
         self._evaluated_at = state_dict["evaluated_at"]
 
-    def _report(self, trainer: L.Trainer, model: GenerativeModule, prefix: str) -> None:
+    def _report(
+        self, trainer: L.Trainer, model: GenerativeModule, prefix: str, split: Literal["val", "test"]
+    ) -> None:
         losses = _losses(trainer, prefix)
         evaluation: Evaluation | None = None
         lines: list[str] = []
         if self.measures_quality:
-            evaluation, lines = self._evaluate(self.evaluator, trainer, model, losses)
-            log_scalars(trainer, model, _scalars(self.evaluator.split, evaluation))
+            if split == "val" and self._latest is not None and self._latest[0] == model.images_seen:
+                _, evaluation, lines = self._latest  # the validation after the last step was evaluated a moment ago
+            else:
+                evaluation, lines = self._evaluate(self._on(split), trainer, model, losses)
+                log_scalars(trainer, model, _scalars("evaluation" if split == "val" else split, evaluation))
         if trainer.is_global_zero:
             title = f"{type(model).__name__} after {model.images_seen:,} images"
             print_table(title, losses, evaluation, self._unavailable, lines, model.loss_units)

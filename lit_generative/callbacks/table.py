@@ -10,6 +10,8 @@ from lit_generative.evaluation import Evaluation
 
 __all__ = ["print_likelihoods", "print_table"]
 
+_IMAGES = {"val": "validation", "test": "test"}
+
 
 def print_table(
     title: str,
@@ -48,8 +50,8 @@ def describe_protocol(evaluation: Evaluation) -> str:
     """Return the sentences that belong beside the numbers."""
     stamp = evaluation.protocol
     lines = [
-        f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} real images, {stamp['extractor']} features, "
-        f"weights {stamp['weights']}; the floor is that of real images."
+        f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} {_IMAGES.get(stamp.get('split'), 'real')} images, "
+        f"{stamp['extractor']} features, weights {stamp['weights']}; the floor is that of real images."
     ]
     if evaluation.images_per_second is not None:
         evaluations = stamp.get("evaluations", 1)

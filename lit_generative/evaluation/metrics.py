@@ -24,6 +24,7 @@ from lit_generative.processes import gather
 
 __all__ = ["FrechetDistance", "SampleQuality", "class_report", "count_classes", "sample_quality"]
 
+_NAMES = ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage")
 _MISSING_BELOW = 0.05  # of the expected number; not 0, for a classifier's mistakes put a few images into any class
 _RARE_BELOW = 0.5
 _LEAST_EXPECTED = 20  # images; by chance 20 become less than half once in 200 times
@@ -100,10 +101,14 @@ class SampleQuality(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Frechet and kernel distance, precision, recall, density, coverage and ``extra`` by name, float64 scalars.
 
+        They are not a number, and ``extra`` is left out, if a feature is not finite.
+
         Raises:
             ValueError: If either set has fewer than six images.
         """
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
+        if not (real.isfinite().all() and fake.isfinite().all()):
+            return {name: torch.tensor(torch.nan, dtype=torch.double, device=real.device) for name in _NAMES}
         found = {"frechet_distance": self.frechet.compute(), **_distances(real, fake)}
         return found | (self.extra(fake) if self.extra else {})
 
