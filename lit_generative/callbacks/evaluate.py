@@ -191,9 +191,7 @@ class Evaluate(L.Callback):
         """Go on from there."""
         self._evaluated_at = state_dict["evaluated_at"]
 
-    def _report(
-        self, trainer: L.Trainer, model: GenerativeModule, prefix: str, split: Literal["val", "test"]
-    ) -> None:
+    def _report(self, trainer: L.Trainer, model: GenerativeModule, prefix: str, split: Literal["val", "test"]) -> None:
         losses = _losses(trainer, prefix)
         evaluation: Evaluation | None = None
         lines: list[str] = []

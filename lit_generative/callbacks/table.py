@@ -49,8 +49,9 @@ def print_table(
 def describe_protocol(evaluation: Evaluation) -> str:
     """Return the sentences that belong beside the numbers."""
     stamp = evaluation.protocol
+    kind = _IMAGES.get(str(stamp.get("split")), "real")
     lines = [
-        f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} {_IMAGES.get(stamp.get('split'), 'real')} images, "
+        f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} {kind} images, "
         f"{stamp['extractor']} features, weights {stamp['weights']}; the floor is that of real images."
     ]
     if evaluation.images_per_second is not None:

@@ -93,9 +93,7 @@ class Extractor(nn.Module):
         probes = probe_images(image_shape).to(self.device)
         first, second = self(probes), self(probes)
         scale = float(first[first.isfinite()].abs().max()) if first.isfinite().any() else 1.0
-        if first.shape != second.shape or not torch.allclose(
-            first, second, rtol=0, atol=_SAME * scale, equal_nan=True
-        ):
+        if first.shape != second.shape or not torch.allclose(first, second, rtol=0, atol=_SAME * scale, equal_nan=True):
             raise ValueError(
                 f"extractor {self.name!r} gives the same images other features a second time; make it deterministic"
             )

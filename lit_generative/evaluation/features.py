@@ -28,8 +28,8 @@ def load_extractor(spec: str | Path | nn.Module) -> Extractor:
 
     Args:
         spec: ``"fashion"`` (embedded), ``"inception"`` (weights from torch hub's cache), ``"inception:FILE.pth"``,
-            ``"random"`` (a fixed random network, for images of any kind), a ``.safetensors`` file written by ``lit-generative extractor``, or any module that maps images in [-1, 1] to
-            features (B, D).
+            ``"random"`` (a fixed random network, for images of any kind), a ``.safetensors`` file written by
+            ``lit-generative extractor``, or any module that maps images in [-1, 1] to features (B, D).
 
     Raises:
         FileNotFoundError: If a file of weights is missing; the message says where it was looked for.

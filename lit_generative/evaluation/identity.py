@@ -30,7 +30,7 @@ def probe_images(shape: tuple[int, int, int]) -> Tensor:
 def tensor_digest(tensor: Tensor) -> str:
     """SHA-256, hexadecimal, of a tensor's type, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -49,7 +49,7 @@ def content_sum(images: Tensor) -> int:
     It is the sum of the first 48 bits of each image's SHA-256, modulo 2^48.
     """
     rows = images.detach().cpu().float().flatten(1).numpy()
-    return sum(int.from_bytes(hashlib.sha256(row).digest()[:6], "big") for row in rows) % MODULUS
+    return sum(int.from_bytes(hashlib.sha256(row.data).digest()[:6], "big") for row in rows) % MODULUS
 
 
 def content_digest(parts: list[int], num_images: int, shape: tuple[int, ...]) -> str:

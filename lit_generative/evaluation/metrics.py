@@ -22,7 +22,7 @@ from lit_generative.evaluation.distances import (
 from lit_generative.evaluation.extractors import Extractor
 from lit_generative.processes import gather
 
-__all__ = ["FrechetDistance", "SampleQuality", "class_report", "count_classes", "sample_quality"]
+__all__ = ["FrechetDistance", "SampleQuality", "class_report", "count_classes", "frechet_of", "sample_quality"]
 
 _NAMES = ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage")
 _MISSING_BELOW = 0.05  # of the expected number; not 0, for a classifier's mistakes put a few images into any class
@@ -121,10 +121,15 @@ def sample_quality(
     real: Tensor, fake: Tensor, extra: Callable[[Tensor], dict[str, Tensor]] | None = None
 ) -> dict[str, Tensor]:
     """Return what :class:`SampleQuality` computes of features (N, D) and (M, D), without communication."""
+    found = {"frechet_distance": frechet_of(real, fake), **_distances(real, fake)}
+    return found | (extra(fake) if extra else {})
+
+
+def frechet_of(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the Fréchet distance of features (N, D) and (M, D), a float64 scalar."""
     mu1, mu2 = (x.double().mean(dim=0) for x in (real, fake))
     cov1, cov2 = (torch.atleast_2d(x.double().T.cov()) for x in (real, fake))
-    found = {"frechet_distance": frechet_distance(mu1, cov1, mu2, cov2), **_distances(real, fake)}
-    return found | (extra(fake) if extra else {})
+    return frechet_distance(mu1, cov1, mu2, cov2)
 
 
 def _distances(real: Tensor, fake: Tensor) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from lit_generative.checks import check_range
 from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation.cache import TensorCache
-from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.distances import FEWEST
+from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.features import default_extractor, load_extractor
 from lit_generative.evaluation.jackknife import quality_errors
 from lit_generative.evaluation.metrics import SampleQuality, class_report, count_classes
@@ -124,12 +124,13 @@ class Evaluator:
         count = data.num_images(self.split)
         if count is not None and count < FEWEST:
             raise TooFewImagesError(
-                f"{data.name} has {count} {self.split} images, fewer than the {FEWEST} that metrics of neighbours need; "
-                "give more, or a larger val_fraction"
+                f"{data.name} has {count} {self.split} images, fewer than the {FEWEST} that metrics of neighbours "
+                "need; give more, or a larger val_fraction"
             )
-        self._load_extractor(data)
+        self.extractor_for(data)
 
-    def _load_extractor(self, data: ImageData) -> Extractor:
+    def extractor_for(self, data: ImageData) -> Extractor:
+        """Return the extractor, which is loaded once, tried on images of the data's shape; see :meth:`check`."""
         spec = default_extractor(data) if self.extractor == "auto" else self.extractor
         if self._loaded is None or self._loaded_from != spec:
             with isolate_rng():  # a network draws weights before it loads its own
@@ -172,7 +173,7 @@ class Evaluator:
         if model.num_classes is not None and data.num_classes not in (None, model.num_classes):
             raise ValueError(f"the model has num_classes={model.num_classes}, but {data.name} has {data.num_classes}")
         device = torch.device("cpu") if model.device.type == "mps" else model.device  # MPS has no float64
-        extractor = self._load_extractor(data).to(device)
+        extractor = self.extractor_for(data).to(device)
         with isolate_rng():
             real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
             quality, broken, as_asked, speed = self._compare(model, data, extractor, real, progress, on_samples)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class Reference:
         features = (real["features"] if real else torch.empty(0, num_features)).to(extractor.device)
         floor = cache.get(key | {"num_samples": num_samples}, lambda: _floor(features, labels, num_samples, extractor))
         values = broadcast({name: value.tolist() for name, value in floor.items()})
-        tied = values.pop("tied")
+        tied = float(values.pop("tied"))  # type: ignore[arg-type]
         return cls(
             features,
             num_images,
@@ -88,16 +89,17 @@ class Reference:
 
 def real_features(
     extractor: Extractor, data: ImageData, split: Split, limit: int | None, cache: TensorCache, progress: bool
-) -> tuple[dict[str, object], dict[str, Tensor]]:
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the features of a split, from the cache or computed, and the key that they have there.
 
     The key holds what the extractor returns on fixed images, so that it follows code and plain attributes, too. Another
     device may give other last digits, and then computes them anew.
 
     Returns:
-        The key, and on rank 0 ``features`` (N, D), ``labels`` (N,) if there are any, and ``content``; on others nothing.
+        The key, and on rank 0 ``features`` (N, D), ``labels`` (N,) if there are any, and ``content``;
+        on others nothing.
     """
-    key = {
+    key: dict[str, Any] = {
         "data": data.fingerprint(split, limit),
         "split": split,
         "limit": limit,

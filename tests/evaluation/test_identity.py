@@ -1,4 +1,4 @@
-"""What is kept and stamped follows what an extractor computes, the images' content, the weights and the metrics' code."""
+"""What is kept and stamped follows what an extractor computes, the images, the weights and the metrics' code."""
 
 import numpy as np
 import pytest
