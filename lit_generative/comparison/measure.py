@@ -207,19 +207,21 @@ def _measure_copies(run: Run, features: Tensor, real: RealImages) -> None:
     """Add to a run what its samples' features (M, D) say of copies, and the errors; nothing of points.
 
     The gap is how much nearer samples are, by the Fréchet distance, to training images than to as many real images that
-    were not trained on: above 0 if the model knows its training images better than others.
+    were not trained on: above 0 if the model knows its training images better than others. There is none where no
+    others are given.
     """
-    if real.features is None or real.training is None or len(real.training) < 2 or not features.isfinite().all():
+    if real.training is None or len(real.training) < 2 or not features.isfinite().all():
         return
-    n = min(len(real.features), len(real.training))
-    order = torch.randperm(len(real.training), generator=torch.Generator().manual_seed(0))[:n]
-    seen, unseen = real.training[order], real.features[:n]
-    columns = copies_in_features(features, real.training)
+    training, unseen = real.training, real.features
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+    columns = copies_in_features(features, training)
 
     def statistic(index: Tensor) -> dict[str, Tensor]:
         found = {name: values[index].mean() for name, values in columns.items()}
-        chosen = features[index]
-        return found | {"train_gap": frechet_of(unseen, chosen) - frechet_of(seen, chosen)}
+        if unseen is None:
+            return found
+        n, chosen = min(len(unseen), len(training)), features[index]
+        return found | {"train_gap": frechet_of(unseen[:n], chosen) - frechet_of(training[order[:n]], chosen)}
 
     everything = torch.arange(len(features))
     run.metrics = run.metrics | {name: float(value) for name, value in statistic(everything).items()}

@@ -31,6 +31,7 @@ class RealImages:
         mirrored: The same of their mirror images.
         features: Those of the images, in the evaluator's extractor, (N, D); None of points.
         training: Those of at most 10,000 training images.
+        floor: What the real images themselves reach in the metrics of pixels and of copies; {} of points.
     """
 
     data: ImageData
@@ -40,6 +41,7 @@ class RealImages:
     mirrored: Neighbours | None = None
     features: Tensor | None = None
     training: Tensor | None = None
+    floor: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, data: ImageData, evaluator: Evaluator) -> "RealImages":
@@ -52,6 +54,21 @@ class RealImages:
             real.neighbours, real.mirrored = real.nearest(images)
             real.features = _features(evaluator, data, evaluator.split, limit)
             real.training = _features(evaluator, data, "train", MOST_TRAINING)
+            real.floor = _floor(real.neighbours, real.mirrored, real.features, real.training) | {"train_gap": 0.0}
+        return real
+
+    @classmethod
+    def of_one_set(cls, data: ImageData, evaluator: Evaluator) -> "RealImages":
+        """Measure real images that samples may be copies of, too; their own floor is that of one half in the other."""
+        limit = min(evaluator.num_real or MOST_IMAGES, MOST_IMAGES)
+        images = torch.cat([batch["image"] for batch in data.loader(evaluator.split, batch_size=250, limit=limit)])
+        real = cls(data, images, radial_spectrum(images))
+        real.training = _features(evaluator, data, evaluator.split, evaluator.num_real)
+        first, second = slice(0, None, 2), slice(1, None, 2)
+        real.neighbours = nearest_neighbours(images[second], [images[first]])
+        real.mirrored = nearest_neighbours(images[second].flip(-1), [images[first]])
+        features = real.training[: len(images)]
+        real.floor = _floor(real.neighbours, real.mirrored, features[second], features[first])
         return real
 
     def nearest(self, images: Tensor) -> tuple[Neighbours, Neighbours]:
@@ -61,20 +78,16 @@ class RealImages:
         first, second = slice(0, len(images)), slice(len(images), None)
         return tuple(Neighbours(found.distances[part], found.images[part]) for part in (first, second))  # type: ignore[return-value]
 
-    @property
-    def floor(self) -> dict[str, float]:
-        """What the real images themselves reach in the metrics of pixels and of copies; {} of points."""
-        if self.neighbours is None or self.mirrored is None:
-            return {}
-        share = float(copied(self.neighbours, self.mirrored).double().mean())
-        floor = {"sharpness": 1.0, "memorised": share, "nearest": 1.0}
-        if self.features is not None and self.training is not None and len(self.training) > 1:
-            found = copies_in_features(self.features, self.training)
-            floor |= {name: float(values.mean()) for name, values in found.items()} | {"train_gap": 0.0}
+
+def _floor(neighbours: Neighbours, mirrored: Neighbours, features: Tensor, training: Tensor) -> dict[str, float]:
+    share = float(copied(neighbours, mirrored).double().mean())
+    floor = {"sharpness": 1.0, "memorised": share, "nearest": 1.0}
+    if len(training) < 2:
         return floor
+    return floor | {name: float(values.mean()) for name, values in copies_in_features(features, training).items()}
 
 
-def _features(evaluator: Evaluator, data: ImageData, split: Split, limit: int) -> Tensor:
+def _features(evaluator: Evaluator, data: ImageData, split: Split, limit: int | None) -> Tensor:
     extractor = evaluator.extractor_for(data)
     return real_features(extractor, data, split, limit, evaluator.cache, progress=True)[1]["features"].cpu()
 
