@@ -38,7 +38,7 @@ def features_of(extractor: Extractor, images: Tensor) -> Tensor:
 def floor() -> None:
     """Print metrics between halves of the test images, by the halves' size."""
     images, _ = images_and_labels("test")
-    print("| extractor | images in each part | n times Fréchet distance | precision | recall | density | coverage |")
+    print("| extractor | images a part | n times Fréchet distance | precision | recall | density | coverage |")
     print("|---|---|---|---|---|---|---|")
     for name in EXTRACTORS:
         features = features_of(load_extractor(name), images)
@@ -69,9 +69,8 @@ def losses() -> None:
     """Print each metric of spoilt test images against the other half of the test images."""
     images, labels = images_and_labels("test")
     training, _ = images_and_labels("train")
-    print(
-        "| loss of quality | extractor | Fréchet distance | precision | recall | density | coverage | memorised | authentic |"
-    )
+    names = "Fréchet distance | precision | recall | density | coverage | memorised | authentic"
+    print(f"| loss of quality | extractor | {names} |")
     print("|---|---|---|---|---|---|---|---|---|")
     cases = spoilt(images[1000:], labels[1000:]) | {"copies of training images": training[:1000]}
     cases["noisy copies of training images"] = spoilt(training[:1000], labels[:1000])["noise, 0.1"]

@@ -49,7 +49,7 @@ class Source:
         try:
             return self._data(_MIXED, None).image_shape, True
         except ValueError as error:
-            raise ValueError(f"{self.dataset}: {error}") from error
+            raise ValueError(f"{self.dataset}: {error}") from None
 
     def read(self, size: int | None, channels: int) -> Tensor:
         """Return its images, (N, C, H, W) in [-1, 1].
@@ -65,7 +65,7 @@ class Source:
         try:
             return torch.cat([batch["image"] for split in _SPLITS for batch in data.loader(split, batch_size=500)])
         except ValueError as error:
-            raise ValueError(f"{self.dataset}: {error}") from error
+            raise ValueError(f"{self.dataset}: {error}") from None
 
     def _data(self, size: int | None, channels: int | None) -> ImageDataModule:
         if Path(self.dataset).suffix and not Path(self.dataset).exists():

@@ -63,7 +63,7 @@ class RealImages:
         limit = min(evaluator.num_real or MOST_IMAGES, MOST_IMAGES)
         images = torch.cat([batch["image"] for batch in data.loader(evaluator.split, batch_size=250, limit=limit)])
         real = cls(data, images, radial_spectrum(images))
-        real.training = _features(evaluator, data, evaluator.split, evaluator.num_real)
+        real.training = _features(evaluator, data, evaluator.split, evaluator.num_real)[:MOST_TRAINING]
         first, second = slice(0, None, 2), slice(1, None, 2)
         real.neighbours = nearest_neighbours(images[second], [images[first]])
         real.mirrored = nearest_neighbours(images[second].flip(-1), [images[first]])

@@ -10,18 +10,20 @@ from lit_generative.evaluation.metrics import sample_quality
 
 __all__ = ["SPLITS", "floor_sizes", "real_floor"]
 
+MOST_IMAGES = 4000  # in a split: neighbours among more take minutes
 SPLITS = 10  # a spread that is known to a quarter, 1 / sqrt(2 (SPLITS - 1))
 
 
 def floor_sizes(num_real: int, num_samples: int) -> tuple[int, int] | None:
-    """Return into how many images the real ones are split, in the proportion of real images to samples.
+    """Return into how many images the real ones, at most 4,000, are split, in the proportion of real ones to samples.
 
     Returns:
         The two numbers; None if there are too few real images.
     """
-    first = round(num_real * num_real / (num_real + num_samples))
-    first = min(max(first, FEWEST), num_real - FEWEST)
-    return (first, num_real - first) if first >= FEWEST else None
+    total = min(num_real, MOST_IMAGES)
+    first = round(total * num_real / (num_real + num_samples))
+    first = min(max(first, FEWEST), total - FEWEST)
+    return (first, total - first) if first >= FEWEST else None
 
 
 def real_floor(
@@ -33,13 +35,14 @@ def real_floor(
 ) -> dict[str, Tensor]:
     r"""Return what a perfect model would get, from random splits of held-out real images into two parts.
 
-    The parts are in the proportion of N real images to M samples, :math:`r N` and :math:`r M` with
-    :math:`r = N / (N + M)`, play their roles, and have the classes in equal shares. A Fréchet distance of two lots of
-    one distribution is about c (1/n + 1/m) (Chong & Forsyth 2020, arXiv:1911.07023, section 3; here it is within 10 %
-    from 62 images on), so that r times the distance of the parts is that of N against M; a kernel distance's
-    expectation is 0 for any size, and its spread falls like 1/n, too. The metrics of nearest neighbours depend on the
-    proportion of the two numbers, which is kept, and little on the numbers: their mean is taken as it is, which is too
-    high by 0.01 for parts of some hundred images, and their spread, which falls like 1/sqrt(n), times sqrt(r).
+    The parts are in the proportion of N real images to M samples, :math:`r N` and :math:`r M`, where
+    :math:`r = N / (N + M)` if there are no more than 4,000 real images. They play their roles, and have the classes in
+    equal shares. A Fréchet distance of two lots of one distribution is about c (1/n + 1/m) (Chong & Forsyth 2020,
+    arXiv:1911.07023, section 3; docs/evaluation.md has measurements), so that r times the distance of the parts is that
+    of N against M; a kernel distance's expectation is 0 for any size, and its spread falls like 1/n, too. The metrics
+    of nearest neighbours depend on the proportion of the two numbers, which is kept, and little on the numbers: their
+    mean is taken as it is, which is too high by 0.01 for parts of some hundred images, and their spread, which falls
+    like 1/sqrt(n), times sqrt(r).
 
     The splits of one set are the draws of a permutation test: the number of a perfect model that draws the classes in
     their shares is within two spreads of the mean about 19 times in 20.
@@ -63,9 +66,10 @@ def real_floor(
     found: dict[str, list[Tensor]] = {}
     for _ in range(SPLITS):
         order = _shuffled(len(real), labels, generator).to(real.device)
-        for name, value in sample_quality(real[order[: sizes[0]]], real[order[sizes[0] :]], extra).items():
+        parts = real[order[: sizes[0]]], real[order[len(order) - sizes[1] :]]
+        for name, value in sample_quality(*parts, extra).items():
             found.setdefault(name, []).append(value.double())
-    share = len(real) / (len(real) + num_samples)
+    share = (1 / len(real) + 1 / num_samples) / (1 / sizes[0] + 1 / sizes[1])
     return {name: _corrected(name, torch.stack(values), share) for name, values in found.items()}
 
 

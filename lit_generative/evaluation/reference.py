@@ -18,6 +18,8 @@ from lit_generative.processes import broadcast, gather
 
 __all__ = ["Reference", "real_features"]
 
+MOST_TIED = 10_000  # images among which duplicates are looked for
+
 
 @dataclasses.dataclass
 class Reference:
@@ -130,7 +132,9 @@ def _real(extractor: Extractor, data: ImageData, split: Split, limit: int | None
 def _floor(features: Tensor, labels: Tensor | None, num_samples: int, extractor: Extractor) -> dict[str, Tensor]:
     if len(features) == 0:  # of another rank than the first, whose result does not count
         return {}
-    return real_floor(features, num_samples, extractor.metrics, labels) | {"tied": torch.tensor(tied_share(features))}
+    return real_floor(features, num_samples, extractor.metrics, labels) | {
+        "tied": torch.tensor(tied_share(features[:MOST_TIED]))
+    }
 
 
 def _extract(
