@@ -2,21 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from lit_generative.report.results import Comparison, Point, Run, Training
 from lit_generative.report.statistics import HIGHER, LOWER, NEAR_ONE, Better, Number
 
 __all__ = [
     "COPYING",
+    "SMOOTHED",
     "Column",
     "cost_columns",
+    "distance",
     "distance_column",
+    "distances",
     "history_columns",
     "image_columns",
+    "last_over_best",
     "quality_columns",
     "speed_column",
 ]
 
+SMOOTHED, _SPREADS = 6, 4
 # What tells copiers, by title; no competition, for to be farther from training images than real ones are is no merit
 COPYING = {
     "Memorised share": "memorised",
@@ -187,6 +193,17 @@ def distance(point: Point | Run) -> float | None:
 
 
 def last_over_best(run: Run) -> float | None:
-    """Return the last Fréchet distance over the best of the history; None with fewer than two evaluations."""
+    """Return the last Fréchet distance over the best of the history; None with fewer than two evaluations.
+
+    From six evaluations on both are of running medians of three, for the best of many is an outlier. What is within
+    four spreads of the floor is a perfect model's: below that, ratios are chance.
+    """
     found = distances(run)
-    return found[-1] / min(found) if len(found) > 1 and min(found) > 0 else None
+    if len(found) < 2 or min(found) <= 0:
+        return None
+    if len(found) >= SMOOTHED:
+        found = [median(found[i : i + 3]) for i in range(len(found) - 2)]
+    name = "fid" if "fid" in run.metrics else "frechet_distance"
+    floor, spread = (run.protocol.get(key, {}).get(name) or 0.0 for key in ("floor", "floor_spread"))
+    perfect = max(floor + _SPREADS * spread, 0.0)
+    return max(found[-1], perfect) / max(min(found), perfect)
