@@ -1,6 +1,7 @@
 """``evaluate``: the whole protocol for one set of samples and one of real images, wherever they come from."""
 
 import shlex
+from pathlib import Path
 
 import lit_generative.training.cli  # noqa: F401  imports the families, so that checkpoints resolve
 from lit_generative.comparison.evaluate import evaluate_samples
@@ -25,4 +26,4 @@ def evaluate(arguments: list[str]) -> None:
     print_comparison(comparison)
     for warning in comparison.runs[0].warnings:
         print(warning)
-    print(f"report: {options['output'] / 'report.html'}")
+    print(f"report: {Path(options['output']) / 'report.html'}")

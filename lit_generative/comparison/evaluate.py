@@ -32,7 +32,7 @@ def evaluate_samples(
     samples: str,
     real: str,
     training: str | None = None,
-    output: Path = Path("runs/evaluation"),
+    output: str | Path = "runs/evaluation",
     image_size: int | None = None,
     num_samples: int | None = None,
     extractor: str = "auto",
@@ -61,6 +61,7 @@ def evaluate_samples(
         FileNotFoundError: If there is no such file or folder.
         ValueError: If images cannot be read, or there are fewer than six.
     """
+    output = Path(output)
     check_range("image_size", image_size, at_least=4, hint="it is a number of pixels")
     check_range("num_samples", num_samples, at_least=FEWEST)
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "results.json").is_file())):

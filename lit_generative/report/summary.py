@@ -153,8 +153,8 @@ def _stability_table(comparison: Comparison) -> Table:
     table = _table(
         "Stability",
         f"Best and last are of the evaluations during the training, on validation images. A run got worse after its "
-        f"best if the last is more than {WORSE_THAN_BEST} times the best ({WORSE_OF_FEW} of fewer than {SMOOTHED}), and "
-        f"seeds differ if the standard deviation of the final distance exceeds {SEEDS_DIFFER:.0%} of its mean.",
+        f"best if the last is more than {WORSE_THAN_BEST} times the best ({WORSE_OF_FEW} of fewer than {SMOOTHED}) "
+        f"and seeds differ if the standard deviation of the final distance exceeds {SEEDS_DIFFER:.0%} of its mean.",
         history_columns(comparison),
         comparison,
     )
