@@ -18,12 +18,13 @@ COMMANDS = {
     "predict": "draw one sample per test image into the run's folder: lit-generative predict CKPT",
     "sample": "draw images into a folder: lit-generative sample CKPT --num_samples 64 --output DIR",
     "compare": "measure models by one protocol and write a report: lit-generative compare CKPT CKPT --output DIR",
+    "evaluate": "measure any samples against real images: lit-generative evaluate SAMPLES --real REAL",
     "latent": "draw the latent space of a model: lit-generative latent CKPT --output DIR",
     "extractor": "train a feature extractor for evaluation on labelled data of one's own",
     "recipes": "list the recipes that ship, with what each costs",
 }
 MODULES = dict.fromkeys(("fit", "validate", "test", "predict"), "trainer")  # else: tools
-MODULES |= {"compare": "compare", "recipes": "recipes"}
+MODULES |= {"compare": "compare", "evaluate": "evaluate", "recipes": "recipes"}
 
 _HELP = "\n".join(
     [

@@ -32,6 +32,7 @@ SMALL = {
     "test": f"--trainer.limit_test_batches 1 --likelihood.num_images 4 --likelihood.evaluations 4 {FEW}",
     "extractor": "--epochs 1",
     "latent": "--num_images 2 --steps 3 --max_images 100",
+    "evaluate": "--num_samples 50 --extractor random",
     "compare": "--num_samples 50 --evaluation.num_real 50 --likelihood_images 4 --evaluations 4 --curve 2"
     " --data ImageDataModule --data.subset 600",
 }
@@ -107,6 +108,12 @@ def test_the_python_for_diffusion_models_runs(users_folder: Path, capsys: pytest
     assert set(shapes.values()) == {(16, 1, 28, 28)}, shapes
     assert [tuple(x_t.shape) for x_t in names["way"]] == [(4, 1, 28, 28)] * 11
     assert names["repainted"][:, :, :14].equal(names["images"][:, :, :14])
+
+
+def test_the_python_of_an_evaluation_runs(users_folder: Path) -> None:
+    names: dict = {}
+    exec(compile(block("python evaluation"), "evaluation.md", "exec"), names)
+    assert names["found"].runs[0].metrics["memorised"] == 1  # it is compared with itself
 
 
 def test_the_set_up_commands_are_those_of_a_fresh_clone() -> None:

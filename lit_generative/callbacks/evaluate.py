@@ -1,7 +1,7 @@
 """Evaluation of a model's samples while it trains, at the end, and in ``test``."""
 
 import copy
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -10,12 +10,14 @@ from lit_generative.callbacks.best import keep_no_best
 from lit_generative.callbacks.run import append_record, had_ended, log_scalars, run_data, run_folder
 from lit_generative.callbacks.table import print_table
 from lit_generative.checks import check_count
-from lit_generative.contracts import ImageData, Split
+from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation, Evaluator
 from lit_generative.evaluation.too_few import TooFewImagesError, too_few
 
 __all__ = ["Evaluate", "EvaluationListener"]
+
+_Compared = Literal["val", "test"]  # images that models are not trained on
 
 
 @runtime_checkable
@@ -39,9 +41,10 @@ class _Monitors(Protocol):
 class Evaluate(L.Callback):
     """Draws samples, compares them with real images, and reports: logged, printed, and in ``evaluation.json``.
 
-    It runs at the end of ``fit`` and in ``test``, on the evaluator's split and logged as ``test/…``. In between it runs
-    if asked, on validation images and logged as ``evaluation/…``: a checkpoint that is chosen by what it reaches on the
-    test images would make their number too good. The file keeps all evaluations of a run, each with its protocol.
+    It runs at the end of ``fit``, and in between if asked, on validation images and logged as ``evaluation/…``: a
+    checkpoint or an option that is chosen by what it reaches on the test images would make their number too good. In
+    ``test`` it runs on the evaluator's split, the test images, and is logged as ``test/…``. The file keeps all
+    evaluations of a run, each with its protocol.
 
     A ``ModelCheckpoint`` may monitor ``evaluation/frechet_distance`` (which Inception's FID is logged as, too). It then
     needs the number at every validation from the first on, so that the first one evaluates in any case. Where quality
@@ -52,9 +55,11 @@ class Evaluate(L.Callback):
         every_n_epochs: Epochs between evaluations during training; None: only at the end.
         every_n_images: Training images between evaluations (at the next validation); None: only at the end.
         at_end: Whether ``fit`` ends with an evaluation.
+        split_at_end: On which images: ``val``, or ``test`` for a run after which nothing is chosen any more.
     """
 
     _data: ImageData  # known after ``setup``
+    _latest: tuple[int, Evaluation, list[str]] | None = None  # after so many images, with the listeners' sentences
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class Evaluate(L.Callback):
         every_n_epochs: int | None = None,
         every_n_images: int | None = None,
         at_end: bool = True,
+        split_at_end: _Compared = "val",
     ) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "every_n_images": every_n_images}.items():
             check_count(name, value, hint="null is an evaluation at the end only")
@@ -69,7 +75,11 @@ class Evaluate(L.Callback):
         self.every_n_epochs = every_n_epochs
         self.every_n_images = every_n_images
         self.at_end = at_end
+        if split_at_end not in ("val", "test"):
+            raise ValueError(f"split_at_end={split_at_end!r}: it must be val or test")
+        self.split_at_end: _Compared = split_at_end
         self._unavailable = ""
+        self._evaluators: dict[str, Evaluator] = {}
         self._evaluated_at = 0
         self._monitored: list[str] = []
 
@@ -81,8 +91,9 @@ class Evaluate(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Load the extractor now: a missing one is to be known before hours of training.
 
-        An extractor that was asked for and is missing is an error. With ``auto`` the run goes on and says that the
-        samples' quality is not measured. Nor is it in a dry run (``fast_dev_run``), where nothing is loaded.
+        An extractor that was asked for and is missing is an error. With ``auto``, or with too few images to compare
+        with, the run goes on and says that the samples' quality is not measured. Nor is it in a dry run
+        (``fast_dev_run``), where nothing is loaded.
         """
         if stage not in ("fit", "test"):
             return
@@ -90,25 +101,34 @@ class Evaluate(L.Callback):
         if self._unavailable:
             return
         self._data = run_data(trainer, self)
+        self._evaluators = {}
         try:
-            self.evaluator.check(self._data)
+            for split in self._splits(stage):
+                self._on(split).check(self._data)
         except FileNotFoundError as error:
             if self.evaluator.extractor != "auto":
                 raise
             self._unavailable = str(error)
-        self._unavailable = self._unavailable or too_few(self._data, self._splits(stage))
+        self._unavailable = self._unavailable or too_few(self._data, ["train", *sorted(self._splits(stage))])
         if self._unavailable and trainer.is_global_zero:
             print(f"The quality of samples will not be measured: {self._unavailable}")
         if stage == "fit":
             self._prepare_monitors(trainer)
             self._drop_misleading(trainer, pl_module)
-        if stage == "fit" and (self.every_n_epochs or self.every_n_images):
-            self._data.num_images("val")  # of a user's data module that has none, it says so
 
-    def _splits(self, stage: str) -> list[Split]:
-        """Return the splits that evaluations compare with; samples are drawn for nothing if one is too small."""
-        at_times: list[Split] = ["val"] if stage == "fit" and (self.every_n_epochs or self.every_n_images) else []
-        return ["train", *at_times, *([self.evaluator.split] if stage == "test" or self.at_end else [])]
+    def _splits(self, stage: str) -> set[_Compared]:
+        """Return which images are compared with in a stage."""
+        if stage == "test":
+            return {self.evaluator.split}
+        in_between: set[_Compared] = {"val"} if self.every_n_epochs or self.every_n_images else set()
+        return in_between | ({self.split_at_end} if self.at_end else set())
+
+    def _on(self, split: _Compared) -> Evaluator:
+        """Return the evaluator for a split, always the same, which keeps its extractor."""
+        if split not in self._evaluators:
+            self._evaluators[split] = copy.copy(self.evaluator)
+            self._evaluators[split].split = split
+        return self._evaluators[split]
 
     def _prepare_monitors(self, trainer: L.Trainer) -> None:
         """See to it that what a callback monitors is there when it looks: Lightning's raise an error if not."""
@@ -136,10 +156,9 @@ class Evaluate(L.Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or self._unavailable:
             return
         if self._is_due(trainer, pl_module):
-            evaluator = copy.copy(self.evaluator)
-            evaluator.split = "val"
             self._evaluated_at = pl_module.images_seen
-            evaluation, _ = self._evaluate(evaluator, trainer, pl_module, _losses(trainer, "val/"))
+            evaluation, lines = self._evaluate(self._on("val"), trainer, pl_module, _losses(trainer, "val/"))
+            self._latest = pl_module.images_seen, evaluation, lines
             pl_module.log_dict(_scalars("evaluation", evaluation))
 
     def _is_due(self, trainer: L.Trainer, model: GenerativeModule) -> bool:
@@ -153,7 +172,7 @@ class Evaluate(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the trained model."""
         if self.at_end:
-            self._report(trainer, pl_module, "val/")
+            self._report(trainer, pl_module, "val/", self.split_at_end)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate a run that had ended before, perhaps in the middle of its last evaluation."""
@@ -163,11 +182,11 @@ class Evaluate(L.Callback):
                     f"The run had ended, after {pl_module.images_seen:,} images: nothing is left to train, and it is "
                     "evaluated once more. A higher trainer.max_epochs or trainer.max_steps goes on."
                 )
-            self._report(trainer, pl_module, "val/")
+            self._report(trainer, pl_module, "val/", self.split_at_end)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Evaluate the tested model."""
-        self._report(trainer, pl_module, "test/")
+        self._report(trainer, pl_module, "test/", self.evaluator.split)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Print the losses of ``validate``."""
@@ -182,14 +201,17 @@ class Evaluate(L.Callback):
         """Go on from there."""
         self._evaluated_at = state_dict["evaluated_at"]
 
-    def _report(self, trainer: L.Trainer, model: GenerativeModule, prefix: str) -> None:
+    def _report(self, trainer: L.Trainer, model: GenerativeModule, prefix: str, split: _Compared) -> None:
         losses = _losses(trainer, prefix)
         evaluation: Evaluation | None = None
         lines: list[str] = []
         if self.measures_quality:
             try:
-                evaluation, lines = self._evaluate(self.evaluator, trainer, model, losses)
-                log_scalars(trainer, model, _scalars(self.evaluator.split, evaluation))
+                if split == "val" and self._latest is not None and self._latest[0] == model.images_seen:
+                    _, evaluation, lines = self._latest  # the validation after the last step was evaluated a moment ago
+                else:
+                    evaluation, lines = self._evaluate(self._on(split), trainer, model, losses)
+                    log_scalars(trainer, model, _scalars("evaluation" if split == "val" else split, evaluation))
             except TooFewImagesError as error:  # of a stream, whose length nobody knew
                 self._unavailable = str(error)
         if trainer.is_global_zero:

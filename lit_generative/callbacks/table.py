@@ -10,6 +10,8 @@ from lit_generative.evaluation import Evaluation
 
 __all__ = ["print_likelihoods", "print_table"]
 
+_IMAGES = {"val": "validation", "test": "test"}
+
 
 def print_table(
     title: str,
@@ -47,9 +49,10 @@ def print_table(
 def describe_protocol(evaluation: Evaluation) -> str:
     """Return the sentences that belong beside the numbers."""
     stamp = evaluation.protocol
+    kind = _IMAGES.get(str(stamp.get("split")), "real")
     lines = [
-        f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} real images, {stamp['extractor']} features, "
-        f"weights {stamp['weights']}; the floor is that of real images."
+        f"{stamp['num_fake']:,} samples against {stamp['num_real']:,} {kind} images, "
+        f"{stamp['extractor']} features, weights {stamp['weights']}; the floor is that of real images."
     ]
     if evaluation.images_per_second is not None:
         evaluations = stamp.get("evaluations", 1)

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from lit_generative.finite import check_finite_weights
 from lit_generative.training.folder import run_folder_of, run_name
 
 __all__ = ["Entry", "find_entries"]
+
+_Taken = list[tuple[dict[str, Any], list[int | None]]]  # models, and their seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +62,21 @@ class Entry:
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
-def find_entries(sources: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Entry]:
+def find_entries(
+    sources: Sequence[str | Path], names: Sequence[str] | None = None, cut_short: Collection[Path] = ()
+) -> list[Entry]:
     """Look at checkpoints and folders, and name them.
 
     A checkpoint is called as the folder of its run, with the family's if it is in one: ``vae/fashion`` is that of
     ``runs/vae/fashion/version_0/checkpoints/last.ckpt``. Where there is no such folder, it is the model's class; a
-    folder of images has its own name. Checkpoints of one name whose classes, arguments and data are equal too, and
-    whose seeds differ, are seeds of one model and keep the name; all others of that name get a number, as in
-    ``vae/fashion (2)``.
+    folder of images has its own name. Checkpoints of one name whose classes, arguments, data, precision, kind of
+    weights (averaged or not) and number of training images are equal too, and whose seeds differ, are seeds of one
+    model and keep the name; all others of that name get a number, as in ``vae/fashion (2)``.
 
     Args:
         sources: Files and folders.
         names: One for each, instead of those found.
+        cut_short: Those whose training ended before its time, so that their number of images does not count.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -84,25 +89,29 @@ def find_entries(sources: Sequence[str | Path], names: Sequence[str] | None = No
     twice = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
     if twice:
         raise ValueError(f"{twice[0]} is given twice; name it once")
-    found = [_look(path) for path in paths]
+    found = [_look(path, path in cut_short) for path in paths]
     given = names or [entry.name for entry, _ in found]
-    taken: dict[str, list[tuple[Any, list[int | None]]]] = {}  # by name: models, and their seeds
+    taken: dict[str, _Taken] = {}  # by name
     return [
         dataclasses.replace(entry, name=_distinguish(name, entry.seed, model, taken.setdefault(name, [])))
         for name, (entry, model) in zip(given, found, strict=True)
     ]
 
 
-def _look(path: Path) -> tuple[Entry, Any]:
-    """Return an entry, and what is equal for seeds of one model."""
+def _look(path: Path, is_cut_short: bool) -> tuple[Entry, dict[str, Any]]:
+    """Return an entry, and what is equal for seeds of one model; what is None is not compared."""
     if path.is_dir():
-        return Entry(path.resolve().name, path), path.resolve()
+        return Entry(path.resolve().name, path), {"folder": path.resolve()}
     saved = read_checkpoint(path, map_location="meta")["lit_generative"]
     cls = find(saved["model"]["class_path"])
     data = saved.get("data")
     trained_on = data and data | {"init_args": {k: v for k, v in data["init_args"].items() if k != "seed"}}
-    entry = Entry(_name(path) or cls.__name__, path, saved["state"].get("noise_seed"), data)
-    return entry, (saved["model"], trained_on)
+    state = saved["state"]
+    entry = Entry(_name(path) or cls.__name__, path, state.get("noise_seed"), data)
+    same = {name: state.get(name) for name in ("images_seen", "precision", "weights")}
+    if is_cut_short:
+        same["images_seen"] = None
+    return entry, same | {"model": saved["model"], "data": trained_on or {}}
 
 
 def _name(path: Path) -> str | None:
@@ -111,11 +120,17 @@ def _name(path: Path) -> str | None:
     return None if run is None else run_name(run)
 
 
-def _distinguish(name: str, seed: int | None, model: Any, taken: list[tuple[Any, list[int | None]]]) -> str:
+def _distinguish(name: str, seed: int | None, model: dict[str, Any], taken: _Taken) -> str:
     """Return the name with the number of its model among those of the name, which it is added to."""
-    fits = [other == model and seed is not None and seed not in seeds for other, seeds in taken]
+    fits = [_are_alike(other, model) and seed is not None and seed not in seeds for other, seeds in taken]
     number = fits.index(True) if any(fits) else len(taken)
     if number == len(taken):
         taken.append((model, []))
     taken[number][1].append(seed)
     return name if number == 0 else f"{name} ({number + 1})"
+
+
+def _are_alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name] == other[name] or None in (one[name], other[name]) for name in one
+    )

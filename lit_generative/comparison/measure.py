@@ -20,11 +20,15 @@ from lit_generative.comparison.real_images import MOST_IMAGES, RealImages, draw_
 from lit_generative.contracts import ImageData, SamplesInSteps
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
-from lit_generative.evaluation import Evaluation, Evaluator, Neighbours, jackknife_errors, radial_spectrum, sharpness
-from lit_generative.evaluation.likelihood import defines_likelihoods, estimate_likelihoods, mean_likelihoods
+from lit_generative.eight_bit import bits_per_dim
+from lit_generative.evaluation import Evaluation, Evaluator, Neighbours, copied, jackknife_errors, radial_spectrum
+from lit_generative.evaluation.likelihood import defines_likelihoods, estimate_likelihoods
+from lit_generative.evaluation.memorisation import copies_in_features
+from lit_generative.evaluation.metrics import frechet_of
+from lit_generative.evaluation.spectrum import sharpness
 from lit_generative.report.results import Point, Run
 
-__all__ = ["MeasurementProtocol", "bits_per_dim", "evaluator_for", "measure", "parameters_of_sampling"]
+__all__ = ["MeasurementProtocol", "bits_of_images", "evaluator_for", "measure", "parameters_of_sampling"]
 
 _HALVES = 10  # of the samples, for standard errors
 _FEWEST = 12  # samples whose halves can be measured
@@ -36,7 +40,8 @@ class MeasurementProtocol:
 
     Attributes:
         evaluator: Draws samples and compares them.
-        evaluations: The most network evaluations a sample of a diffusion model; null: as its sampler has it.
+        evaluations: The most network evaluations a sample of a diffusion model; null: as its own sampler has
+            it, and the curve shows fewer.
         curve: Numbers of network evaluations at which diffusion models are measured as well.
         likelihood_images: Test images whose likelihood is estimated, of models that define one; 0: none.
         likelihood_evaluations: About how many times an estimate may ask the network about an image.
@@ -47,7 +52,7 @@ class MeasurementProtocol:
     """
 
     evaluator: Evaluator
-    evaluations: int | None = 20
+    evaluations: int | None = None
     curve: Sequence[int] = (5, 10, 20)
     likelihood_images: int = 200
     likelihood_evaluations: int = 50
@@ -107,15 +112,18 @@ def measure(
     """
     evaluator = evaluator_for(model, protocol.evaluator, source)
     with _at_most(model, protocol.evaluations):
-        found, samples = _sample(model, data, evaluator)
+        found, samples, features = _sample(model, data, evaluator)
         run = _new_run(model, name, source, found)
         neighbours = _measure_pixels(run, samples, real)
+        _measure_copies(run, features, real)
         run.curve = _curve(model, data, protocol)
     options = {"num_images": protocol.likelihood_images, "evaluations": protocol.likelihood_evaluations}
-    run.likelihood = bits_per_dim(model, data, evaluator, *options.values())
-    if run.likelihood:
+    found_bits = bits_of_images(model, data, evaluator, *options.values())
+    if found_bits:
+        run.likelihood = {name: _mean_and_error(bits) for name, bits in found_bits.items()}
+        run.likelihood_images = {name: bits.tolist() for name, bits in found_bits.items()}
         run.protocol["likelihood"] = options
-    return run, draw_pictures(samples, neighbours)
+    return run, draw_pictures(samples, *neighbours)
 
 
 def _at_most(model: GenerativeModule, evaluations: int | None) -> AbstractContextManager[None]:
@@ -140,16 +148,18 @@ def evaluator_for(model: GenerativeModule, evaluator: Evaluator, source: str | P
     return evaluator
 
 
-def _sample(model: GenerativeModule, data: ImageData, evaluator: Evaluator) -> tuple[Evaluation, Tensor]:
-    """Return the evaluation with standard errors, and the first of its samples, on the CPU."""
-    kept: list[Tensor] = []
+def _sample(model: GenerativeModule, data: ImageData, evaluator: Evaluator) -> tuple[Evaluation, Tensor, Tensor]:
+    """Return the evaluation with standard errors, and the first of its samples and their features, on the CPU."""
+    kept: list[tuple[Tensor, Tensor]] = []
 
-    def keep(images: Tensor) -> None:
-        if (missing := MOST_IMAGES - sum(map(len, kept))) > 0:
-            kept.append(images[:missing].cpu())
+    def keep(images: Tensor, features: Tensor) -> None:
+        if (missing := MOST_IMAGES - sum(len(images) for images, _ in kept)) > 0:
+            kept.append((images[:missing].cpu(), features[:missing].cpu()))
 
     halves = _HALVES if evaluator.num_samples >= _FEWEST else 0
-    return evaluator.evaluate(model, data, halves=halves, on_samples=keep), torch.cat(kept)
+    found = evaluator.evaluate(model, data, halves=halves, on_samples=keep)
+    images, features = map(torch.cat, zip(*kept, strict=True))
+    return found, images, features
 
 
 def _new_run(model: GenerativeModule, name: str, source: str | Path, found: Evaluation) -> Run:
@@ -172,17 +182,19 @@ def _new_run(model: GenerativeModule, name: str, source: str | Path, found: Eval
     )
 
 
-def _measure_pixels(run: Run, samples: Tensor, real: RealImages) -> Neighbours | None:
+def _measure_pixels(run: Run, samples: Tensor, real: RealImages) -> tuple[Neighbours | None, Neighbours | None]:
     """Add spectrum, sharpness and copies to a run, and their errors; points have none of these."""
     if real.spectrum is None or real.neighbours is None:
-        return None
-    spectrum, held_out, neighbours = real.spectrum, real.neighbours, real.nearest(samples)
+        return None, None
+    spectrum, held_out = real.spectrum, real.neighbours
+    neighbours, mirrored = real.nearest(samples)
+    is_copy = copied(neighbours, mirrored).double()
 
     def statistic(index: Tensor) -> dict[str, Tensor]:
         chosen = Neighbours(neighbours.distances[index], neighbours.images[index])
         values = {
             "sharpness": sharpness(radial_spectrum(samples[index]), spectrum),
-            "memorised": chosen.rate,
+            "memorised": float(is_copy[index].mean()),
             "nearest": chosen.relative_distance(held_out),
         }
         return {name: torch.tensor(value) for name, value in values.items()}
@@ -191,7 +203,33 @@ def _measure_pixels(run: Run, samples: Tensor, real: RealImages) -> Neighbours |
     run.spectrum = radial_spectrum(samples).tolist()
     run.metrics = run.metrics | {name: float(value) for name, value in statistic(everything).items()}
     run.errors = run.errors | jackknife_errors(statistic, everything, _HALVES)
-    return neighbours
+    return neighbours, mirrored
+
+
+def _measure_copies(run: Run, features: Tensor, real: RealImages) -> None:
+    """Add to a run what its samples' features (M, D) say of copies, and the errors; nothing of points.
+
+    The gap is how much nearer samples are, by the Fréchet distance, to training images than to as many real images that
+    were not trained on: above 0 if the model knows its training images better than others. There is none where no
+    others are given.
+    """
+    if real.training is None or len(real.training) < 2 or not features.isfinite().all():
+        return
+    training, unseen = real.training, real.features
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+    columns = copies_in_features(features, training)
+
+    def statistic(index: Tensor) -> dict[str, Tensor]:
+        found = {name: values[index].mean() for name, values in columns.items()}
+        if unseen is None:
+            return found
+        n, chosen = min(len(unseen), len(training)), features[index]
+        return found | {"train_gap": frechet_of(unseen[:n], chosen) - frechet_of(training[order[:n]], chosen)}
+
+    everything = torch.arange(len(features))
+    run.metrics = run.metrics | {name: float(value) for name, value in statistic(everything).items()}
+    run.errors = run.errors | jackknife_errors(statistic, everything, _HALVES)
+    run.protocol["num_training"] = len(real.training)
 
 
 def _curve(model: GenerativeModule, data: ImageData, protocol: MeasurementProtocol) -> list[Point]:
@@ -211,9 +249,9 @@ def _curve(model: GenerativeModule, data: ImageData, protocol: MeasurementProtoc
     return list(points.values())
 
 
-def bits_per_dim(
+def bits_of_images(
     model: GenerativeModule, data: ImageData, evaluator: Evaluator, num_images: int, evaluations: int
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Tensor]:
     """Estimate -log2 P / (C H W) of real images that were not trained on.
 
     Args:
@@ -224,7 +262,7 @@ def bits_per_dim(
         evaluations: About how many times an estimate may ask the network about an image.
 
     Returns:
-        Mean over images and standard error by the name of the estimate; {} if the model defines none.
+        That of each image, (num_images,), by the name of the estimate; {} if the model defines none.
     """
     if not num_images or not defines_likelihoods(model):
         return {}
@@ -232,8 +270,11 @@ def bits_per_dim(
         found = estimate_likelihoods(
             model, data, evaluator.split, num_images, evaluations=evaluations, seed=evaluator.seed
         )
-    metrics = mean_likelihoods(found, prod(data.image_shape))
-    return {name: (metrics[f"{name}_bits_per_dim"], metrics[f"{name}_bits_per_dim_stderr"]) for name in found}
+    return {name: bits_per_dim(nats, prod(data.image_shape)) for name, nats in found.items()}
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
 class _Used(TorchFunctionMode):

@@ -25,6 +25,8 @@ from lit_generative.comparison.request import ComparisonRequest
 from lit_generative.contracts import ImageData
 from lit_generative.description import rebuild
 from lit_generative.devices import device_named
+from lit_generative.evaluation import Evaluator
+from lit_generative.evaluation.identity import code_digest, content_sum
 from lit_generative.loggers import log_picture, log_table
 from lit_generative.report.results import Comparison, Run
 from lit_generative.report.summary import summarise
@@ -60,8 +62,8 @@ def _compare(request: ComparisonRequest, given: list[Entry], data: ImageData | N
     _check(tried, data, request)
     trained = _train(request)
     sources = [*request.checkpoints, *(done.checkpoint for _, done in trained)]
-    entries = find_entries(sources, [*(entry.name for entry in given), *(name for name, _ in trained)])
     problems = {done.checkpoint: done.problem for _, done in trained if done.problem}
+    entries = find_entries(sources, [*(entry.name for entry in given), *(name for name, _ in trained)], problems)
     comparison = _measure(entries, problems, data, request)
     comparison.save(request.output / "results.json")
     write_report(request.output)
@@ -82,10 +84,11 @@ def _check(entries: Sequence[Entry], data: ImageData, request: ComparisonRequest
     evaluator.check(data)
     for entry in entries:
         own = None if entry.data is None or request.data is not None else rebuild(entry.data)
-        if own is not None and own.protocol("test") != data.protocol("test"):
+        if own is not None and not _are_the_same(own, data):
             raise ValueError(
                 f"{entry.source} was trained on {own.name} {own.image_shape}, the first model on {data.name} "
-                f"{data.image_shape}; compare models of the same data, or say by --data.dataset which are meant"
+                f"{data.image_shape}{', which has other images' if own.name == data.name else ''}; compare models of "
+                "the same data, or say by --data.dataset which are meant"
             )
         model = entry.load(data.image_shape)
         try:
@@ -99,6 +102,24 @@ def _check(entries: Sequence[Entry], data: ImageData, request: ComparisonRequest
                 f"{entry.source} draws images of shape {shape}, but those of {data.name} have "
                 f"{tuple(data.image_shape)}; compare models of images of one shape"
             )
+
+
+def _are_the_same(one: ImageData, other: ImageData) -> bool:
+    """Whether two data modules have the same test images, wherever these are and whatever they are called.
+
+    The images themselves are read only where neither what is said of them nor their files' dates tell.
+    """
+    if one.fingerprint("test") == other.fingerprint("test"):
+        return True
+    about = [
+        {k: v for k, v in data.protocol("test").items() if k not in ("dataset", "hparams")} for data in (one, other)
+    ]
+    return about[0] == about[1] and _content(one) == _content(other)
+
+
+def _content(data: ImageData) -> list[int]:
+    batches = list(data.loader("test"))
+    return [sum(content_sum(batch["image"]) for batch in batches), sum(len(batch["image"]) for batch in batches)]
 
 
 def _try(request: ComparisonRequest) -> list[Entry]:
@@ -146,16 +167,13 @@ def _measure(
         datetime.date.today().isoformat(),
         request.command,
         of_real["pictures"],
+        runs[0].protocol.get("floor_spread", {}),
     )
 
 
 def _measured(entry: Entry, data: ImageData, real: Callable[[], RealImages], request: ComparisonRequest) -> Run:
     protocol = request.protocol
-    stamp = {
-        "protocol": protocol.describe(),
-        "data": data.protocol(protocol.evaluator.split),
-        "source": entry.digest(),
-    }
+    stamp = {"protocol": protocol.describe(), "source": entry.digest(), **_decides(data, protocol.evaluator)}
 
     def compute() -> tuple[dict[str, Any], dict[str, Tensor]]:
         model = entry.load(data.image_shape).to(device_named(protocol.device))
@@ -167,14 +185,25 @@ def _measured(entry: Entry, data: ImageData, real: Callable[[], RealImages], req
 
 def _measured_real(data: ImageData, real: Callable[[], RealImages], request: ComparisonRequest) -> dict[str, Any]:
     evaluator = request.protocol.evaluator
-    stamp = {"data": data.protocol(evaluator.split), "train": data.protocol("train"), "num_real": evaluator.num_real}
+    stamp = {"num_real": evaluator.num_real, **_decides(data, evaluator)}
 
     def compute() -> tuple[dict[str, Any], dict[str, Tensor]]:
         spectrum = real().spectrum
         values = {"floor": real().floor, "spectrum": [] if spectrum is None else spectrum.tolist()}
-        return values, draw_pictures(real().images, real().neighbours)
+        return values, draw_pictures(real().images, real().neighbours, real().mirrored)
 
     return kept(request.output, "real", stamp, compute)
+
+
+def _decides(data: ImageData, evaluator: Evaluator) -> dict[str, Any]:
+    """Return what decides the numbers beside the model and the protocol: images, what the extractor computes, code."""
+    split = evaluator.split
+    return {
+        "data": data.protocol(split),
+        "images": [data.fingerprint(split, evaluator.num_real), data.fingerprint("train")],
+        "extractor": evaluator.extractor_for(data).fingerprint(data.image_shape),
+        "metrics": code_digest(),
+    }
 
 
 def machine(device: torch.device) -> str:

@@ -11,8 +11,17 @@ from torch import Tensor
 
 from lit_generative.evaluation.too_few import TooFewImagesError
 
-__all__ = ["check_sizes", "density_coverage", "frechet_distance", "kernel_distance", "precision_recall"]
+__all__ = [
+    "check_sizes",
+    "density_coverage",
+    "frechet_distance",
+    "kernel_distance",
+    "neighbour_distance",
+    "precision_recall",
+    "tied_share",
+]
 
+_TIED = 1e-5  # of the features' spread: those of equal images may differ in their last digits
 _BLOCK = 1024  # rows of a distance or kernel matrix held at a time: 400 MB against 50,000 columns
 
 
@@ -105,7 +114,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Te
 
 
 def _share_within(points: Tensor, manifold: Tensor, k: int) -> Tensor:
-    radii = _neighbour_distance(manifold, k)
+    radii = neighbour_distance(manifold, k)
     inside = [(distances <= radii).any(dim=1) for distances in _distance_rows(points, manifold)]
     return torch.cat(inside).double().mean()
 
@@ -126,7 +135,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[Tensor, Te
         ValueError: If a set has no k-th neighbour.
     """
     check_sizes(real, fake, neighbours=k)
-    radii = _neighbour_distance(real, k)
+    radii = neighbour_distance(real, k)
     inside = torch.zeros(len(real), dtype=torch.double, device=real.device)  # fake images in each real ball
     for distances in _distance_rows(fake, real):
         inside += (distances < radii).sum(dim=0)
@@ -140,9 +149,21 @@ def _distance_rows(x: Tensor, y: Tensor) -> Iterator[Tensor]:
         yield torch.cdist(rows, y)
 
 
-def _neighbour_distance(x: Tensor, k: int) -> Tensor:
+def neighbour_distance(x: Tensor, k: int) -> Tensor:
     """Distance of every point to its k-th neighbour, not counting itself; (N,)."""
     return torch.cat([d.kthvalue(k + 1, dim=1).values for d in _distance_rows(x, x)])
+
+
+def tied_share(x: Tensor, k: int = 5) -> float:
+    """Return the share of points (N, D) that have k others at no distance: they occur more than k times.
+
+    The ball to the k-th neighbour has no radius then, and no sample is within it, so that density and coverage count
+    none there. It is 0 of fewer than k + 1 points.
+    """
+    if len(x) <= k:
+        return 0.0
+    spread = x.double().var(dim=0).sum().sqrt()
+    return float((neighbour_distance(x, k) <= _TIED * spread).double().mean())
 
 
 def check_sizes(real: Tensor, fake: Tensor, neighbours: int) -> None:

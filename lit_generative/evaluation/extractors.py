@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorInceptionV3
 
 from lit_generative.checkpoints import read_weights
+from lit_generative.evaluation.identity import probe_images, tensor_digest, weights_digest
 from lit_generative.nn.classifier import Classifier
 
 __all__ = ["ClassifierExtractor", "Extractor", "InceptionExtractor", "file_digest"]
+
+_SAME = 1e-3  # of the largest feature: what a GPU's sums in another order may differ by, and more
 
 
 class Extractor(nn.Module):
@@ -80,6 +83,23 @@ class Extractor(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Features (B, D) of float32 images; what a subclass overrides."""
         return self.network(images).flatten(1)
+
+    def fingerprint(self, image_shape: tuple[int, int, int]) -> str:
+        """Return a digest of the features of fixed images (C, H, W), on the device where the extractor is.
+
+        It follows what ``digest`` misses: code, and attributes that are neither parameters nor buffers.
+
+        Raises:
+            ValueError: If the same images get other features a second time.
+        """
+        probes = probe_images(image_shape).to(self.device)
+        first, second = self(probes), self(probes)
+        scale = float(first[first.isfinite()].abs().max()) if first.isfinite().any() else 1.0
+        if first.shape != second.shape or not torch.allclose(first, second, rtol=0, atol=_SAME * scale, equal_nan=True):
+            raise ValueError(
+                f"extractor {self.name!r} gives the same images other features a second time; make it deterministic"
+            )
+        return tensor_digest(first)
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, K) of features (B, D) that have been computed already.
@@ -174,8 +194,4 @@ def file_digest(path: Path) -> str:
 
 def _module_digest(module: nn.Module) -> str:
     """SHA-256 of a module's printed structure and of its state dict."""
-    digest = hashlib.sha256(repr(module).encode())
-    for key, value in module.state_dict().items():
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{module!r} {weights_digest(module)}".encode()).hexdigest()

@@ -12,6 +12,7 @@ from lit_generative.contracts import HasModes, ImageData
 from lit_generative.description import find, rebuild
 from lit_generative.evaluation.extractors import ClassifierExtractor, Extractor, InceptionExtractor, file_digest
 from lit_generative.evaluation.points import PointsExtractor
+from lit_generative.evaluation.random_features import RandomExtractor
 from lit_generative.nn.classifier import Classifier
 
 __all__ = ["default_extractor", "load_extractor"]
@@ -28,9 +29,9 @@ def load_extractor(spec: str | Path | nn.Module) -> Extractor:
     """Load a feature extractor. Nothing is ever downloaded.
 
     Args:
-        spec: ``"fashion"`` (embedded), ``"inception"`` (weights from torch hub's cache), ``"inception:FILE.pth"``, a
-            ``.safetensors`` file written by ``lit-generative extractor``, or any module that maps images in [-1, 1] to
-            features (B, D).
+        spec: ``"fashion"`` (embedded), ``"inception"`` (weights from torch hub's cache), ``"inception:FILE.pth"``,
+            ``"random"`` (a fixed random network, for images of any kind), a ``.safetensors`` file written by
+            ``lit-generative extractor``, or any module that maps images in [-1, 1] to features (B, D).
 
     Raises:
         FileNotFoundError: If a file of weights is missing; the message says where it was looked for.
@@ -43,37 +44,46 @@ def load_extractor(spec: str | Path | nn.Module) -> Extractor:
     name, _, path = str(spec).partition(":")
     if name == "inception":
         return InceptionExtractor(_inception_file(path))
+    if str(spec) == "random":
+        return RandomExtractor()
     if name == "fashion":
         return _load_classifier(FASHION_WEIGHTS, name, FASHION_SHA256)
     if Path(spec).suffix == ".safetensors":
         return _load_classifier(Path(spec), Path(spec).stem)
     raise ValueError(
-        f"extractor is {str(spec)!r}; it must be fashion, inception, inception:FILE.pth, a .safetensors file written "
-        "by `lit-generative extractor`, or a module"
+        f"extractor is {str(spec)!r}; it must be fashion, inception, inception:FILE.pth, random, a .safetensors file "
+        "written by `lit-generative extractor`, or a module"
     )
 
 
 def default_extractor(data: ImageData) -> str | Extractor:
     """The extractor to use for ``data`` unless told otherwise.
 
-    That is the plane itself for points of known modes, ``fashion`` for Fashion-MNIST, else ``inception``.
+    That is the plane itself for points of known modes, ``fashion`` for Fashion-MNIST, else ``inception`` where its
+    weights are in torch hub's cache, and ``random`` where they are not, so that any images get a number.
     """
     if isinstance(data, HasModes):
         return PointsExtractor(torch.as_tensor(data.centres()), data.scale, data.class_names or ())
     name = "".join(filter(str.isalnum, data.name.lower()))
-    return "fashion" if "fashionmnist" in name and data.num_classes == 10 else "inception"
+    if "fashionmnist" in name and data.num_classes == 10:
+        return "fashion"
+    return "inception" if any(path.is_file() for path in _inception_files()) else "random"
+
+
+def _inception_files() -> list[Path]:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return [folder / name for name in INCEPTION_FILES]
 
 
 def _inception_file(path: str) -> Path:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    candidates = [Path(path)] if path else [folder / name for name in INCEPTION_FILES]
+    candidates = [Path(path)] if path else _inception_files()
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(
         f"extractor inception needs its weights, and {candidates[0]} does not exist. Put torch-fidelity's file "
-        f"{INCEPTION_FILES[0]} there, or name its place with extractor=inception:FILE.pth, or train an extractor of "
-        "your own with `lit-generative extractor`; nothing is downloaded"
+        f"{INCEPTION_FILES[0]} there, or name its place with extractor=inception:FILE.pth, or take the "
+        "extractor random, or train one of your own with `lit-generative extractor`; nothing is downloaded"
     )
 
 

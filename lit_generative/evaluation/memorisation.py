@@ -1,4 +1,4 @@
-"""Whether samples are copies of training images, judged in pixels."""
+"""Whether samples are copies of training images, judged in pixels and in features."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -6,7 +6,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["Neighbours", "nearest_neighbours"]
+from lit_generative.evaluation.distances import neighbour_distance
+
+__all__ = ["Neighbours", "copied", "copies_in_features", "nearest_neighbours"]
 
 _BLOCK = 1024  # rows of a distance matrix held at a time
 _RATIO = 1 / 3
@@ -93,3 +95,39 @@ def _improve(best: Tensor, found: Tensor, images: Tensor, batch: Tensor) -> None
         is_nearer = distances[:, 0] < best[rows, 0]
         found[rows][is_nearer] = batch[index[is_nearer, 0]].to(found.dtype)
         best[rows] = torch.cat([best[rows], distances], dim=1).topk(2, largest=False).values
+
+
+def copied(*neighbours: Neighbours) -> Tensor:
+    """Return which samples are copies by any of several searches, (N,): of the images as they are, and mirrored.
+
+    The searches are apart, for a symmetric image and its mirror image are near to each other, and a copy would not be
+    three times as near to the one as to the other.
+    """
+    return torch.stack([found.is_copy for found in neighbours]).any(dim=0)
+
+
+def copies_in_features(fake: Tensor, training: Tensor) -> dict[str, Tensor]:
+    r"""Say which samples are nearer to a training image than chance explains, in the features of some extractor.
+
+    - ``memorised_features``: the rule of :class:`Neighbours`, more than three times as near to one training image as to
+      any other, or at no distance.
+    - ``authenticity``: Alaa et al. 2022 (arXiv:2102.08921), Equation 9. A sample is authentic unless it is nearer to
+      the nearest training image than that image is to its own nearest other one. Of real images that were not trained
+      on about half are authentic, of copies none.
+
+    Args:
+        fake: Features of samples, (M, D).
+        training: Features of training images, (N, D), at least two.
+
+    Returns:
+        Zeros and ones, (M,), float64, whose means are the shares.
+    """
+    rows = [
+        torch.cdist(part, training.double(), compute_mode="use_mm_for_euclid_dist").topk(2, largest=False)
+        for part in fake.double().split(_BLOCK)
+    ]
+    nearest, second = torch.cat([row.values for row in rows]).unbind(dim=1)
+    own = neighbour_distance(training, 1)[torch.cat([row.indices[:, 0] for row in rows])]
+    rounding = 1e-6 * training.double().norm(dim=1).mean()  # of float32 features, and of distances by products
+    is_copy = (nearest < _RATIO * second) | (nearest <= rounding)
+    return {"memorised_features": is_copy.double(), "authenticity": (nearest > own).double()}

@@ -22,8 +22,9 @@ from lit_generative.evaluation.distances import (
 from lit_generative.evaluation.extractors import Extractor
 from lit_generative.processes import gather
 
-__all__ = ["FrechetDistance", "SampleQuality", "class_report", "count_classes", "sample_quality"]
+__all__ = ["FrechetDistance", "SampleQuality", "class_report", "count_classes", "frechet_of", "sample_quality"]
 
+_NAMES = ("frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage")
 _MISSING_BELOW = 0.05  # of the expected number; not 0, for a classifier's mistakes put a few images into any class
 _RARE_BELOW = 0.5
 _LEAST_EXPECTED = 20  # images; by chance 20 become less than half once in 200 times
@@ -100,10 +101,14 @@ class SampleQuality(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Frechet and kernel distance, precision, recall, density, coverage and ``extra`` by name, float64 scalars.
 
+        They are not a number, and ``extra`` is left out, if a feature is not finite.
+
         Raises:
             ValueError: If either set has fewer than six images.
         """
         real, fake = dim_zero_cat(self.real), dim_zero_cat(self.fake)
+        if not (real.isfinite().all() and fake.isfinite().all()):
+            return {name: torch.tensor(torch.nan, dtype=torch.double, device=real.device) for name in _NAMES}
         distances = _distances(real, fake)  # which refuses sets that are too small
         found = {"frechet_distance": self.frechet.compute(), **distances}
         return found | (self.extra(fake) if self.extra else {})
@@ -117,10 +122,15 @@ def sample_quality(
     real: Tensor, fake: Tensor, extra: Callable[[Tensor], dict[str, Tensor]] | None = None
 ) -> dict[str, Tensor]:
     """Return what :class:`SampleQuality` computes of features (N, D) and (M, D), without communication."""
+    found = {"frechet_distance": frechet_of(real, fake), **_distances(real, fake)}
+    return found | (extra(fake) if extra else {})
+
+
+def frechet_of(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the Fréchet distance of features (N, D) and (M, D), a float64 scalar."""
     mu1, mu2 = (x.double().mean(dim=0) for x in (real, fake))
     cov1, cov2 = (torch.atleast_2d(x.double().T.cov()) for x in (real, fake))
-    found = {"frechet_distance": frechet_distance(mu1, cov1, mu2, cov2), **_distances(real, fake)}
-    return found | (extra(fake) if extra else {})
+    return frechet_distance(mu1, cov1, mu2, cov2)
 
 
 def _distances(real: Tensor, fake: Tensor) -> dict[str, Tensor]:

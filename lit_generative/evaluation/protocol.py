@@ -20,7 +20,9 @@ from lit_generative.evaluation.jackknife import quality_errors
 from lit_generative.evaluation.metrics import SampleQuality, class_report, count_classes
 from lit_generative.evaluation.progress import counter
 from lit_generative.evaluation.reference import Reference
-from lit_generative.evaluation.stamp import make_stamp, make_warnings
+from lit_generative.evaluation.stamp import is_of_points, make_stamp, make_warnings
+from lit_generative.evaluation.too_few import LEAST_IMAGES
+from lit_generative.pictures import to_uint8
 from lit_generative.processes import gather, rank_and_world
 
 __all__ = ["Evaluation", "Evaluator"]
@@ -38,8 +40,10 @@ class Evaluation:
             ``expected``, and the names of ``missing`` and ``rare`` classes; else empty.
         protocol: The stamp, plain data.
         warnings: Sentences to print beside the numbers.
-        images_per_second: How fast the samples were drawn, by all processes together; no part of the result.
-        errors: If asked for, standard errors of metrics over the choice of samples, by the delete-half jackknife.
+        images_per_second: How fast the samples were drawn, by all processes together, behind the first batch, in which
+            memory is found and kernels are chosen; no part of the result.
+        errors: If asked for, standard errors of metrics over the choice of samples, by the delete-half jackknife; they
+            are conditional on the real images and on the one training.
     """
 
     metrics: dict[str, float]
@@ -58,12 +62,14 @@ class Evaluator:
     """Compares samples of a model with real images that it was not trained on.
 
     It is a plain object: no weights of the extractor and no state of a metric get into a model or a checkpoint. The
-    same seed gives the same samples on any number of processes. Real features are cached on disk.
+    same seed gives the same samples on any number of processes. They are rounded to 256 levels, as real images are.
+    Real features are cached on disk.
 
     Args:
         extractor: ``auto`` (the plane itself for points of known modes, ``fashion`` for Fashion-MNIST, else
-            ``inception``), ``fashion``, ``inception``, ``inception:FILE.pth``, a file that ``lit-generative extractor``
-            wrote, or an :class:`Extractor`, which wraps any module that maps images in [-1, 1] to features (B, D).
+            ``inception`` where its weights are, or ``random``), ``fashion``, ``inception``, ``inception:FILE.pth``,
+            ``random``, a file that ``lit-generative extractor`` wrote, or an :class:`Extractor`, which wraps any module
+            that maps images in [-1, 1] to features (B, D).
         num_samples: Images to draw from the model. Papers use 50,000; the fewer, the higher the distance.
         num_real: Images of the split to compare with; by default all.
         split: Which real images.
@@ -85,8 +91,8 @@ class Evaluator:
         seed: int = 0,
         cache_dir: str | None = None,
     ) -> None:
-        check_count("num_samples", num_samples, at_least=6)
-        check_count("num_real", num_real, at_least=6)
+        check_count("num_samples", num_samples, at_least=LEAST_IMAGES)
+        check_count("num_real", num_real, at_least=LEAST_IMAGES)
         check_count("batch_size", batch_size)
         check_count("seed", seed, at_least=0)
         if split not in ("val", "test"):
@@ -106,20 +112,22 @@ class Evaluator:
 
         Raises:
             FileNotFoundError: If the extractor's weights are missing.
-            ValueError: If the extractor does not exist, is damaged, or cannot take these images, or there are none.
+            ValueError: If the extractor does not exist, is damaged, cannot take these images, or gives the same ones
+                other features a second time, or there are none.
         """
         data.num_images("train")
         data.num_images(self.split)
-        self._load_extractor(data)
+        self.extractor_for(data)
 
-    def _load_extractor(self, data: ImageData) -> Extractor:
+    def extractor_for(self, data: ImageData) -> Extractor:
+        """Return the extractor, which is loaded once, tried on images of the data's shape; see :meth:`check`."""
         spec = default_extractor(data) if self.extractor == "auto" else self.extractor
         if self._loaded is None or self._loaded_from != spec:
             with isolate_rng():  # a network draws weights before it loads its own
                 self._loaded, self._loaded_from = load_extractor(spec), spec
         shape = tuple(data.image_shape)
         try:
-            self._loaded(torch.zeros(1, *shape, device=self._loaded.device))
+            self._loaded.fingerprint(data.image_shape)
         except (RuntimeError, IndexError, TypeError) as error:
             raise ValueError(f"extractor {self._loaded.name!r} cannot take images of shape {shape}: {error}") from error
         return self._loaded
@@ -132,7 +140,7 @@ class Evaluator:
         *,
         progress: bool = True,
         halves: int = 0,
-        on_samples: Callable[[Tensor], None] | None = None,
+        on_samples: Callable[[Tensor, Tensor], None] | None = None,
     ) -> Evaluation:
         """Sample, compare, and say how; every process of a distributed run has to call it.
 
@@ -143,7 +151,8 @@ class Evaluator:
             data: Where the real images come from.
             progress: Show progress bars, on rank 0.
             halves: Random halves of the samples to estimate the metrics' standard errors from; 10 are usual, 0: none.
-            on_samples: Called with each batch of this process's samples (B, C, H, W), for what else is to be measured.
+            on_samples: Called with each batch of this process's samples (B, C, H, W), as they are compared, and their
+                features (B, D), for what else is to be measured.
 
         Raises:
             FileNotFoundError: If the extractor's weights are missing.
@@ -154,24 +163,26 @@ class Evaluator:
         if model.num_classes is not None and data.num_classes not in (None, model.num_classes):
             raise ValueError(f"the model has num_classes={model.num_classes}, but {data.name} has {data.num_classes}")
         device = torch.device("cpu") if model.device.type == "mps" else model.device  # MPS has no float64
-        extractor = self._load_extractor(data).to(device)
+        extractor = self.extractor_for(data).to(device)
         with isolate_rng():
             real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
-            quality, broken, as_asked, seconds = self._compare(model, data, extractor, real, progress, on_samples)
+            quality, broken, as_asked, speed = self._compare(model, data, extractor, real, progress, on_samples)
         metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
         collected, classes = quality.collected(), {}
-        if extractor.class_names is not None:
+        unmeasured = int((~collected[1].isfinite()).any(dim=1).sum())
+        if extractor.class_names is not None and not unmeasured:
             classes = class_report(extractor.class_names, *(count_classes(extractor, rows) for rows in collected))
             metrics["missing_classes"] = float(len(classes["missing"]))
-            if len(extractor.class_names) == model.num_classes:
-                metrics["class_accuracy"] = as_asked / self.num_samples
-        errors = quality_errors(*collected, extractor, halves) if halves else {}
+        without_accuracy = _no_accuracy(model, data, extractor)
+        if without_accuracy is None and not unmeasured:
+            metrics["class_accuracy"] = as_asked / self.num_samples
+        errors = quality_errors(*collected, extractor, halves) if halves and not unmeasured else {}
         if halves and (accuracy := metrics.get("class_accuracy")) is not None:
             errors["class_accuracy"] = (accuracy * (1 - accuracy) / self.num_samples) ** 0.5  # a mean needs no halves
         settings = {"split": self.split, "num_fake": self.num_samples, "batch_size": self.batch_size, "seed": self.seed}
         stamp = make_stamp(settings, model, data, extractor, real)
-        warnings = make_warnings(self.num_samples, broken, extractor, real)
-        return Evaluation(metrics, classes, stamp, warnings, self.num_samples / seconds, errors)
+        warnings = make_warnings(self.num_samples, broken, extractor, real, unmeasured, without_accuracy or "")
+        return Evaluation(metrics, classes, stamp, warnings, speed, errors)
 
     def _compare(
         self,
@@ -180,56 +191,71 @@ class Evaluator:
         extractor: Extractor,
         real: Reference,
         progress: bool,
-        on_samples: Callable[[Tensor], None] | None,
+        on_samples: Callable[[Tensor, Tensor], None] | None,
     ) -> tuple[SampleQuality, int, int, float]:
         """Draw the samples, of all processes.
 
         Returns:
             What is known of real images and samples, how many samples are not finite, how many the extractor puts into
-            the class that they were asked to be of, and the seconds that the slowest process took.
+            the class that they were asked to be of, and how many images a second all processes drew.
         """
         device = extractor.device
         quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
         quality.update(real.features, real=True)
-        broken, as_asked, seconds = 0, 0, 0.0
+        broken, as_asked, timed, seconds = 0, 0, 0, 0.0
         for images, labels, duration in self._samples(model, data, real.label_counts, progress):
-            seconds += duration
+            if duration is not None:
+                seconds, timed = seconds + duration, timed + len(images)
             broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
             images = images.to(device).nan_to_num(0).clamp(-1, 1)
-            if on_samples is not None:
-                on_samples(images)
+            if not is_of_points(data):
+                images = to_uint8(images).float() / 127.5 - 1
             features = torch.cat([extractor(part) for part in images.split(extractor.max_batch)])
+            if on_samples is not None:
+                on_samples(images, features)
             quality.update(features, real=False)
             if labels is not None and extractor.class_names is not None:
                 as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
-        found = gather(torch.tensor([[broken, as_asked, seconds]], dtype=torch.double, device=device))
-        return quality, int(found[:, 0].sum()), int(found[:, 1].sum()), float(found[:, 2].max())
+        found = gather(torch.tensor([[broken, as_asked, timed, seconds]], dtype=torch.double, device=device))
+        broken, as_asked, timed, seconds = *(int(n) for n in found[:, :3].sum(dim=0)), float(found[:, 3].max())
+        return quality, broken, as_asked, timed / seconds if seconds else 0.0
 
     def _samples(
         self, model: GenerativeModule, data: ImageData, label_counts: Tensor | None, progress: bool
-    ) -> Iterator[tuple[Tensor, Tensor | None, float]]:
-        """This process's share of the samples (every ``world``-th batch), their labels, and the seconds they took."""
+    ) -> Iterator[tuple[Tensor, Tensor | None, float | None]]:
+        """This process's share of the samples (every ``world``-th batch), their labels, and the seconds they took.
+
+        The first batch warms up, and has no seconds; where there is no other, a device draws it once more to be timed.
+        """
         rank, world = rank_and_world()
         labels = self._labels(model, label_counts)
+        batches = range(rank, -(-self.num_samples // self.batch_size), world)
+        is_alone = len(batches) == 1
         with counter("samples", self.num_samples, progress) as bar:
-            for batch in range(rank, -(-self.num_samples // self.batch_size), world):
+            for batch in batches:
                 start, stop = batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_samples)
-                seed = int(np.random.SeedSequence([self.seed, batch]).generate_state(1)[0])
-                torch.manual_seed(seed)  # for a sample() that ignores its generator
-                generator = torch.Generator(model.device).manual_seed(seed)
                 y = None if labels is None else labels[start:stop].to(model.device)
-                begin = perf_counter()
-                images = model.sample(stop - start, y, generator=generator)
-                if images.device.type != "cpu":
-                    torch.accelerator.synchronize(images.device)
-                duration = perf_counter() - begin
+                images, duration = self._draw(model, batch, stop - start, y)
                 if images.shape != (stop - start, *data.image_shape):
                     raise ValueError(
                         f"the model's samples have shape {tuple(images.shape)}, but the images of {data.name} have "
                         f"{tuple(data.image_shape)}: it was trained on other data"
                     )
-                yield images, y, duration
+                if is_alone and model.device.type != "cpu":
+                    _, duration = self._draw(model, batch, stop - start, y)
+                yield images, y, duration if is_alone or batch != rank else None
                 bar.update(len(images))
+
+    def _draw(self, model: GenerativeModule, batch: int, n: int, y: Tensor | None) -> tuple[Tensor, float]:
+        """Draw the samples of one batch, always the same, and measure the seconds."""
+        seed = int(np.random.SeedSequence([self.seed, batch]).generate_state(1)[0])
+        torch.manual_seed(seed)  # for a sample() that ignores its generator
+        generator = torch.Generator(model.device).manual_seed(seed)
+        _wait_for(model.device)  # else the extractor's work on the batch before would count
+        begin = perf_counter()
+        images = model.sample(n, y, generator=generator)
+        _wait_for(model.device)
+        return images, perf_counter() - begin
 
     def _labels(self, model: GenerativeModule, label_counts: Tensor | None) -> Tensor | None:
         """Labels (num_samples,) in the real images' proportions (equal ones if those have no labels), shuffled."""
@@ -239,3 +265,22 @@ class Evaluator:
         quantiles = (torch.arange(self.num_samples, dtype=torch.double) + 0.5) / self.num_samples
         labels = torch.searchsorted(counts.double().cumsum(0) / counts.sum(), quantiles)
         return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))]
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given; the CPU has."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _no_accuracy(model: GenerativeModule, data: ImageData, extractor: Extractor) -> str | None:
+    """Return why a model has no class accuracy: "" where none is expected; None if it has one."""
+    if model.num_classes is None or extractor.class_names is None:
+        return ""
+    if data.class_names == extractor.class_names and len(extractor.class_names) == model.num_classes:
+        return None
+    names = [", ".join(map(str, list(names or ["unknown"])[:3])) for names in (extractor.class_names, data.class_names)]
+    return (
+        f"no class accuracy: extractor {extractor.name} tells {len(extractor.class_names)} classes ({names[0]}, …), "
+        f"the data have {data.num_classes or 'none'} ({names[1]}, …)"
+    )

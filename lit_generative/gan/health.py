@@ -15,9 +15,11 @@ from lit_generative.checks import check_count
 from lit_generative.contracts import Diagnosable, as_batch
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation
-from lit_generative.gan.verdict import History, Verdict, reach_verdict
+from lit_generative.gan.verdict import History, Signs, Verdict, reach_verdict
 
 __all__ = ["GANHealth"]
+
+_FAR = 1.25  # times the median distance of real images to the nearest other one
 
 
 class GANHealth(L.Callback):
@@ -31,8 +33,9 @@ class GANHealth(L.Callback):
 
     Every few steps it looks at the discriminator, on fixed training and validation images, and at the samples of fixed
     noise, and logs ``health/…``: ``real_accuracy``, ``fake_accuracy`` and ``held_out_accuracy``, ``logit_gap``,
-    ``logit_magnitude``, ``generator_gradient``, ``diversity`` (of samples relative to real images) and ``healthy`` (0
-    or 1), of the weights in training, not of their average. With :class:`Evaluate`, recall, coverage, missing classes
+    ``logit_magnitude``, ``generator_gradient``, ``diversity`` (of samples relative to real images), ``reach`` (of how
+    many real images samples are the nearest to, relative to real ones) and ``healthy`` (0 or 1), of the weights in
+    training, not of their average. With :class:`Evaluate`, recall, coverage, missing classes
     and the course of the Fréchet distance count, too. The verdict, by the rules of ``gan/verdict.py``, is printed when
     it turns unhealthy and at the end, and is in ``evaluation.json``. A run has the same weights with it and without.
 
@@ -44,7 +47,7 @@ class GANHealth(L.Callback):
         num_samples: Samples, and as many training and validation images a process.
         seed: The seed of the samples' noise.
         stop: Whether to stop a run that is not healthy.
-        patience: After so many looks (or evaluations) in a row.
+        patience: After so many looks (or evaluations) in a row; false alarms last for up to nine looks.
 
     Raises:
         ValueError: If a number is too small, the model is not diagnosable, or there are no validation images.
@@ -56,7 +59,7 @@ class GANHealth(L.Callback):
         num_samples: int = 64,
         seed: int = 0,
         stop: bool = False,
-        patience: int = 3,
+        patience: int = 10,
     ) -> None:
         check_count("every_n_steps", every_n_steps)
         check_count("num_samples", num_samples, at_least=2)
@@ -109,12 +112,14 @@ class GANHealth(L.Callback):
         batch_size = len(as_batch(batch)["image"])
         pl_module.log_dict({f"health/{name}": value for name, value in scalars.items()}, batch_size=batch_size)
         # an evaluation counts once, not at each look until the next one
-        fresh = reach_verdict(self.history.signs(pl_module.images_seen, with_evaluation=False))
+        fresh = reach_verdict(self._signs(pl_module, with_evaluation=False))
         self._stop_if_persistent(trainer, "looks", fresh)
 
     def on_evaluation(self, trainer: L.Trainer, model: GenerativeModule, evaluation: Evaluation) -> dict[str, Any]:
         """Judge with the samples' quality as well; :class:`Evaluate` writes down and prints the verdict."""
-        self.history.add_evaluation(model.images_seen, evaluation.metrics, evaluation.classes)
+        name = "fid" if "fid" in evaluation.metrics else "frechet_distance"
+        floor, spread = (evaluation.protocol.get(key, {}).get(name) for key in ("floor", "floor_spread"))
+        self.history.add_evaluation(model.images_seen, evaluation.metrics, evaluation.classes, floor, spread)
         verdict = self._judge(trainer, model, announce=trainer.validating)
         if trainer.validating:
             self._stop_if_persistent(trainer, "evaluations", verdict)
@@ -165,10 +170,16 @@ class GANHealth(L.Callback):
             "logit_magnitude": margins.abs().max(),
             "generator_gradient": seen["generator_gradient"].float().mean(),
             "diversity": _mean_distance(samples) / _mean_distance(real),
+            "reach": _reach(samples, self._seen["image"], real),
         }
 
+    def _signs(self, model: GenerativeModule, with_evaluation: bool = True) -> Signs:
+        assert isinstance(model, Diagnosable)
+        has_boundary = model.loss.boundary is not None
+        return self.history.signs(model.images_seen, with_evaluation, has_boundary)
+
     def _judge(self, trainer: L.Trainer, model: GenerativeModule, announce: bool = True) -> Verdict:
-        verdict = reach_verdict(self.history.signs(model.images_seen))
+        verdict = reach_verdict(self._signs(model))
         if announce and not verdict.is_healthy and verdict.name != self.verdict and trainer.is_global_zero:
             print(f"\nHealth at step {trainer.global_step:,}: {verdict}")
         self.verdict = verdict.name
@@ -195,7 +206,7 @@ class GANHealth(L.Callback):
         log_scalars(trainer, model, {"health/healthy": float(verdict.is_healthy)})
 
     def _record(self, model: GenerativeModule, verdict: Verdict) -> dict[str, Any]:
-        signs = dataclasses.asdict(self.history.signs(model.images_seen))
+        signs = dataclasses.asdict(self._signs(model))
         return {"verdict": verdict.name, "advice": verdict.advice, "reasons": verdict.reasons, "signs": signs}
 
 
@@ -212,3 +223,17 @@ def _decide(real: Tensor, fake: Tensor, boundary: float | None) -> tuple[Tensor,
 def _mean_distance(images: Tensor) -> Tensor:
     """Mean Euclidean distance of two different images of (n, ...), in units of x in [-1, 1]."""
     return torch.pdist(images.flatten(1).float()).mean()
+
+
+def _reach(samples: Tensor, others: Tensor, real: Tensor) -> Tensor:
+    """How many real images (n, ...) are the nearest one to some sample, relative to those that other real images reach.
+
+    It is 1 where samples are farther from real images than these are from each other: noise is near to none of them,
+    and the one that is nearest by chance says nothing of collapse.
+    """
+    found = []
+    for images in (samples, others):
+        distances, index = torch.cdist(images.flatten(1).float(), real.flatten(1).float()).min(dim=1)
+        found.append((distances.median(), float(len(index.unique()))))
+    (far, own), (usual, most) = found
+    return torch.where(far > _FAR * usual, torch.ones_like(far), own / most)

@@ -1,10 +1,12 @@
 """Is this collapse? From the signs of an adversarial training to a verdict with its evidence and its advice.
 
-Plain numbers in, plain data out: no model, no trainer, no tensors.
+Trends count before levels, and differences only beyond what chance makes of a few samples. How often the rules are
+wrong is measured by ``benchmarks/verdicts.py``. Plain numbers in, plain data out: no model, no trainer, no tensors.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -13,22 +15,38 @@ __all__ = ["History", "Signs", "Verdict", "reach_verdict"]
 # Checks whose median counts, and the fewest that mean anything: a single batch of 64 puts an accuracy of 0.9 anywhere
 # from 0.83 to 0.97, and one strange batch may do anything
 RECENT_CHECKS = 5
+# Checks in which a trend is looked for
+TREND_CHECKS = 20
+# ... and how far Mann and Kendall's statistic of them is above chance: neighbours are alike, so twice is little
+TREND = 3.0
 # Before so many training images a generator is uniform or blotchy because it is new, not because it collapsed
 LEAST_IMAGES = 30_000
 # Logits of a discriminator that learns are tens, those of a critic without bounds perhaps hundreds
 HIGHEST_LOGIT = 1e4
+# A generator that never had variety may only be slow: it is judged after so many times the images
+SLOW_START = 2
 # On record, LSGAN ended at 5 times and DCGAN at 2.8 times their best FID; a healthy run's fluctuations are below 2
 FRECHET_RATIO = 3.0
+# One evaluation may be an outlier: it must be this bad to count alone, else the one before must be bad as well
+FRECHET_RATIO_ALONE = 9.0
+# Distances within so many of the floor's spreads of it are a perfect model's, and their ratios are chance
+FLOOR_SPREADS = 4.0
 # ... and the best was seen in the first 80 % of the training, so that it is no single bad evaluation at the end
 BEST_BEFORE = 0.8
 # The discriminator is "perfect" (Arjovsky & Bottou 2017, theorem 2.4); in balance both accuracies are 0.5 to 0.85
 PERFECT_ACCURACY = 0.95
 # Minimax games that still moved, and collapsed, kept 4 % of their gradient; those that stood still fell below 1 %
 VANISHED_GRADIENT = 0.03
+# ... while D parts real from generated images as widely as ever; where the gap closes, the gradient is small because
+# the game approaches its end
+GAP_OF_PEAK = 0.5
 # Pairwise distances of a generator that has the data's variety are 0.8 to 1.1 of the data's. New generators have 0.1 to
 # 0.2 and learn variety: while the median rises by this factor from one lot of checks to the next, that is learning
 LEAST_DIVERSITY = 0.5
 RISING = 1.2
+# Real images that are the nearest to some sample, relative to those nearest to other real images: two of eight modes,
+# however far apart, reach 0.3 of them
+LEAST_REACH_OF_SAMPLES = 0.5
 # Recall and coverage are about 1 for the data themselves. Both must be this low, for recall alone is near 0 early in
 # healthy runs (MLPs, Fashion-MNIST, 36,000 images: recall 0.005, coverage 0.19 when healthy, 0 and 0.04 when collapsed)
 LEAST_REACH = 0.1
@@ -63,17 +81,32 @@ class Signs:
     fake_accuracy: float | None = None  # ... of generated images that it takes for generated
     held_out_accuracy: float | None = None  # ... of real images that it was not trained on, and takes for real
     logit_gap: float | None = None  # mean logit of real images minus that of generated ones
+    logit_gap_peak: float | None = None  # the highest that was so far
+    has_boundary: bool = True  # whether the loss has one; a critic's gradient does not vanish where it is right
     generator_gradient: float | None = None  # norm of the gradient that reaches G
     gradient_peak: float | None = None  # the highest that was so far
     diversity: float | None = None  # mean distance of two samples, relative to that of two real images
     diversity_before: float | None = None  # the same a few checks earlier
+    diversity_peak: float | None = None  # the highest that was so far
+    diversity_rises: bool = False  # by the trend of the latest checks
+    reach: float | None = None  # distinct real images that samples are nearest to, relative to what real images are
+    reach_before: float | None = None
+    reach_peak: float | None = None
+    reach_rises: bool = False
     evaluated_at: int | None = None  # training images before the latest evaluation, of which is what follows
     precision: float | None = None
     recall: float | None = None
     coverage: float | None = None
+    coverage_before: float | None = None  # in the evaluation before
+    best_coverage: float | None = None  # of all
     missing_classes: float | None = None  # how many of num_classes are not drawn
+    missing_before: float | None = None
+    fewest_missing: float | None = None
     num_classes: float | None = None
     frechet_distance: float | None = None
+    frechet_before: float | None = None
+    frechet_floor: float | None = None  # what a perfect model gets, and its spread
+    frechet_spread: float | None = None
     best_frechet_distance: float | None = None  # the lowest so far, at best_at training images
     best_at: int | None = None
 
@@ -120,9 +153,17 @@ def _divergence(signs: Signs) -> list[str]:
     now, best = signs.frechet_distance, signs.best_frechet_distance
     if now is not None and best is not None and signs.best_at is not None:
         was_well_before = signs.best_at <= BEST_BEFORE * (signs.evaluated_at or signs.images_seen)
-        if now > FRECHET_RATIO * best and was_well_before:
+        if was_well_before and _is_worse(now, signs.frechet_before, best, signs):
             reasons.append(f"the Fréchet distance is {now:.3g}, after {best:.3g} at {signs.best_at:,} images")
     return reasons
+
+
+def _is_worse(now: float, before: float | None, best: float, signs: Signs) -> bool:
+    """Whether a distance is far above the best (or a perfect model's, if the best is near it), and not once only."""
+    as_good_as_perfect = (signs.frechet_floor or 0.0) + FLOOR_SPREADS * (signs.frechet_spread or 0.0)
+    reference = max(best, as_good_as_perfect)
+    persists = before is not None and before > FRECHET_RATIO * reference
+    return now > (FRECHET_RATIO if persists else FRECHET_RATIO_ALONE) * reference
 
 
 def _vanishing_gradients(signs: Signs) -> list[str]:
@@ -131,7 +172,10 @@ def _vanishing_gradients(signs: Signs) -> list[str]:
     gradient, peak = signs.generator_gradient, signs.gradient_peak
     if signs.checks < RECENT_CHECKS or real is None or fake is None or gradient is None or not peak:
         return []
-    if min(real, fake) <= PERFECT_ACCURACY or gradient >= VANISHED_GRADIENT * peak:
+    if min(real, fake) <= PERFECT_ACCURACY or gradient >= VANISHED_GRADIENT * peak or not signs.has_boundary:
+        return []
+    gap, gap_peak = signs.logit_gap, signs.logit_gap_peak
+    if gap is not None and gap_peak is not None and gap < GAP_OF_PEAK * gap_peak:
         return []
     return [
         f"the discriminator is right on {real:.0%} of real and {fake:.0%} of generated images",
@@ -142,25 +186,44 @@ def _vanishing_gradients(signs: Signs) -> list[str]:
 def _mode_collapse(signs: Signs) -> list[str]:
     """G draws a small part of the data (Metz et al. 2017; Srivastava et al. 2017); not said of a new model."""
     uniform = _uniformity(signs) if signs.images_seen >= LEAST_IMAGES else []
-    return uniform + (_absence(signs) if (signs.evaluated_at or 0) >= LEAST_IMAGES else [])
+    is_learning = signs.diversity_rises or signs.reach_rises
+    return uniform + (_absence(signs) if (signs.evaluated_at or 0) >= LEAST_IMAGES and not is_learning else [])
 
 
 def _uniformity(signs: Signs) -> list[str]:
-    now, before = signs.diversity, signs.diversity_before
-    if now is None or before is None or now >= min(LEAST_DIVERSITY, RISING * before):
-        return []
-    return [f"the samples' diversity is {now:.2g} of the real images'"]
+    reasons = []
+    if _is_low(signs, "diversity", LEAST_DIVERSITY):
+        reasons.append(f"the samples' diversity is {signs.diversity:.2g} of the real images'")
+    elif _is_low(signs, "reach", LEAST_REACH_OF_SAMPLES):
+        reasons.append(f"the samples are near to few of the real images, {signs.reach:.2g} of as many as real ones are")
+    return reasons
+
+
+def _is_low(signs: Signs, name: str, least: float) -> bool:
+    """Whether a sign is low and does not rise. One that was never higher may yet begin to, and is judged later."""
+    now, before, peak = (getattr(signs, f"{name}{part}") for part in ("", "_before", "_peak"))
+    if now is None or before is None or now >= min(least, RISING * before) or getattr(signs, f"{name}_rises"):
+        return False
+    return peak is None or peak >= least or signs.images_seen >= SLOW_START * LEAST_IMAGES
 
 
 def _absence(signs: Signs) -> list[str]:
+    """What evaluations miss of the data, and do not find more of; of what was never found that is known later."""
+    is_late = (signs.evaluated_at or 0) >= SLOW_START * LEAST_IMAGES
     reasons = []
     reach = {name: getattr(signs, name) for name in ("recall", "coverage") if getattr(signs, name) is not None}
     highest = max(reach.values(), default=math.inf)
-    if highest < LEAST_REACH and (signs.precision or 0) > highest + PRECISION_LEAD:
+    best, before = signs.best_coverage, signs.coverage_before
+    had_more = is_late or best is None or best >= LEAST_REACH
+    finds_more = signs.coverage is not None and before is not None and signs.coverage > RISING * before
+    if highest < LEAST_REACH and (signs.precision or 0) > highest + PRECISION_LEAD and had_more and not finds_more:
         found = " and ".join(f"{name} {value:.2g}" for name, value in reach.items())
         reasons.append(f"{found} are low for a precision of {signs.precision:.2g}")
-    if signs.num_classes and (signs.missing_classes or 0) >= MISSING_SHARE * signs.num_classes:
-        reasons.append(f"{signs.missing_classes:.0f} of {signs.num_classes:.0f} classes are missing")
+    missing, most = signs.missing_classes or 0, MISSING_SHARE * (signs.num_classes or math.inf)
+    had_more = is_late or signs.fewest_missing is None or signs.fewest_missing < most
+    finds_more = signs.missing_before is not None and missing < signs.missing_before
+    if missing >= most and had_more and not finds_more:
+        reasons.append(f"{missing:.0f} of {signs.num_classes:.0f} classes are missing")
     return reasons
 
 
@@ -182,7 +245,7 @@ def _evidence(signs: Signs) -> list[str]:
     accuracies = {"real": signs.real_accuracy, "generated": signs.fake_accuracy, "held-out": signs.held_out_accuracy}
     if found := [f"{value:.0%} of {name}" for name, value in accuracies.items() if value is not None]:
         reasons.append(f"the discriminator is right on {', '.join(found)} images")
-    others = {name: getattr(signs, name) for name in ("diversity", "precision", "recall", "coverage")}
+    others = {name: getattr(signs, name) for name in ("diversity", "reach", "precision", "recall", "coverage")}
     reasons += [f"{name} {value:.2g}" for name, value in others.items() if value is not None]
     if signs.recall is None:
         reasons.append("recall, coverage and missing classes were not measured")
@@ -194,13 +257,15 @@ class History:
     """What was seen of a run, so far as verdicts need it; ``dataclasses.asdict`` is its whole state.
 
     Attributes:
-        recent: The latest checks, each with its numbers by name; medians are taken of one half and the other.
+        recent: The latest checks, each with its numbers by name; medians are taken of the last five and those before.
+        peaks: The highest median so far of each sign whose fall says something.
         evaluation: The signs that come from evaluations.
     """
 
     checks: int = 0
     recent: list[dict[str, float]] = dataclasses.field(default_factory=list)
     gradient_peak: float = 0.0
+    peaks: dict[str, float] = dataclasses.field(default_factory=dict)
     is_finite: bool = True
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -208,12 +273,33 @@ class History:
         """Add the numbers of a look at the discriminator, under the names that :class:`Signs` has for them."""
         self.checks += 1
         self.is_finite = all(map(math.isfinite, values.values()))
-        self.recent = [*self.recent, values][-2 * RECENT_CHECKS :]
+        self.recent = [*self.recent, values][-TREND_CHECKS:]
         latest = _median(self.recent[-RECENT_CHECKS:], "generator_gradient")
         self.gradient_peak = max(self.gradient_peak, latest or 0.0)
+        if self.checks >= RECENT_CHECKS:  # a new generator's noise is as diverse as anything
+            for name in ("diversity", "reach", "logit_gap"):
+                value = _median(self.recent[-RECENT_CHECKS:], name)
+                if value is not None:
+                    self.peaks[name] = max(self.peaks.get(name, value), value)
 
-    def add_evaluation(self, images_seen: int, metrics: dict[str, float], classes: dict[str, Any]) -> None:
-        """Add the metrics and classes of an :class:`~lit_generative.evaluation.Evaluation`."""
+    def add_evaluation(
+        self,
+        images_seen: int,
+        metrics: dict[str, float],
+        classes: dict[str, Any],
+        floor: float | None = None,
+        spread: float | None = None,
+    ) -> None:
+        """Add an :class:`~lit_generative.evaluation.Evaluation`.
+
+        Args:
+            images_seen: In training.
+            metrics: Those of the evaluation.
+            classes: The same.
+            floor: The Fréchet distance that a perfect model gets.
+            spread: The standard deviation of that.
+        """
+        last = self.evaluation
         distance = metrics.get("frechet_distance", metrics.get("fid"))
         best, best_at = self.evaluation.get("best_frechet_distance"), self.evaluation.get("best_at")
         if distance is not None and distance < (math.inf if best is None else best):
@@ -222,25 +308,50 @@ class History:
         self.evaluation |= {
             "evaluated_at": images_seen,
             "num_classes": len(classes.get("histogram", {})) or None,
+            "coverage_before": last.get("coverage"),
+            "best_coverage": _best(max, last.get("best_coverage"), metrics.get("coverage")),
+            "missing_before": last.get("missing_classes"),
+            "fewest_missing": _best(min, last.get("fewest_missing"), metrics.get("missing_classes")),
             "frechet_distance": distance,
+            "frechet_before": last.get("frechet_distance"),
+            "frechet_floor": floor,
+            "frechet_spread": spread,
             "best_frechet_distance": best,
             "best_at": best_at,
         }
 
-    def signs(self, images_seen: int, with_evaluation: bool = True) -> Signs:
+    def signs(self, images_seen: int, with_evaluation: bool = True, has_boundary: bool = True) -> Signs:
         """Return the signs as they are after ``images_seen`` images, with those of the latest evaluation or without."""
-        before, latest = self.recent[:-RECENT_CHECKS], self.recent[-RECENT_CHECKS:]
+        before, latest = self.recent[-2 * RECENT_CHECKS : -RECENT_CHECKS], self.recent[-RECENT_CHECKS:]
         return Signs(
             images_seen=images_seen,
             checks=self.checks,
             is_finite=self.is_finite,
             gradient_peak=self.gradient_peak or None,
+            has_boundary=has_boundary,
             diversity_before=_median(before, "diversity"),
+            diversity_rises=_rises(self.recent, "diversity"),
+            reach_before=_median(before, "reach"),
+            reach_rises=_rises(self.recent, "reach"),
+            **{f"{name}_peak": value for name, value in self.peaks.items()},  # type: ignore[arg-type]
             **{name: _median(latest, name) for name in (latest[0] if latest else ())},  # type: ignore[arg-type]
             **(self.evaluation if with_evaluation else {}),
         )
 
 
+def _best(choose: Callable[..., float], *values: float | None) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return choose(known) if known else None
+
+
 def _median(checks: list[dict[str, float]], name: str) -> float | None:
     values = [check[name] for check in checks if math.isfinite(check.get(name, math.nan))]
     return median(values) if values else None
+
+
+def _rises(checks: list[dict[str, float]], name: str) -> bool:
+    """Whether a sign rises beyond chance: the test of Mann 1945 and Kendall, which compares each two of the checks."""
+    values = [check[name] for check in checks if math.isfinite(check.get(name, math.nan))]
+    n = len(values)
+    score = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
+    return n > RECENT_CHECKS and score > TREND * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)

@@ -2,19 +2,34 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from lit_generative.report.results import Comparison, Point, Run, Training
 from lit_generative.report.statistics import HIGHER, LOWER, NEAR_ONE, Better, Number
 
 __all__ = [
+    "COPYING",
+    "SMOOTHED",
     "Column",
     "cost_columns",
+    "distance",
     "distance_column",
+    "distances",
     "history_columns",
     "image_columns",
+    "last_over_best",
     "quality_columns",
     "speed_column",
 ]
+
+SMOOTHED, _SPREADS = 6, 4
+# What tells copiers, by title; no competition, for to be farther from training images than real ones are is no merit
+COPYING = {
+    "Memorised share": "memorised",
+    "Memorised share, features": "memorised_features",
+    "Authentic share": "authenticity",
+    "Nearer to training images by": "train_gap",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +42,8 @@ class Column:
         better: Which values are better; None: neither way is.
         error: Returns the number's standard error over the choice of samples; None: not known.
         floor: Returns what real images reach; None: it means nothing for them.
+        floor_spread: Returns the standard deviation of that; None: it is exact, or not known.
+        images: Returns the numbers of single images, the same ones for each model; (): there are none.
         least_error: The least relative error, for timings.
         absent: Returns what is said of a run without the number.
         detail: Returns what is written below the number.
@@ -37,6 +54,8 @@ class Column:
     better: Better | None = None
     error: Callable[[Run], float | None] = lambda run: None
     floor: Callable[[Comparison], float | None] = lambda comparison: None
+    floor_spread: Callable[[Comparison], float | None] = lambda comparison: None
+    images: Callable[[Run], Sequence[float]] = lambda run: ()
     least_error: float = 0.0
     absent: Callable[[Run], str] = lambda run: "not measured"
     detail: Callable[[Sequence[Run]], str] = lambda runs: ""
@@ -48,19 +67,28 @@ class Column:
 
     def number(self, runs: Sequence[Run]) -> Number | None:
         """Return the mean over the runs of a model that have the number; None if none has."""
-        found = [(value, self.error(run)) for run in runs if (value := self.read(run)) is not None]
+        found = [(value, run) for run in runs if (value := self.read(run)) is not None]
         if not found:
             return None
-        return Number.of([value for value, _ in found], [error for _, error in found], self.least_error)
+        images = [self.images(run) for _, run in found]
+        return Number.of(
+            [value for value, _ in found],
+            [self.error(run) for _, run in found],
+            self.least_error,
+            images if all(images) else (),
+        )
 
 
-def _metric(title: str, name: str, better: Better, detail: Callable[[Sequence[Run]], str] = lambda runs: "") -> Column:
+def _metric(
+    title: str, name: str, better: Better | None, detail: Callable[[Sequence[Run]], str] = lambda runs: ""
+) -> Column:
     return Column(
         title,
         lambda run: run.metrics.get(name),
         better,
         error=lambda run: run.errors.get(name),
         floor=lambda comparison: comparison.floor.get(name),
+        floor_spread=lambda comparison: comparison.floor_spread.get(name),
         detail=detail,
     )
 
@@ -106,8 +134,8 @@ def image_columns(comparison: Comparison) -> list[Column]:
     return [
         *map(_likelihood, estimates),
         _metric("Sharpness", "sharpness", NEAR_ONE),
-        _metric("Memorised share", "memorised", LOWER),
         _metric("Distance to training images", "nearest", NEAR_ONE),
+        *(_metric(title, name, None) for title, name in COPYING.items()),
     ]
 
 
@@ -117,6 +145,7 @@ def _likelihood(name: str) -> Column:
         lambda run: run.likelihood[name][0] if name in run.likelihood else None,
         LOWER,
         error=lambda run: run.likelihood[name][1] if name in run.likelihood else None,
+        images=lambda run: run.likelihood_images.get(name, ()),
         absent=lambda run: "not measured" if run.likelihood else "not defined",
     )
 
@@ -164,6 +193,17 @@ def distance(point: Point | Run) -> float | None:
 
 
 def last_over_best(run: Run) -> float | None:
-    """Return the last Fréchet distance over the best of the history; None with fewer than two evaluations."""
+    """Return the last Fréchet distance over the best of the history; None with fewer than two evaluations.
+
+    From six evaluations on both are of running medians of three, for the best of many is an outlier. What is within
+    four spreads of the floor is a perfect model's: below that, ratios are chance.
+    """
     found = distances(run)
-    return found[-1] / min(found) if len(found) > 1 and min(found) > 0 else None
+    if len(found) < 2 or min(found) <= 0:
+        return None
+    if len(found) >= SMOOTHED:
+        found = [median(found[i : i + 3]) for i in range(len(found) - 2)]
+    name = "fid" if "fid" in run.metrics else "frechet_distance"
+    floor, spread = (run.protocol.get(key, {}).get(name) or 0.0 for key in ("floor", "floor_spread"))
+    perfect = max(floor + _SPREADS * spread, 0.0)
+    return max(found[-1], perfect) / max(min(found), perfect)

@@ -1,10 +1,11 @@
 """What the numbers say, in plain sentences: who is better at what, wherever the difference exceeds the spread."""
 
 import dataclasses
-from collections.abc import Sequence
-from math import inf, isfinite
+from collections.abc import Callable, Sequence
+from math import isfinite
 
 from lit_generative.report.columns import Column, distance_column, image_columns, quality_columns, speed_column
+from lit_generative.report.ranking import Ranking, copies, rank
 from lit_generative.report.results import Comparison, Run
 from lit_generative.report.statistics import Number
 from lit_generative.report.summary import stability
@@ -13,8 +14,6 @@ __all__ = ["Finding", "findings"]
 
 # Where the middle of the samples' spectrum lies plainly off the real one's
 BLURRED, NOISY = 0.8, 1.25
-# Real test images come out below 0.01; a share of samples above this is more than near duplicates in the data
-MEMORISED = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,20 +26,20 @@ class Finding:
 
 def findings(comparison: Comparison) -> list[Finding]:
     """Return what the comparison found: quality, diversity and speed, and what is remarkable besides."""
-    groups = comparison.by_name()
+    groups, ranked = comparison.by_name(), rank(comparison)
     recall = next(column for column in quality_columns(comparison) if column.title == "Recall")
     everything = [
-        Finding("Quality", _ranking(distance_column(comparison), groups, comparison)),
-        Finding("Diversity", _ranking(recall, groups, comparison)),
-        Finding("Speed", _ranking(speed_column(), groups, comparison)),
+        Finding("Quality", _ranking(distance_column(comparison), ranked, comparison)),
+        Finding("Diversity", _ranking(recall, ranked, comparison)),
+        Finding("Speed", _ranking(speed_column(), ranked, comparison)),
         *(
-            Finding("Likelihood", _ranking(column, groups, comparison))
+            Finding("Likelihood", _ranking(column, ranked, comparison))
             for column in image_columns(comparison)
             if column.title.startswith("-log p") and len(_numbers(column, groups)) > 1
         ),
         Finding("Sharpness", _sharpness(groups)),
         Finding("Missing classes", _missing(groups)),
-        Finding("Memorisation", _memorised(groups)),
+        Finding("Memorisation", _memorised(groups, comparison)),
         Finding("Stability", _stability(groups)),
     ]
     return [finding for finding in everything if finding.text]
@@ -50,25 +49,39 @@ def _numbers(column: Column, groups: dict[str, list[Run]]) -> dict[str, Number]:
     return {name: number for name, runs in groups.items() if (number := column.number(runs)) is not None}
 
 
-def _ranking(column: Column, groups: dict[str, list[Run]], comparison: Comparison) -> str:
-    """Who leads in a column beyond the spread, or between whom it cannot be said, and what real images reach."""
-    better = column.better
+def _ranking(column: Column, ranked: dict[str, Ranking], comparison: Comparison) -> str:
+    """Who leads in a column beyond chance, or between whom it cannot be said, and what real images reach."""
+    better, found = column.better, ranked[column.title]
     assert better is not None
-    numbers = _numbers(column, groups)
-    if not numbers:
+    if not found.numbers:
         return f"{column.title} was not measured."
-    ranked = sorted(numbers, key=lambda name: better.loss(numbers[name].mean) if isfinite(numbers[name].mean) else inf)
-    best = numbers[ranked[0]]
-    first = [name for name in ranked if name == ranked[0] or not best.beats(numbers[name], better)]
-    leading, rest = (
-        _listed([f"{name} {str(numbers[name]).rstrip('†')}" for name in ranked if (name in first) == is_first])
-        for is_first in (True, False)
-    )
+
+    def named(names: Sequence[str]) -> str:
+        return _listed([f"{name} {str(found.numbers[name]).rstrip('†')}" for name in names])
+
     floor = column.floor(comparison)
-    real = f" Real images reach {floor:.3g}." if floor is not None else ""
-    others = f", before {rest}" if rest else ""
-    claim = "no difference that exceeds the spread between " if len(first) > 1 else "best is " if rest else ""
-    return f"{column.title} ({better.words}): {claim}{leading}{others}.{real}"
+    sentences = [f"{column.title} ({better.words}): {_claim(found, named)}."] if found.order else []
+    if found.beyond:
+        sentences.append(f"Better than real images, which is no better model, and not ranked: {named(found.beyond)}.")
+    if others := [name for name in found.copiers if name not in found.beyond]:
+        sentences.append(f"Not ranked, for copies of training images: {named(others)}.")
+    if floor is not None:
+        sentences.append(f"Real images reach {floor:.3g}.")
+    return " ".join(sentences)
+
+
+def _claim(found: Ranking, named: Callable[[Sequence[str]], str]) -> str:
+    """Say who is best, or among whom there is no difference that was tested and found."""
+    if found.best is not None:
+        return f"best is {named([found.best])}, before {named(found.order[1:])}"
+    if len(found.order) == 1:
+        return named(found.order)
+    if found.untested:
+        return f"one training: differences are not tested; {named(found.order)}"
+    if len(found.equals) == 1:  # beyond chance in this column alone, not among all that are shown
+        return f"no difference that is sure among so many columns; {named(found.order)}"
+    rest = [name for name in found.order if name not in found.equals]
+    return f"no difference beyond chance between {named(found.equals)}{f', before {named(rest)}' if rest else ''}"
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -97,12 +110,12 @@ def _missing(groups: dict[str, list[Run]]) -> str:
     return " ".join(f"{name} does not draw {_listed(list(lost))}." for name, lost in missing.items() if lost)
 
 
-def _memorised(groups: dict[str, list[Run]]) -> str:
-    means = _means(groups, "memorised")
-    copies = [f"{name} ({mean:.0%} of its samples)" for name, mean in means.items() if mean > MEMORISED]
-    if copies:
-        return f"Copies of training images are drawn by {_listed(copies)}; its other numbers do not speak for it."
-    return "No model draws copies of training images to speak of." if means else ""
+def _memorised(groups: dict[str, list[Run]], comparison: Comparison) -> str:
+    found = {name: how for name, runs in groups.items() if (how := copies(comparison, runs))}
+    if found:
+        listed = _listed([f"{name} ({how})" for name, how in found.items()])
+        return f"Copies of training images are drawn by {listed}; its other numbers do not speak for it."
+    return "No model draws copies of training images to speak of." if _means(groups, "memorised") else ""
 
 
 def _stability(groups: dict[str, list[Run]]) -> str:

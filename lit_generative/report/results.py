@@ -12,6 +12,16 @@ from lit_generative.files import write_json
 
 __all__ = ["Comparison", "Point", "Run", "Training"]
 
+# What two runs of one table have in common, by its place in the protocol; what is not stamped is not compared
+_ONE_TABLE = {
+    "data_content": "against other images",
+    "extractor_sha256": "by other extractors",
+    "split": "on other splits",
+    "num_real": "against other numbers of images",
+    "num_fake": "with other numbers of samples",
+    "metrics_code": "by other versions of the metrics",
+}
+
 
 @dataclasses.dataclass
 class Point:
@@ -68,11 +78,14 @@ class Run:
         metrics: Name to value, as in :class:`~lit_generative.evaluation.Evaluation`, and of images ``sharpness``, their
             high-frequency power over that of real ones (less than 1 is blurred, more is noisy), ``memorised``, the
             share that copies a training image, and ``nearest``, the median distance to the nearest training image over
-            the same of real test images.
-        errors: Standard errors of the metrics over the choice of samples (delete-half jackknife).
+            the same of real test images; in the extractor's features, ``memorised_features``, ``authenticity`` and
+            ``train_gap``, the Fréchet distance to test images less that to as many training images.
+        errors: Standard errors of the metrics over the choice of samples (delete-half jackknife), the real images and
+            the training being given.
         missing: The names of classes that are missing among the samples.
         likelihood: Estimate to (bits/dim, standard error), such as {"bound": (3.1, 0.02)}; {} where the model defines
             none.
+        likelihood_images: The bits/dim of each image by estimate; of all models they are the same images.
         spectrum: Radially averaged power of the samples at each spatial frequency, from 0 on.
         curve: Quality at fewer network evaluations than the model's own.
         training: How it was trained.
@@ -93,6 +106,7 @@ class Run:
     images_per_second: float | None = None
     missing: list[str] = dataclasses.field(default_factory=list)
     likelihood: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    likelihood_images: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     spectrum: list[float] = dataclasses.field(default_factory=list)
     curve: list[Point] = dataclasses.field(default_factory=list)
     training: Training | None = None
@@ -115,7 +129,8 @@ class Comparison:
     """Runs that were measured by one protocol, and what real images reach by it.
 
     Attributes:
-        floor: The metrics of real test images against other real ones.
+        floor: The metrics of real test images against other ones, as a perfect model would get.
+        floor_spread: The standard deviation of each of these.
         spectrum: That of real test images.
         machine: What it was measured on, in words.
         date: When, as YYYY-MM-DD.
@@ -130,6 +145,26 @@ class Comparison:
     date: str
     command: str
     pictures: dict[str, str] = dataclasses.field(default_factory=dict)
+    floor_spread: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def check(self) -> None:
+        """Look whether the runs' numbers belong into one table.
+
+        Raises:
+            ValueError: If there is no run, or two were compared with other images, by another extractor, or by another
+                version of the metrics.
+        """
+        if not self.runs:
+            raise ValueError("comparison has no runs; measure at least one model before a report is written")
+        first = self.runs[0]
+        for key, what in _ONE_TABLE.items():
+            for run in self.runs:
+                values = first.protocol.get(key), run.protocol.get(key)
+                if None not in values and values[0] != values[1]:
+                    raise ValueError(
+                        f"{first.name} and {run.name} ({run.source}) were measured {what}: {key} is {values[0]} and "
+                        f"{values[1]}; measure them by one `compare`"
+                    )
 
     def by_name(self) -> dict[str, list[Run]]:
         """Return the runs of each model, in the order in which they were given."""

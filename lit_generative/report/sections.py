@@ -4,6 +4,7 @@ import dataclasses
 from functools import cached_property
 from pathlib import Path
 
+from lit_generative.report.equal_minutes import unequal_minutes
 from lit_generative.report.findings import Finding, findings
 from lit_generative.report.galleries import GALLERIES, Gallery
 from lit_generative.report.plots import PLOTS, Plot
@@ -59,7 +60,8 @@ class Sections:
         for run in self.comparison.runs:
             for warning in run.warnings:
                 concerned.setdefault(warning, {})[run.name] = None
-        return [
+        of_all = unequal_minutes(self.comparison)
+        return [of_all] * bool(of_all) + [
             warning if len(names) == len(groups) > 1 else f"{', '.join(names)}: {warning}"
             for warning, names in concerned.items()
         ]
@@ -77,7 +79,7 @@ class Sections:
         found: dict[str, str] = {}
         stamps = {name: runs[0].protocol for name, runs in self.comparison.by_name().items()}
         for key in dict.fromkeys(key for stamp in stamps.values() for key in stamp):
-            if key in ("floor", "classes"):  # the tables' first row
+            if key in ("floor", "floor_spread", "classes"):  # the tables' first row
                 continue
             values = {name: _in_words(stamp.get(key)) for name, stamp in stamps.items()}
             if len(set(values.values())) == 1:

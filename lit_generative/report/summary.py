@@ -3,25 +3,32 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from math import isfinite
+from statistics import fmean, stdev
 
 from lit_generative.report.columns import (
+    SMOOTHED,
     Column,
     cost_columns,
-    distance_column,
+    distance,
+    distances,
     history_columns,
     image_columns,
     last_over_best,
     quality_columns,
 )
+from lit_generative.report.equal_minutes import common_minutes, runs_at
+from lit_generative.report.ranking import rank
 from lit_generative.report.results import Comparison, Run
-from lit_generative.report.statistics import leader
+from lit_generative.report.statistics import Number
 
-__all__ = ["FLOOR", "Cell", "Row", "Table", "stability", "summarise"]
+__all__ = ["FLOOR", "ONE_TRAINING", "Cell", "Row", "Table", "stability", "summarise"]
 
 FLOOR = "real images (the floor)"
+OF_CLASSES = ("Missing classes", "Class accuracy")
+ONE_TRAINING = "one training: differences are not tested"
 
-# Sampling and the game's fluctuations make a healthy run's last evaluation some 10 % worse than its best
-WORSE_THAN_BEST = 1.25
+# Distances of a healthy run fluctuate by some 10 %: of few evaluations, the last is beyond this once in twenty runs
+WORSE_THAN_BEST, WORSE_OF_FEW = 1.25, 1.4
 # Shares of the mean by which seeds of the shipped recipes differ are 2 to 5 %
 SEEDS_DIFFER = 0.25
 
@@ -67,63 +74,87 @@ class Table:
 
 
 def summarise(comparison: Comparison) -> list[Table]:
-    """Return the tables: quality, images, cost and stability."""
+    """Return the tables: quality, images, cost, quality after equal minutes if that is known, and stability."""
     return [
         _table(
             "Quality and diversity",
             "Precision and density say how many samples look real, recall and coverage how much of the real images' "
-            "variety they have. No model is expected to do better than real images, the first row.",
+            "variety they have. The first row is what a perfect model would get: real images against others, none of "
+            "which was trained on. A number better than that is no better model, and is never bold.",
             quality_columns(comparison),
             comparison,
         ),
         _table(
             "Likelihood, sharpness and memorisation",
             "Sharpness is the power at high spatial frequencies over that of real images: less than 1 is blurred, more "
-            "is noisy. The memorised share is that of samples that copy a training image; the distance to training "
-            "images is relative to that of real images that no model was trained on.",
+            "is noisy. The distance to training images is relative to that of real images that nothing was trained on. "
+            "The memorised share is that of samples that copy a training image, as it is or mirrored, and in the "
+            "extractor's features; the authentic share is that of samples that are farther from the nearest training "
+            "image than that is from its own neighbour (Alaa et al. 2022). The last column is the Fréchet distance to "
+            "test images less that to as many training images: above 0, those are known better.",
             image_columns(comparison),
             comparison,
         ),
         _table("Cost", "Minutes of training leave out validation and evaluation.", cost_columns(), comparison),
+        *_at_equal_minutes(comparison),
         _stability_table(comparison),
     ]
 
 
 def _table(title: str, note: str, columns: Sequence[Column], comparison: Comparison) -> Table:
     groups = comparison.by_name()
-    columns_of_cells = [_cells(column, groups) for column in columns]
+    best = {title: found.best for title, found in rank(comparison).items()}
+    columns_of_cells = [_cells(column, groups, best.get(column.title)) for column in columns]
     rows = [Row(name, _count(runs), [cells[name] for cells in columns_of_cells]) for name, runs in groups.items()]
-    floor = [column.floor(comparison) for column in columns]
-    if any(value is not None for value in floor):
-        cells = [Cell("–" if value is None else f"{value:.3g}") for value in floor]
+    floor = [(column.floor(comparison), column.floor_spread(comparison)) for column in columns]
+    if any(value is not None for value, _ in floor):
+        cells = [Cell("–" if value is None else str(Number(value, spread))) for value, spread in floor]
         rows.insert(0, Row(FLOOR, "", cells))
     return Table(title, note, [column.heading for column in columns], rows)
 
 
-def _cells(column: Column, groups: dict[str, list[Run]]) -> dict[str, Cell]:
+def _at_equal_minutes(comparison: Comparison) -> list[Table]:
+    minutes = common_minutes(comparison)
+    if minutes is None:
+        return []
+    columns = [column for column in quality_columns(comparison) if column.title not in OF_CLASSES]
+    groups = {name: found for name, runs in comparison.by_name().items() if (found := runs_at(runs, minutes))}
+    cells = [_cells(column, groups, None) for column in columns]
+    rows = [Row(name, _count(runs), [of_column[name] for of_column in cells]) for name, runs in groups.items()]
+    note = (
+        "From the evaluations during the trainings, on validation images and with fewer samples perhaps, by a straight "
+        "line between the two nearest ones: the most minutes that all models have. Nothing is tested here."
+    )
+    title = f"After {minutes:.3g} minutes of training each"
+    return [Table(title, note, [column.heading for column in columns], rows)]
+
+
+def _cells(column: Column, groups: dict[str, list[Run]], best: str | None) -> dict[str, Cell]:
     """Return a column's cell for each model."""
-    found = {name: number for name, runs in groups.items() if (number := column.number(runs)) is not None}
-    best = leader(found, column.better) if column.better else None
     cells = {}
     for name, runs in groups.items():
-        number = found.get(name)
+        number = column.number(runs)
         text = column.absent(runs[0]) if number is None else str(number)
         if number is not None and number.count < len(runs):
             text += f" ({number.count} of {len(runs)} runs)"
-        cells[name] = Cell(text, column.detail(runs), name == best)
+        interval = number.interval if number is not None and column.better is not None else ""
+        detail = "; ".join(filter(None, (interval, column.detail(runs))))
+        cells[name] = Cell(text, detail, name == best)
     return cells
 
 
 def _count(runs: Sequence[Run]) -> str:
-    return "1 run" if len(runs) == 1 else f"{len(runs)} seeds"
+    if len(runs) > 1:
+        return f"{len(runs)} seeds"
+    return "given images" if runs[0].family == "images" else ONE_TRAINING
 
 
 def _stability_table(comparison: Comparison) -> Table:
     table = _table(
         "Stability",
         f"Best and last are of the evaluations during the training, on validation images. A run got worse after its "
-        f"best if the last is more than {WORSE_THAN_BEST} times the best, and seeds differ if the standard deviation "
-        f"of the final distance exceeds {SEEDS_DIFFER:.0%} of its mean.",
+        f"best if the last is more than {WORSE_THAN_BEST} times the best ({WORSE_OF_FEW} of fewer than {SMOOTHED}) "
+        f"and seeds differ if the standard deviation of the final distance exceeds {SEEDS_DIFFER:.0%} of its mean.",
         history_columns(comparison),
         comparison,
     )
@@ -140,7 +171,7 @@ def stability(runs: Sequence[Run]) -> str:
     signs = [
         _share("a loss was not finite", runs, lambda run: run.training is not None and not run.training.is_finite),
         *_alarms(runs),
-        _share("got worse after its best", runs, lambda run: (last_over_best(run) or 0) > WORSE_THAN_BEST),
+        _share("got worse after its best", runs, _got_worse),
         _seeds_differ(runs),
     ]
     if found := [sign for sign in signs if sign]:
@@ -148,7 +179,16 @@ def stability(runs: Sequence[Run]) -> str:
     was_watched = any(
         last_over_best(run) is not None or (run.training is not None and run.training.verdict) for run in runs
     )
-    return "stable" if was_watched or len(runs) > 1 else "not measured"
+    return "stable" if was_watched or len(_distances(runs)) > 1 else "not measured"
+
+
+def _got_worse(run: Run) -> bool:
+    return (last_over_best(run) or 0) > (WORSE_THAN_BEST if len(distances(run)) >= SMOOTHED else WORSE_OF_FEW)
+
+
+def _distances(runs: Sequence[Run]) -> list[float]:
+    """Return the final distances of the runs of one model, as far as they were measured."""
+    return [value for run in runs if (value := distance(run)) is not None]
 
 
 def _alarms(runs: Sequence[Run]) -> list[str]:
@@ -168,8 +208,8 @@ def _of(count: int, runs: int) -> str:
 
 
 def _seeds_differ(runs: Sequence[Run]) -> str:
-    number = distance_column(Comparison(list(runs), {}, [], "", "", "")).number(runs)
-    if number is None or number.count < 2 or not number.spread or not isfinite(number.mean) or number.mean <= 0:
+    found = _distances(runs)
+    if len(found) < 2 or not all(map(isfinite, found)) or fmean(found) <= 0:
         return ""
-    share = number.spread / number.mean
+    share = stdev(found) / fmean(found)
     return f"seeds differ by {share:.0%} of their mean" if share > SEEDS_DIFFER else ""

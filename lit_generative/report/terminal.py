@@ -4,6 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
+from lit_generative.report.equal_minutes import unequal_minutes
 from lit_generative.report.results import Comparison
 from lit_generative.report.statistics import SPREADS
 from lit_generative.report.summary import FLOOR, Cell, summarise
@@ -25,3 +26,5 @@ def print_comparison(comparison: Comparison) -> None:
     console = Console()
     console.print(printed)
     console.print(SPREADS, highlight=False)
+    if warning := unequal_minutes(comparison):
+        console.print(warning, highlight=False)

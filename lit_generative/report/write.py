@@ -17,11 +17,10 @@ def write_report(folder: Path) -> None:
     """Write a report beside the ``results.json`` of a folder; an earlier report is replaced.
 
     Raises:
-        ValueError: If the comparison has no run.
+        ValueError: If the comparison has no run, or runs that do not belong into one table.
     """
     comparison = Comparison.load(folder / "results.json")
-    if not comparison.runs:
-        raise ValueError("comparison has no runs; measure at least one model before a report is written")
+    comparison.check()
     (folder / "plots").mkdir(exist_ok=True)
     for kind in (*PLOTS, *GALLERIES):
         for ending in ("png", "svg"):

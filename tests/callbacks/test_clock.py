@@ -53,12 +53,12 @@ def records(folder: Path) -> list[dict[str, Any]]:
 def test_only_training_counts(
     make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, time: Time, tmp_path: Path
 ) -> None:
-    evaluate = Evaluate(Evaluator(num_samples=30, num_real=50), every_n_epochs=1)
+    evaluate = Evaluate(Evaluator(num_samples=30, num_real=50), every_n_epochs=1, split_at_end="test")
     trainer = make_trainer(callbacks=[evaluate, time, clock := TrainingClock()], max_epochs=3, limit_val_batches=2)
     trainer.fit(make_vae(), datamodule=data)
     assert clock.seconds == 3 * 2 * 3
     assert clock.device_seconds == 3 * 2 * 3 * torch.get_num_threads()
-    # three on validation images, and one at the end, which has the same training behind it as the third
+    # three on validation images, and one on test images at the end, which has the same training behind it as the third
     assert [record["training_minutes"] for record in records(tmp_path)] == [6 / 60, 12 / 60, 18 / 60, 18 / 60]
     assert records(tmp_path)[0]["device_minutes"] == 6 / 60 * torch.get_num_threads()
 

@@ -54,7 +54,7 @@ def test_a_run_is_evaluated_at_its_end_with_the_average(
     assert record["losses"].keys() == {"val/loss", "val/nelbo", "val/nll", "val/kl"}
     assert record["metrics"]["frechet_distance"] > 0
     stamp = record["protocol"]
-    assert (stamp["weights"], stamp["num_fake"], stamp["num_real"], stamp["split"]) == ("ema 0.9", 30, 50, "test")
+    assert (stamp["weights"], stamp["num_fake"], stamp["num_real"], stamp["split"]) == ("ema 0.9", 30, 50, "val")
     assert stamp["floor"].keys() >= {"frechet_distance"}
     printed = capsys.readouterr().out
     assert "VAE after 80 images" in printed
@@ -72,25 +72,33 @@ def test_evaluations_in_between_are_logged_and_kept(
     assert len({record["metrics"]["frechet_distance"] for record in records(tmp_path)}) == 3
 
 
-def test_checkpoints_are_chosen_on_validation_images_and_reports_are_of_test_images(
+def test_all_of_a_training_is_measured_on_validation_images_unless_test_is_asked_for(
     make_vae: Callable[..., VAE],
     make_trainer: MakeTrainer,
     data: ImageDataModule,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    callbacks = [Evaluate(small(), every_n_epochs=2), EMA(0.9)]
-    trainer = make_trainer(callbacks=callbacks, max_epochs=4, limit_val_batches=1)
-    trainer.fit(make_vae(), datamodule=data)
+    def fit(**options: Any) -> str:
+        callbacks = [Evaluate(small(), every_n_epochs=2, **options), EMA(0.9)]
+        make_trainer(callbacks=callbacks, max_epochs=4, limit_val_batches=1).fit(make_vae(), datamodule=data)
+        return capsys.readouterr().out
+
+    printed = fit()
     found = [(record["images_seen"], record["protocol"]["split"]) for record in records(tmp_path)]
-    assert found == [(80, "val"), (160, "val"), (160, "test")]
-    in_between, last = records(tmp_path)[1:]
+    assert found == [(80, "val"), (160, "val")]  # the last one is not measured again
+    last = records(tmp_path)[-1]
+    assert printed.count("VAE after 160 images") == 1
+    assert f"{last['metrics']['frechet_distance']:.4g}" in printed
+    assert "50 validation images" in printed
+    assert "50 test images" in fit(split_at_end="test")
+    in_between, last = records(tmp_path)[-2:]
+    assert [record["protocol"]["split"] for record in (in_between, last)] == ["val", "test"]
     assert in_between["losses"] == last["losses"] != {}
     assert last["protocol"]["weights"] == in_between["protocol"]["weights"] == "ema 0.9"
     assert last["metrics"]["frechet_distance"] != in_between["metrics"]["frechet_distance"]
-    printed = capsys.readouterr().out
-    assert printed.count("VAE after 160 images") == 1
-    assert f"{last['metrics']['frechet_distance']:.4g}" in printed
+    with pytest.raises(ValueError, match="split_at_end='train': it must be val or test"):
+        Evaluate(small(), split_at_end="train")  # type: ignore[arg-type]
 
 
 def test_every_n_images_counts_images(
@@ -98,7 +106,7 @@ def test_every_n_images_counts_images(
 ) -> None:
     trainer = make_trainer(callbacks=[Evaluate(small(), every_n_images=100)], max_epochs=6, limit_val_batches=1)
     trainer.fit(make_vae(), datamodule=data)
-    assert [record["images_seen"] for record in records(tmp_path)] == [120, 240, 240]
+    assert [record["images_seen"] for record in records(tmp_path)] == [120, 240]
 
 
 def best(**options: Any) -> ModelCheckpoint:
@@ -212,7 +220,7 @@ def test_a_test_adds_its_losses_and_its_evaluation(
     assert record["losses"]["test/loss"] == pytest.approx(trainer.callback_metrics["test/loss"].item())
 
 
-def test_a_missing_default_extractor_does_not_stop_the_run(
+def test_too_few_images_to_compare_with_do_not_stop_a_run_that_did_not_ask_for_it(
     make_vae: Callable[..., VAE],
     make_trainer: MakeTrainer,
     folder: Path,
@@ -225,7 +233,7 @@ def test_a_missing_default_extractor_does_not_stop_the_run(
     trainer = make_trainer(callbacks=[Evaluate(small(), every_n_epochs=1)], max_epochs=1)
     trainer.fit(model, datamodule=ImageDataModule(str(folder), batch_size=10))
     printed = " ".join(capsys.readouterr().out.split())
-    assert "The quality of samples will not be measured: extractor inception needs its weights" in printed
+    assert "The quality of samples will not be measured: pictures has 3 val images, and a comparison needs at least 6" in printed
     assert "The quality of samples was not measured" in printed
     assert "val/loss" in printed
     assert model.images_seen == 20

@@ -22,8 +22,10 @@ class WarmVAE(VAE):
 def save(tmp_path, make_vae):
     """Save a small VAE as ``version_N/checkpoints/last.ckpt`` of a run, or anywhere."""
 
-    def save(path, *, seed=0, cls=VAE, num_classes=None, data=None, images=1000, callbacks=None):
+    def save(path, *, seed=0, cls=VAE, num_classes=None, data=None, images=1000, callbacks=None, **state):
         model = make_vae(cls, num_classes)
+        for name, value in state.items():
+            setattr(model, name, value)
         model.noise_seed, model.images_seen = seed, images
         checkpoint = {"state_dict": model.state_dict(), "callbacks": callbacks or {}}
         pack(checkpoint, model, data or ImageDataModule())
@@ -82,6 +84,15 @@ def test_seeds_of_one_model_have_one_name_and_others_a_number(save):
     ]
     assert [entry.seed for entry in found] == [0, 1, 1, 2, 3, 4, 5, 6]
     assert found[0].data["init_args"]["seed"] == 3
+
+
+@pytest.mark.parametrize("change", [{"images": 2000}, {"precision": "bf16-mixed"}, {"weights": "ema 0.999"}])
+def test_another_length_precision_or_kind_of_weights_is_another_model(save, change):
+    paths = [save(last("a/vae/x", 0), seed=0), save(last("a/vae/x", 1), seed=1, **change)]
+    assert names(paths) == ["vae/x", "vae/x (2)"]
+    is_length = "images" in change
+    cut_short = [entry.name for entry in find_entries(paths, cut_short=paths[1:])]
+    assert (cut_short == ["vae/x", "vae/x"]) == is_length
 
 
 def test_given_names_count_and_must_be_as_many(save):

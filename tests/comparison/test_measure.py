@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_generative import DDPM, GAN, VAE, GenerativeModule, ImageDataModule
 from lit_generative.comparison.folder_model import ImagesOf
-from lit_generative.comparison.measure import MeasurementProtocol, bits_per_dim, measure, parameters_of_sampling
+from lit_generative.comparison.measure import MeasurementProtocol, bits_of_images, measure, parameters_of_sampling
 from lit_generative.comparison.real_images import RealImages
 from lit_generative.data import GaussianRing
 from lit_generative.diffusion import DDIM, AutoGuidance
@@ -111,9 +111,16 @@ def test_a_copy_of_the_training_set_is_found_out_and_held_out_images_are_not(dat
     assert run.metrics["memorised"] == 1
     assert run.metrics["nearest"] == pytest.approx(0, abs=1e-5)
     assert run.errors["memorised"] == 0
+    assert run.metrics["memorised_features"] == 1
+    assert run.metrics["authenticity"] == 0
+    assert run.metrics["train_gap"] > 2 * run.errors["train_gap"]
     assert run.metrics["sharpness"] == pytest.approx(1, abs=4 * run.errors["sharpness"])
     held_out, _ = measure(ImagesOf(real.images), "held out", "a tensor", data, protocol, real)
     assert held_out.metrics["memorised"] == real.floor["memorised"] <= 0.01
+    assert max(held_out.metrics["memorised_features"], real.floor["memorised_features"]) <= 0.01
+    assert held_out.metrics["authenticity"] == pytest.approx(real.floor["authenticity"], abs=0.06)
+    mirrored, _ = measure(ImagesOf(train[0][:500].flip(-1)), "mirrored", "a tensor", data, protocol, real)
+    assert mirrored.metrics["memorised"] == 1
     assert held_out.metrics["nearest"] == pytest.approx(1, abs=4 * held_out.errors["nearest"])
     assert held_out.metrics["sharpness"] == pytest.approx(1, abs=4 * held_out.errors["sharpness"])
     assert len(held_out.spectrum) == 15
@@ -157,6 +164,7 @@ def test_a_users_model_is_measured_with_its_exact_likelihood(data, evaluator, re
     run, _ = measure(model, "mine", tmp_path, data, protocol, real)
     assert run.family == "Known"
     assert run.likelihood == {"exact": (pytest.approx(8, rel=1e-6), pytest.approx(0, abs=1e-6))}
+    assert run.likelihood_images == {"exact": pytest.approx([8] * 150, rel=1e-6)}
     assert run.seed == 3
     assert run.parameters == 3 * 5 + 5 + 7 * 11 + 11
     assert run.protocol["sampling_parameters"] == 3 * 5 + 5 + 2
@@ -167,23 +175,24 @@ def test_a_users_model_is_measured_with_its_exact_likelihood(data, evaluator, re
 
 
 def test_bits_per_dim_have_the_standard_error_of_their_mean(data, evaluator):
-    found, error = bits_per_dim(Known((6.0, 2.0)), data, evaluator, 150, 10)["exact"]
+    bits = bits_of_images(Known((6.0, 2.0)), data, evaluator, 150, 10)["exact"]
+    found, error = bits.mean().item(), (bits.std() / 150**0.5).item()
     images = torch.cat([batch["image"] for batch in data.loader("test", limit=150)])
     share = (images.mean(dim=(1, 2, 3)) < -0.5).double().mean().item()
     assert 0.1 < share < 0.9
     assert found == pytest.approx(2 + 4 * share, rel=1e-5)
     assert error == pytest.approx(4 * (share * (1 - share) / 149) ** 0.5, rel=1e-5)
-    assert bits_per_dim(Known(), data, evaluator, 0, 10) == {}
+    assert bits_of_images(Known(), data, evaluator, 0, 10) == {}
 
 
 def test_estimates_are_the_same_again_and_leave_the_random_state_alone(data, evaluator):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = bits_per_dim(diffusion(DDIM(5)), data, evaluator, 10, 4)
+    first = bits_of_images(diffusion(DDIM(5)), data, evaluator, 10, 4)
     assert torch.equal(torch.rand(3), expected)
-    assert bits_per_dim(diffusion(DDIM(5)), data, evaluator, 10, 4) == first
-    assert first.keys() == {"bound", "flow"}
+    again = bits_of_images(diffusion(DDIM(5)), data, evaluator, 10, 4)
+    assert all(torch.equal(again[name], first[name]) for name in ("bound", "flow"))
 
 
 def test_one_image_has_no_standard_error(evaluator):

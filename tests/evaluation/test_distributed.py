@@ -88,6 +88,7 @@ def test_an_evaluation_is_the_same_on_one_process_and_on_two(found, folder):
             assert result["metrics"] == pytest.approx(expected["metrics"], rel=1e-6)
             assert result["classes"] == expected["classes"]
             assert result["warnings"] == expected["warnings"]
-            floors = [stamp.pop("floor") for stamp in (result["protocol"], dict(expected["protocol"]))]
-            assert floors[0] == pytest.approx(floors[1], rel=1e-6)
+            for name in ("floor", "floor_spread"):
+                floors = [stamp.pop(name) for stamp in (result["protocol"], dict(expected["protocol"]))]
+                assert floors[0] == pytest.approx(floors[1], rel=1e-6)
             assert result["protocol"].items() <= expected["protocol"].items()

@@ -194,9 +194,14 @@ def test_what_is_not_one_vector_an_image_is_refused():
         load_extractor(nn.Unflatten(0, (2, 2)))(torch.zeros(4, 1, 8, 8))
 
 
-def test_default_extractor_goes_by_the_data(data):
+def test_default_extractor_goes_by_the_data_and_by_what_is_there(data, inception_weights, tmp_path, monkeypatch):
+    cats = SimpleNamespace(name="owner/cats", num_classes=10)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert default_extractor(data) == "fashion"
-    assert default_extractor(SimpleNamespace(name="owner/cats", num_classes=10)) == "inception"
+    assert default_extractor(cats) == "random"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / features_module.INCEPTION_FILES[0]).symlink_to(inception_weights)
+    assert default_extractor(cats) == "inception"
     assert default_extractor(SimpleNamespace(name="zalando-datasets/fashion_mnist", num_classes=10)) == "fashion"
 
 

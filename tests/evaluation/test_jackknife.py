@@ -57,7 +57,7 @@ def test_evaluations_have_an_error_for_every_metric_if_asked(tmp_path, data, tra
     evaluator = Evaluator(num_samples=400, num_real=500, batch_size=150, cache_dir=str(tmp_path))
     model = NoisyCopies(*train_images, num_classes=10)
     drawn = []
-    found = evaluator.evaluate(model, data, halves=3, on_samples=drawn.append, **QUIET)
+    found = evaluator.evaluate(model, data, halves=3, on_samples=lambda images, features: drawn.append(images), **QUIET)
     assert found.errors.keys() == found.metrics.keys()
     accuracy = found.metrics["class_accuracy"]
     assert found.errors["class_accuracy"] == pytest.approx((accuracy * (1 - accuracy) / 400) ** 0.5)
@@ -90,7 +90,7 @@ def test_other_measurements_get_finite_images(tmp_path, data, train_images):
     model.sample = lambda n, y=None, *, generator=None: torch.full((n, 1, 28, 28), torch.inf)
     drawn = []
     evaluator = Evaluator(num_samples=20, num_real=50, cache_dir=str(tmp_path))
-    evaluator.evaluate(model, data, on_samples=drawn.append, **QUIET)
+    evaluator.evaluate(model, data, on_samples=lambda images, features: drawn.append(images), **QUIET)
     assert torch.equal(drawn[0], torch.ones(20, 1, 28, 28))
 
 

@@ -125,7 +125,7 @@ def test_one_evaluator_goes_with_several_data_sets(tmp_path):
         assert found.metrics["high_quality"] > 0.95
     images = ImageDataModule(subset=100)
     evaluator.check(images)
-    assert evaluator._load_extractor(images).name == "fashion"
+    assert evaluator.extractor_for(images).name == "fashion"
 
 
 def test_the_points_extractor_does_not_take_images(tmp_path):

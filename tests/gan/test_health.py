@@ -113,10 +113,37 @@ def test_signs_are_what_the_logits_and_samples_say(
             "health/logit_magnitude": 2.0,
             "health/generator_gradient": 0.25,
             "health/diversity": float(distances[0] / distances[1]),
+            "health/reach": 1.0,  # binary noise is far from all images
             "health/healthy": 1.0,
         },
         rel=1e-5,
     )
+
+
+def test_samples_of_two_far_modes_reach_few_real_images(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
+    """Their distance from each other is that of real images, so that the diversity alone sees nothing."""
+    images = next(iter(data.loader("train", batch_size=100)))["image"]
+    trouser, boot = images[images.mean(dim=(1, 2, 3)).argsort()[[20, 80]]]
+
+    class TwoModes(Scripted):
+        @sampling_mode
+        def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+            is_first = torch.randint(2, (n, 1, 1, 1), generator=generator).bool()
+            return torch.where(is_first, trouser, boot) + 0.01 * torch.randn(n, 1, 28, 28, generator=generator)
+
+    class Varied(Scripted):
+        @sampling_mode
+        def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+            return images[torch.randint(len(images), (n,), generator=generator)]
+
+    reaches = []
+    for model in (TwoModes(), Varied()):
+        callbacks = [health(num_samples=40), spy := Spy()]
+        make_trainer(callbacks=callbacks, max_steps=2, limit_val_batches=0).fit(model, datamodule=data)
+        assert spy.logged[2]["health/diversity"] > 0.4
+        reaches.append(spy.logged[2]["health/reach"])
+    assert reaches[0] < 0.3
+    assert 0.6 < reaches[1] < 1.4
 
 
 def test_without_a_boundary_only_differences_count(make_trainer: MakeTrainer, data: ImageDataModule) -> None:
@@ -205,7 +232,7 @@ def test_an_illness_that_persists_stops_the_run_if_asked(
     stop: bool,
     expected: int,
 ) -> None:
-    trainer = make_trainer(callbacks=[Spy(saturate), health(stop=stop)], max_epochs=5)
+    trainer = make_trainer(callbacks=[Spy(saturate), health(stop=stop, patience=3)], max_epochs=5)
     trainer.fit(Scripted(), datamodule=data)
     assert trainer.global_step == expected  # ill at 7, 8 and 9
     assert ("GANHealth stops the run after 3 looks in a row: vanishing gradients" in capsys.readouterr().out) is stop
@@ -264,7 +291,7 @@ def test_each_evaluation_is_judged_and_written_down(
     trainer = make_trainer(callbacks=[health(every_n_steps=100), evaluate, EMA(0.9)], max_epochs=2, limit_val_batches=1)
     trainer.fit(Scripted(), datamodule=data)
     found = records(tmp_path)
-    assert [record["images_seen"] for record in found] == [100, 200, 200]  # the last one is of test images
+    assert [record["images_seen"] for record in found] == [100, 200]
     for record in found:
         signs, metrics = record["health"]["signs"], record["metrics"]
         assert record["health"]["verdict"] == "mode collapse"  # binary noise is of one class

@@ -24,6 +24,11 @@ def run(name: str = "vae/a", distance: float = 2.0, error: float | None = 0.1, *
     return Run(**values | changes)
 
 
+def seeds(name: str, *distances: float, **changes: Any) -> list[Run]:
+    """Trainings of one model with a Fréchet distance each, of a small standard error."""
+    return [run(name, distance, 0.01, seed=seed, **changes) for seed, distance in enumerate(distances)]
+
+
 def comparison(*runs: Run) -> Comparison:
     """A comparison of the runs; real images reach 0.2."""
     floor = {"frechet_distance": 0.2, "recall": 0.83, "sharpness": 1.0, "memorised": 0.003, "nearest": 1.0}

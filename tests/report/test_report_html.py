@@ -61,9 +61,9 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "new" / "folder"
-    vae = full_run("vae/fashion", 6.0, warnings=["Too few samples."])
-    gan = full_run(EVIL, 2.0, family="GAN", likelihood={})
-    found = comparison(vae, gan)
+    vae = [full_run("vae/fashion", 6.0 + i / 10, warnings=["Too few samples."], seed=i) for i in range(3)]
+    gan = [full_run(EVIL, 2.0 + i / 10, family="GAN", likelihood={}, seed=i) for i in range(3)]
+    found = comparison(*vae, *gan)
     found.pictures = {"samples": "pictures/real-samples.png"}
     write(found, folder)
     return folder
@@ -80,7 +80,7 @@ def test_stored_results_are_rendered_where_torch_cannot_be_imported(tmp_path: Pa
     subprocess.run([sys.executable, "-c", NO_TORCH, str(folder)], check=True)
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert "Comparison of vae/mlp, tiny-gan" in page.text
-    assert [cell["scope"] for cell in page.all("th")].count("row") == 4 * 2 + 2  # real images are in two tables
+    assert [cell["scope"] for cell in page.all("th")].count("row") == 5 * 2 + 2  # real images are in two tables
     images = [str(a["src"]).partition(";")[0] for a in page.all("img")]
     assert images == ["data:image/svg+xml"] * 4 + ["data:image/png"] * 6
     for name in ("real-samples", "vae/mlp-0-nearest", "tiny-gan-0-samples"):
@@ -121,20 +121,20 @@ def test_names_are_shown_as_they_are_and_never_run(page: Page, folder: Path) -> 
 
 def test_what_belongs_beside_the_numbers_is_there(page: Page) -> None:
     stamp = ("a machine with 2 cores", "2026-11-23", "compare a b", "image_size 28 × 28", "seed 0")
-    words = ("vae/fashion: Too few samples.", "2 sqrt(s_1² + s_2²)", "real images (the floor)", "not defined")
+    words = ("vae/fashion: Too few samples.", "one-sided t tests", "real images (the floor)", "not defined")
     for text in (*stamp, *words):
         assert text in page.text, text
 
 
 def test_the_best_number_and_no_other_is_bold(folder: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert re.findall("<strong>(.*?)</strong>", text) == ["2.00 ± 0.10†"]
+    assert re.findall("<strong>(.*?)</strong>", text) == ["2.10 ± 0.10"]
 
 
 def test_the_markdown_report_has_the_same_table_and_links_to_plots(folder: Path) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
-    assert "| vae/fashion | 1 run | 6.00 ± 0.10† |" in text
-    assert "**2.00 ± 0.10†**" in text
+    assert "| vae/fashion | 3 seeds | 6.10 ± 0.10: 5.85 to 6.35 |" in text
+    assert "**2.10 ± 0.10**: 1.85 to 2.35" in text
     links = re.findall(r"\]\((plots/[^)]*)\)", text)
     assert len(links) == 2 * 6
     assert all((folder / link).is_file() for link in links)
@@ -143,7 +143,7 @@ def test_the_markdown_report_has_the_same_table_and_links_to_plots(folder: Path)
 
 def test_the_numbers_are_there_as_data(folder: Path) -> None:
     found = Comparison.load(folder / "results.json")
-    assert found.runs[0] == full_run("vae/fashion", 6.0, warnings=["Too few samples."])
+    assert found.runs[0] == full_run("vae/fashion", 6.0, warnings=["Too few samples."], seed=0)
     assert found.floor == comparison().floor
 
 
