@@ -136,11 +136,11 @@ def test_every_row_has_the_images_seen_when_it_was_measured(runs: list[OfflineRu
     history = runs[0].history
     seen = {
         prefix: [row["images_seen"] for row in history if any(name.startswith(prefix) for name in row)]
-        for prefix in ("train/", "val/", "test/", "samples")
+        for prefix in ("train/", "val/", "evaluation/", "samples")
     }
     assert seen["train/"] == [200, 400, 600]  # every fourth batch of 50
     assert set(seen["val/"]) == set(seen["samples"]) == {300, 600}
-    assert seen["test/"] == [600]
+    assert seen["evaluation/"] == [600]
     assert all(torch.isfinite(torch.tensor(row["train/loss"])) for row in history if "train/loss" in row)
 
 
@@ -161,8 +161,8 @@ def test_the_evaluation_comes_with_its_protocol(root: Path, runs: list[OfflineRu
     evaluation, later = json.loads((root / "vae/mlp/version_0/evaluation.json").read_text())
     assert [evaluation["images_seen"], later["images_seen"]] == [600, 900]
     assert runs[0].config["evaluation_protocol"] == evaluation["protocol"]
-    (row,) = [row for row in runs[0].history if "test/frechet_distance" in row]
-    assert row["test/frechet_distance"] == pytest.approx(evaluation["metrics"]["frechet_distance"])
+    (row,) = [row for row in runs[0].history if "evaluation/frechet_distance" in row]
+    assert row["evaluation/frechet_distance"] == pytest.approx(evaluation["metrics"]["frechet_distance"])
 
 
 def test_checkpoints_are_artifacts_on_request(root: Path, runs: list[OfflineRun]) -> None:

@@ -19,6 +19,8 @@ RECENT_CHECKS = 5
 TREND_CHECKS = 20
 # ... and how far Mann and Kendall's statistic of them is above chance: neighbours are alike, so twice is little
 TREND = 3.0
+# ... and that of the later half of them, unless the rise is over
+STILL_RISING = 1.0
 # Before so many training images a generator is uniform or blotchy because it is new, not because it collapsed
 LEAST_IMAGES = 30_000
 # Logits of a discriminator that learns are tens, those of a critic without bounds perhaps hundreds
@@ -350,8 +352,14 @@ def _median(checks: list[dict[str, float]], name: str) -> float | None:
 
 
 def _rises(checks: list[dict[str, float]], name: str) -> bool:
-    """Whether a sign rises beyond chance: the test of Mann 1945 and Kendall, which compares each two of the checks."""
+    """Whether a sign rises beyond chance, and still does: by all of the checks, and by the later half of them."""
     values = [check[name] for check in checks if math.isfinite(check.get(name, math.nan))]
+    latest = values[-TREND_CHECKS // 2 :]
+    return len(values) > RECENT_CHECKS and _trend(values) > TREND and _trend(latest) > STILL_RISING
+
+
+def _trend(values: list[float]) -> float:
+    """Return the statistic of Mann 1945 and Kendall, which compares each two of some values, over its deviation."""
     n = len(values)
     score = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
-    return n > RECENT_CHECKS and score > TREND * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    return score / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)

@@ -46,7 +46,7 @@ def test_metrics_are_against_images_seen(fitted: Fitted) -> None:
     assert [float(row["images_seen"]) for row in train] == [50.0 * k for k in range(1, 9)]
     assert float(train[-1]["train/loss"]) < float(train[0]["train/loss"])
     assert [float(row["images_seen"]) for row in rows if row["val/loss"]] == [200.0, 400.0]
-    assert [row["images_seen"] for row in rows if row["test/frechet_distance"]] == ["400"]
+    assert [row["images_seen"] for row in rows if row["evaluation/frechet_distance"]] == ["400"]
 
 
 def test_a_model_from_yaml_comes_back_in_python(fitted: Fitted) -> None:
