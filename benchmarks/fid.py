@@ -24,7 +24,8 @@ from torchmetrics.image.fid import NoTrainInceptionV3, _compute_fid
 
 from lit_generative.data import ImageDataModule
 from lit_generative.evaluation.distances import frechet_distance
-from lit_generative.evaluation.features import InceptionExtractor, load_extractor
+from lit_generative.evaluation.features import load_extractor
+from lit_generative.evaluation.published_features import InceptionExtractor
 
 
 def best_seconds(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Files that are whole at any time, whatever kills the process or fills the disk."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["check_folder", "make_folder", "read_yaml", "replacing", "write_json"]
+__all__ = ["check_folder", "file_digest", "make_folder", "read_yaml", "replacing", "write_json"]
 
 MOST_NODES = 100_000  # in a YAML file, aliases followed
 
@@ -74,6 +75,15 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; it may be larger than the memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**24):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -83,7 +83,7 @@ def named(path: str, **arguments: Any) -> dict[str, Any]:
         named("torchmetrics.Metric"),
         named("pathlib.PosixPath"),
         named("lightning.pytorch.Trainer"),
-        named("lit_generative.evaluation.extractors.InceptionExtractor", weights="weights.pth"),
+        named("lit_generative.evaluation.published_features.InceptionExtractor", weights="weights.pth"),
         named("lit_generative.loggers.WandbLogger"),
         named("evil_module.Evil"),
         {"partial": "os.system", "keywords": {"command": "touch ran"}},

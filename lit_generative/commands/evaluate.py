@@ -20,7 +20,10 @@ def evaluate(arguments: list[str]) -> None:
     parser = command_parser("evaluate", evaluate.__doc__, usage="lit-generative evaluate SAMPLES --real REAL [OPTIONS]")
     what = "A folder of images, an archive, a data set or a checkpoint."
     parser.add_argument("samples", type=str, metavar="SAMPLES", help=what)
-    parser.add_function_arguments(evaluate_samples, skip={"samples", "command"})
+    parser.add_function_arguments(evaluate_samples, skip={"samples", "download", "command"})
+    parser.add_argument(
+        "--download", action="store_true", help="Fetch weights of the extractor that are not in the cache."
+    )
     options = parser.instantiate(parser.parse_args(arguments)).as_dict()
     comparison = evaluate_samples(**options, command=f"lit-generative evaluate {shlex.join(arguments)}")
     print_comparison(comparison)

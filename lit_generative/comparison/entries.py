@@ -11,7 +11,7 @@ from lit_generative.checkpoints import read_checkpoint
 from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.core import GenerativeModule
 from lit_generative.description import find
-from lit_generative.evaluation.extractors import file_digest
+from lit_generative.files import file_digest
 from lit_generative.finite import check_finite_weights
 from lit_generative.training.folder import run_folder_of, run_name
 

@@ -17,7 +17,7 @@ from lit_generative.comparison.real_images import RealImages, draw_pictures
 from lit_generative.comparison.run import machine
 from lit_generative.core import GenerativeModule
 from lit_generative.devices import device_named
-from lit_generative.evaluation import Evaluator
+from lit_generative.evaluation import Evaluator, load_extractor
 from lit_generative.evaluation.identity import code_digest, weights_digest
 from lit_generative.evaluation.too_few import LEAST_IMAGES
 from lit_generative.report.results import Comparison, Run
@@ -38,6 +38,7 @@ def evaluate_samples(
     extractor: str = "auto",
     seed: int = 0,
     device: str = "auto",
+    download: bool = False,
     command: str = "",
 ) -> Comparison:
     """Compare samples with real images, and write ``report.html``, ``report.md`` and ``results.json``.
@@ -52,13 +53,16 @@ def evaluate_samples(
         image_size: The shorter side that all images are resized to; null: as they are if they have one size, else the
             smaller of the two sets', and 64 for images of mixed sizes.
         num_samples: How many samples to compare; null: all given ones, and of a checkpoint 2,000.
-        extractor: auto, random, inception, inception:FILE.pth, fashion, or a file of ``lit-generative extractor``.
+        extractor: auto, random, imagenet, inception, clip, dinov2 or fashion, one with a file of weights, such as
+            inception:FILE.pth, or a file of ``lit-generative extractor``.
         seed: Of a checkpoint's samples.
         device: Where to measure: cpu, cuda:1; auto: the GPU if there is one.
+        download: Whether weights of the extractor that are not in the cache are fetched; else nothing is.
         command: The command line that repeats it.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
+        OSError: If weights cannot be fetched.
         ValueError: If images cannot be read, or there are fewer than six.
     """
     output = Path(output)
@@ -66,10 +70,12 @@ def evaluate_samples(
     check_count("num_samples", num_samples, at_least=LEAST_IMAGES)
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "results.json").is_file())):
         raise ValueError(f"output={output} holds something else; give a new folder, nothing is overwritten")
+    if download:
+        load_extractor(extractor, download=True)
     print("reading images")
     model, data, name, resizes = _read(samples, real, training, image_size, num_samples or _FROM_A_MODEL, seed)
     count = num_samples or (len(model) if isinstance(model, ImagesOf) else _FROM_A_MODEL)
-    evaluator = Evaluator(extractor, num_samples=count, seed=seed)
+    evaluator = Evaluator(extractor, num_samples=count, seed=seed, extended=True)
     evaluator.check(data)
     evaluator_for(model, evaluator, samples)
     protocol = MeasurementProtocol(evaluator, likelihood_images=0, device=device)

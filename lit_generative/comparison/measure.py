@@ -69,7 +69,7 @@ class MeasurementProtocol:
     def describe(self) -> dict[str, Any]:
         """Return all that decides the numbers, as plain data."""
         extractor = self.evaluator.extractor
-        names = ("num_samples", "num_real", "split", "batch_size", "seed")
+        names = ("num_samples", "num_real", "split", "batch_size", "seed", "extended")
         return {name: getattr(self.evaluator, name) for name in names} | {
             "extractor": extractor if isinstance(extractor, str) else extractor.digest,
             "evaluations": self.evaluations,
@@ -177,6 +177,7 @@ def _new_run(model: GenerativeModule, name: str, source: str | Path, found: Eval
         evaluations=model.network_evaluations if is_model else None,
         images_per_second=found.images_per_second if is_model else None,
         missing=found.classes.get("missing", []),
+        by_class=found.classes.get("distances", {}),
         training=read_training(Path(source)),
         warnings=list(found.warnings),
     )

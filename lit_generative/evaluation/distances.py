@@ -15,6 +15,7 @@ __all__ = [
     "check_sizes",
     "density_coverage",
     "frechet_distance",
+    "frechet_of_few",
     "kernel_distance",
     "neighbour_distance",
     "precision_recall",
@@ -43,6 +44,32 @@ def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> Te
     return (mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * _trace_of_root(cov1, cov2)
 
 
+def frechet_of_few(real: Tensor, fake: Tensor) -> Tensor:
+    r"""Fréchet distance of features of which one set has no more than D rows, by matrices of its size.
+
+    With the covariances :math:`A_1^\top A_1` and :math:`A_2^\top A_2`, where A are the centred rows over
+    :math:`\sqrt{n - 1}`, the trace of the root of their product is the sum of the singular values of
+    :math:`A_1 A_2^\top`.
+
+    Args:
+        real: Features, (N, D).
+        fake: Features, (M, D).
+
+    Returns:
+        The squared distance, a float64 scalar.
+    """
+    real, fake = real.double(), fake.double()
+    roots = [(x - x.mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (real, fake)]
+    # A' A stays what it is if the triangle of A's QR decomposition takes its place
+    small = [torch.linalg.qr(a, mode="r").R if len(a) > a.shape[1] else a for a in roots]
+    traces = sum(a.square().sum() for a in roots)
+    return (real.mean(dim=0) - fake.mean(dim=0)).square().sum() + traces - 2 * _singular_sum(small[0] @ small[1].T)
+
+
+def _singular_sum(matrix: Tensor) -> Tensor:
+    return torch.linalg.svdvals(matrix).sum()
+
+
 def _trace_of_root(cov1: Tensor, cov2: Tensor) -> Tensor:
     """Trace of the square root of ``cov1 @ cov2``, without ever taking the root of a matrix that is not symmetric.
 
@@ -53,7 +80,7 @@ def _trace_of_root(cov1: Tensor, cov2: Tensor) -> Tensor:
         return torch.linalg.eigvalsh(factor.T @ cov2 @ factor).clamp(min=0).sqrt().sum()
     # Fewer images than features. The singular values of A1' A2 with cov = A A' are those very roots, and their
     # rounding errors are not magnified by a root, as they are for the many eigenvalues that should be zero.
-    return torch.linalg.svdvals(_factor(cov1).T @ _factor(cov2)).sum()
+    return _singular_sum(_factor(cov1).T @ _factor(cov2))
 
 
 def _factor(cov: Tensor) -> Tensor:

@@ -5,20 +5,16 @@ They know nothing of the models that are evaluated, and are no part of them: a p
 
 import copy
 import hashlib
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_fidelity import FeatureExtractorInceptionV3
 
-from lit_generative.checkpoints import read_weights
 from lit_generative.evaluation.identity import probe_images, tensor_digest, weights_digest
 from lit_generative.nn.classifier import Classifier
 
-__all__ = ["ClassifierExtractor", "Extractor", "InceptionExtractor", "file_digest"]
+__all__ = ["ClassifierExtractor", "Extractor", "as_rgb"]
 
 _SAME = 1e-3  # of the largest feature: what a GPU's sums in another order may differ by, and more
 
@@ -37,6 +33,7 @@ class Extractor(nn.Module):
     _anchor: Tensor
     max_batch: int = 1000  # images that fit into a modest memory at a time
     resizing: str = "none"
+    has_gaussian_distance: bool = False  # whether papers report an MMD with a Gaussian kernel in such features
 
     def __init__(
         self,
@@ -151,45 +148,9 @@ class ClassifierExtractor(Extractor):
         return self.network.head(features)
 
 
-class InceptionExtractor(Extractor):
-    """torch-fidelity's InceptionV3 (TensorFlow's of 2015-12-05), the network of the FID.
-
-    Images are rounded to 8 bits, gray ones repeated to three channels, and resized as TensorFlow 1 did.
-
-    Args:
-        weights: File of weights, as torch-fidelity and pytorch-fid have it.
-        layer: Which features: those of the last pooling (2048), or of an earlier one (64, 192, 768).
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not one of Inception's weights; no code in it is run.
-    """
-
-    max_batch = 32
-    resizing = "299x299, bilinear as in TensorFlow 1 (torch-fidelity)"
-
-    def __init__(self, weights: str | Path, layer: int = 2048) -> None:
-        safe = io.BytesIO()  # torch-fidelity itself would run code in the file
-        torch.save(read_weights(weights, "extractor inception", "cpu"), safe)
-        safe.seek(0)
-        try:
-            network = FeatureExtractorInceptionV3("inception-v3-compat", [str(layer)], safe)
-        except (RuntimeError, TypeError, AttributeError):  # other names or shapes, or no weights at all
-            raise ValueError(f"extractor inception: {weights} holds other weights than InceptionV3's") from None
-        is_standard = layer == 2048
-        name = "inception" if is_standard else f"inception-{layer}"
-        super().__init__(network, name, file_digest(Path(weights)), layer)
-        self.metric_names = {"frechet_distance": "fid", "kernel_distance": "kid"} if is_standard else {}
-
-    def features(self, images: Tensor) -> Tensor:
-        """Features (B, D) of float32 images with one or three channels."""
-        pixels = images.add(1).mul(127.5).round().clamp(0, 255).byte()
-        return self.network(pixels.expand(-1, 3, -1, -1))[0]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def as_rgb(images: Tensor) -> Tensor:
+    """Return images (B, 3, H, W): gray ones three times, those of another number of channels by their mean."""
+    return images if images.shape[1] == 3 else images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
 
 
 def _module_digest(module: nn.Module) -> str:

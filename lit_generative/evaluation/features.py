@@ -10,31 +10,43 @@ from torch import nn
 
 from lit_generative.contracts import HasModes, ImageData
 from lit_generative.description import find, rebuild
-from lit_generative.evaluation.extractors import ClassifierExtractor, Extractor, InceptionExtractor, file_digest
+from lit_generative.evaluation.extractors import ClassifierExtractor, Extractor
 from lit_generative.evaluation.points import PointsExtractor
+from lit_generative.evaluation.published_features import (
+    CLIPExtractor,
+    DINOv2Extractor,
+    ImageNetExtractor,
+    InceptionExtractor,
+    has_imagenet,
+)
 from lit_generative.evaluation.random_features import RandomExtractor
+from lit_generative.evaluation.weights_files import CLIP, DINOV2, INCEPTION, PublishedWeights
+from lit_generative.evaluation.weights_files import download as fetch
+from lit_generative.files import file_digest
 from lit_generative.nn.classifier import Classifier
 
 __all__ = ["default_extractor", "load_extractor"]
 
 FASHION_WEIGHTS = Path(__file__).parent / "weights" / "fashion.safetensors"
 FASHION_SHA256 = "fdafb5908379557a30433abbc32147314acb76b41ce74c3cdfc03bf9c498ead5"
-INCEPTION_FILES = (  # torch-fidelity's and pytorch-fid's names for the same file
-    "weights-inception-2015-12-05-6726825d.pth",
-    "pt_inception-2015-12-05-6726825d.pth",
-)
+_CLIP, _DINOV2 = "vit-l-14-336px", "vit-l-14"  # the networks of CMMD, and of Stein et al. 2023
 
 
-def load_extractor(spec: str | Path | nn.Module) -> Extractor:
-    """Load a feature extractor. Nothing is ever downloaded.
+def load_extractor(spec: str | Path | nn.Module, download: bool = False) -> Extractor:
+    """Load a feature extractor.
 
     Args:
-        spec: ``"fashion"`` (embedded), ``"inception"`` (weights from torch hub's cache), ``"inception:FILE.pth"``,
-            ``"random"`` (a fixed random network, for images of any kind), a ``.safetensors`` file written by
-            ``lit-generative extractor``, or any module that maps images in [-1, 1] to features (B, D).
+        spec: ``"fashion"`` (embedded), ``"random"`` (a fixed random network, for images of any kind), ``"imagenet"``
+            (from a package, for any images), one of ``"inception"``, ``"clip"``, ``"dinov2"`` (weights in torch hub's
+            cache), ``"clip-vit-b-32"`` or ``"dinov2-vit-s-14"`` (the same, of another size), these with a file,
+            ``"inception:FILE.pth"``, a ``.safetensors`` file written by ``lit-generative extractor``, or any module
+            that maps images in [-1, 1] to features (B, D).
+        download: Whether weights that are not in the cache are fetched, and checked by their hash; else nothing is.
 
     Raises:
         FileNotFoundError: If a file of weights is missing; the message says where it was looked for.
+        ModuleNotFoundError: If the extra that an extractor needs is not installed.
+        OSError: If weights cannot be fetched.
         ValueError: If there is no such extractor, or its file is damaged.
     """
     if isinstance(spec, Extractor):
@@ -42,49 +54,48 @@ def load_extractor(spec: str | Path | nn.Module) -> Extractor:
     if isinstance(spec, nn.Module):
         return Extractor(spec)
     name, _, path = str(spec).partition(":")
-    if name == "inception":
-        return InceptionExtractor(_inception_file(path))
+    family, _, size = name.partition("-")
     if str(spec) == "random":
         return RandomExtractor()
+    if str(spec) == "imagenet":
+        return ImageNetExtractor()
+    if name == "inception":
+        return InceptionExtractor(_weights(INCEPTION, name, path, download))
+    if family == "clip" and (size or _CLIP) in CLIP:
+        return CLIPExtractor(_weights(CLIP[size or _CLIP], name, path, download))
+    if family == "dinov2" and (size or _DINOV2) in DINOV2:
+        return DINOv2Extractor(_weights(DINOV2[size or _DINOV2], name, path, download), size or _DINOV2)
     if name == "fashion":
         return _load_classifier(FASHION_WEIGHTS, name, FASHION_SHA256)
     if Path(spec).suffix == ".safetensors":
         return _load_classifier(Path(spec), Path(spec).stem)
+    sized = [f"clip-{size}" for size in CLIP] + [f"dinov2-{size}" for size in DINOV2]
     raise ValueError(
-        f"extractor is {str(spec)!r}; it must be fashion, inception, inception:FILE.pth, random, a .safetensors file "
-        "written by `lit-generative extractor`, or a module"
+        f"extractor is {str(spec)!r}; it must be fashion, random, imagenet, inception, clip, dinov2 "
+        f"({', '.join(sized)}), one with a file of weights as in inception:FILE.pth, a .safetensors file written by "
+        "`lit-generative extractor`, or a module"
     )
+
+
+def _weights(weights: PublishedWeights, name: str, path: str, download: bool) -> Path:
+    return fetch(name, weights) if download and not path else weights.find(name, path)
 
 
 def default_extractor(data: ImageData) -> str | Extractor:
     """The extractor to use for ``data`` unless told otherwise.
 
     That is the plane itself for points of known modes, ``fashion`` for Fashion-MNIST, else ``inception`` where its
-    weights are in torch hub's cache, and ``random`` where they are not, so that any images get a number.
+    weights are in torch hub's cache, ``imagenet`` where that extra is installed, and ``random`` where it is not, so
+    that any images get a number.
     """
     if isinstance(data, HasModes):
         return PointsExtractor(torch.as_tensor(data.centres()), data.scale, data.class_names or ())
     name = "".join(filter(str.isalnum, data.name.lower()))
     if "fashionmnist" in name and data.num_classes == 10:
         return "fashion"
-    return "inception" if any(path.is_file() for path in _inception_files()) else "random"
-
-
-def _inception_files() -> list[Path]:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return [folder / name for name in INCEPTION_FILES]
-
-
-def _inception_file(path: str) -> Path:
-    candidates = [Path(path)] if path else _inception_files()
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(
-        f"extractor inception needs its weights, and {candidates[0]} does not exist. Put torch-fidelity's file "
-        f"{INCEPTION_FILES[0]} there, or name its place with extractor=inception:FILE.pth, or take the "
-        "extractor random, or train one of your own with `lit-generative extractor`; nothing is downloaded"
-    )
+    if any(path.is_file() for path in INCEPTION.places):
+        return "inception"
+    return "imagenet" if has_imagenet() else "random"
 
 
 def _load_classifier(path: Path, name: str, digest: str | None = None) -> ClassifierExtractor:

@@ -16,6 +16,7 @@ from lit_generative.evaluation.distances import (
     check_sizes,
     density_coverage,
     frechet_distance,
+    frechet_of_few,
     kernel_distance,
     precision_recall,
 )
@@ -128,6 +129,8 @@ def sample_quality(
 
 def frechet_of(real: Tensor, fake: Tensor) -> Tensor:
     """Return the Fréchet distance of features (N, D) and (M, D), a float64 scalar."""
+    if min(len(real), len(fake)) <= real.shape[1]:
+        return frechet_of_few(real, fake)
     mu1, mu2 = (x.double().mean(dim=0) for x in (real, fake))
     cov1, cov2 = (torch.atleast_2d(x.double().T.cov()) for x in (real, fake))
     return frechet_distance(mu1, cov1, mu2, cov2)

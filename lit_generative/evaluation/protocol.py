@@ -14,6 +14,7 @@ from lit_generative.checks import check_count
 from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation.cache import TensorCache
+from lit_generative.evaluation.extended import distances_by_class, extended_metrics
 from lit_generative.evaluation.extractors import Extractor
 from lit_generative.evaluation.features import default_extractor, load_extractor
 from lit_generative.evaluation.jackknife import quality_errors
@@ -58,6 +59,17 @@ class Evaluation:
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass
+class _Drawn:
+    """Samples of all processes: how many are not finite, how many are as asked by the extractor, their labels."""
+
+    quality: SampleQuality
+    broken: int
+    as_asked: int
+    labels: Tensor | None
+    images_per_second: float
+
+
 class Evaluator:
     """Compares samples of a model with real images that it was not trained on.
 
@@ -76,6 +88,8 @@ class Evaluator:
         batch_size: Images sampled at a time. It decides, with the seed, which samples are drawn.
         seed: Seed of the samples.
         cache_dir: Folder for real features; by default ``$LIT_GENERATIVE_CACHE``, else ``~/.cache/lit_generative``.
+        extended: Whether to compute FD-infinity, the Vendi score, the CMMD (in CLIP's features) and distances by class,
+            too; see :mod:`lit_generative.evaluation.extended`.
 
     Raises:
         ValueError: If a number is too small or the split is not one to evaluate on.
@@ -90,6 +104,7 @@ class Evaluator:
         batch_size: int = 250,
         seed: int = 0,
         cache_dir: str | None = None,
+        extended: bool = False,
     ) -> None:
         check_count("num_samples", num_samples, at_least=LEAST_IMAGES)
         check_count("num_real", num_real, at_least=LEAST_IMAGES)
@@ -104,6 +119,7 @@ class Evaluator:
         self.batch_size = batch_size
         self.seed = seed
         self.cache = TensorCache(cache_dir)
+        self.extended = extended
         self._loaded: Extractor | None = None
         self._loaded_from: str | Extractor | None = None
 
@@ -166,7 +182,8 @@ class Evaluator:
         extractor = self.extractor_for(data).to(device)
         with isolate_rng():
             real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
-            quality, broken, as_asked, speed = self._compare(model, data, extractor, real, progress, on_samples)
+            drawn = self._compare(model, data, extractor, real, progress, on_samples)
+        quality = drawn.quality
         metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
         collected, classes = quality.collected(), {}
         unmeasured = int((~collected[1].isfinite()).any(dim=1).sum())
@@ -175,14 +192,19 @@ class Evaluator:
             metrics["missing_classes"] = float(len(classes["missing"]))
         without_accuracy = _no_accuracy(model, data, extractor)
         if without_accuracy is None and not unmeasured:
-            metrics["class_accuracy"] = as_asked / self.num_samples
+            metrics["class_accuracy"] = drawn.as_asked / self.num_samples
         errors = quality_errors(*collected, extractor, halves) if halves and not unmeasured else {}
         if halves and (accuracy := metrics.get("class_accuracy")) is not None:
             errors["class_accuracy"] = (accuracy * (1 - accuracy) / self.num_samples) ** 0.5  # a mean needs no halves
         settings = {"split": self.split, "num_fake": self.num_samples, "batch_size": self.batch_size, "seed": self.seed}
         stamp = make_stamp(settings, model, data, extractor, real)
-        warnings = make_warnings(self.num_samples, broken, extractor, real, unmeasured, without_accuracy or "")
-        return Evaluation(metrics, classes, stamp, warnings, speed, errors)
+        warnings = make_warnings(self.num_samples, drawn.broken, extractor, real, unmeasured, without_accuracy or "")
+        if self.extended and not unmeasured:
+            found, floor = extended_metrics(*collected, extractor)
+            metrics |= found
+            stamp["floor"] |= floor
+            classes |= distances_by_class(*collected, extractor, data, gather(real.labels), drawn.labels)
+        return Evaluation(metrics, classes, stamp, warnings, drawn.images_per_second, errors)
 
     def _compare(
         self,
@@ -192,17 +214,13 @@ class Evaluator:
         real: Reference,
         progress: bool,
         on_samples: Callable[[Tensor, Tensor], None] | None,
-    ) -> tuple[SampleQuality, int, int, float]:
-        """Draw the samples, of all processes.
-
-        Returns:
-            What is known of real images and samples, how many samples are not finite, how many the extractor puts into
-            the class that they were asked to be of, and how many images a second all processes drew.
-        """
+    ) -> _Drawn:
+        """Draw the samples, of all processes, and collect what is known of them and of the real images."""
         device = extractor.device
         quality = SampleQuality(real.features.shape[1], extractor.metrics).to(device)
         quality.update(real.features, real=True)
         broken, as_asked, timed, seconds = 0, 0, 0, 0.0
+        asked: list[Tensor] = []
         for images, labels, duration in self._samples(model, data, real.label_counts, progress):
             if duration is not None:
                 seconds, timed = seconds + duration, timed + len(images)
@@ -214,11 +232,14 @@ class Evaluator:
             if on_samples is not None:
                 on_samples(images, features)
             quality.update(features, real=False)
-            if labels is not None and extractor.class_names is not None:
-                as_asked += int((extractor.classify(features).argmax(dim=1) == labels.to(device)).sum())
+            if labels is not None:
+                asked.append(labels.to(device))
+                if extractor.class_names is not None:
+                    as_asked += int((extractor.classify(features).argmax(dim=1) == asked[-1]).sum())
         found = gather(torch.tensor([[broken, as_asked, timed, seconds]], dtype=torch.double, device=device))
         broken, as_asked, timed, seconds = *(int(n) for n in found[:, :3].sum(dim=0)), float(found[:, 3].max())
-        return quality, broken, as_asked, timed / seconds if seconds else 0.0
+        labels = gather(torch.cat(asked)) if model.num_classes is not None else None
+        return _Drawn(quality, broken, as_asked, labels, timed / seconds if seconds else 0.0)
 
     def _samples(
         self, model: GenerativeModule, data: ImageData, label_counts: Tensor | None, progress: bool

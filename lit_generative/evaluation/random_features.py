@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_generative.evaluation.extractors import Extractor
+from lit_generative.evaluation.extractors import Extractor, as_rgb
 
 __all__ = ["RandomExtractor"]
 
@@ -64,8 +64,7 @@ class RandomExtractor(Extractor):
 
     def features(self, images: Tensor) -> Tensor:
         """Features (B, 64) of float32 images of any number of channels and size."""
-        if images.shape[1] != 3:
-            images = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+        images = as_rgb(images)
         side = min(images.shape[2:])
         if side > _MOST:
             size = [round(n * _MOST / side) for n in images.shape[2:]]

@@ -28,6 +28,7 @@ class Reference:
     Attributes:
         features: Their features, (N, D) on rank 0 and (0, D) on others, so that a metric counts them once.
         num_images: How many there are, N.
+        labels: Their labels, (N,) on rank 0 and (0,) on others; (0,) everywhere if there are none.
         label_counts: How many there are of each label, (K,); None if there are no labels.
         floor: What a perfect model gets in each metric, see :func:`~lit_generative.evaluation.floor.real_floor`.
         floor_spread: The standard deviation of that.
@@ -38,6 +39,7 @@ class Reference:
 
     features: Tensor
     num_images: int
+    labels: Tensor
     label_counts: Tensor | None
     floor: dict[str, float]
     floor_spread: dict[str, float]
@@ -80,6 +82,7 @@ class Reference:
         return cls(
             features,
             num_images,
+            (torch.empty(0, dtype=torch.long) if labels is None else labels).to(extractor.device),
             label_counts,
             {name: mean for name, (mean, _) in values.items()},
             {name: spread for name, (_, spread) in values.items()},

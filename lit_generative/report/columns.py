@@ -11,10 +11,12 @@ __all__ = [
     "COPYING",
     "SMOOTHED",
     "Column",
+    "class_columns",
     "cost_columns",
     "distance",
     "distance_column",
     "distances",
+    "extended_columns",
     "history_columns",
     "image_columns",
     "last_over_best",
@@ -119,6 +121,28 @@ def quality_columns(comparison: Comparison) -> list[Column]:
     ]
     has_classes = any("class_accuracy" in run.metrics for run in comparison.runs)
     return columns if has_classes else columns[:-1]
+
+
+def extended_columns(comparison: Comparison) -> list[Column]:
+    """Return those of what papers report besides that some run has."""
+    columns = {
+        "fid_infinity": _metric("FID-infinity", "fid_infinity", LOWER),
+        "frechet_infinity": _metric("Fréchet distance of infinitely many samples", "frechet_infinity", LOWER),
+        "cmmd": _metric("CMMD", "cmmd", LOWER),
+        "gaussian_kernel_distance": _metric("Distance with a Gaussian kernel", "gaussian_kernel_distance", LOWER),
+        "vendi_score": _metric("Vendi score", "vendi_score", None),
+    }
+    return [column for name, column in columns.items() if any(name in run.metrics for run in comparison.runs)]
+
+
+def class_columns(comparison: Comparison) -> list[Column]:
+    """Return the kernel distance of each class, if they were measured; unlike the Fréchet distance, it has no bias."""
+    names = dict.fromkeys(name for run in comparison.runs for name in run.by_class)
+    return [Column(name, lambda run, name=name: _of_class(run, name)) for name in names]  # type: ignore[misc]
+
+
+def _of_class(run: Run, name: str) -> float | None:
+    return run.by_class.get(name, {}).get("kernel_distance")
 
 
 def _missing(runs: Sequence[Run]) -> str:

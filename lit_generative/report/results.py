@@ -83,6 +83,7 @@ class Run:
         errors: Standard errors of the metrics over the choice of samples (delete-half jackknife), the real images and
             the training being given.
         missing: The names of classes that are missing among the samples.
+        by_class: If measured, Fréchet and kernel distance of each class, by the class's name.
         likelihood: Estimate to (bits/dim, standard error), such as {"bound": (3.1, 0.02)}; {} where the model defines
             none.
         likelihood_images: The bits/dim of each image by estimate; of all models they are the same images.
@@ -105,6 +106,7 @@ class Run:
     evaluations: int | None = None
     images_per_second: float | None = None
     missing: list[str] = dataclasses.field(default_factory=list)
+    by_class: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     likelihood: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     likelihood_images: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     spectrum: list[float] = dataclasses.field(default_factory=list)

@@ -8,9 +8,11 @@ from statistics import fmean, stdev
 from lit_generative.report.columns import (
     SMOOTHED,
     Column,
+    class_columns,
     cost_columns,
     distance,
     distances,
+    extended_columns,
     history_columns,
     image_columns,
     last_over_best,
@@ -74,7 +76,10 @@ class Table:
 
 
 def summarise(comparison: Comparison) -> list[Table]:
-    """Return the tables: quality, images, cost, quality after equal minutes if that is known, and stability."""
+    """Return the tables: quality, images, cost and stability of models, and where known what papers have besides.
+
+    That is FD-infinity and the like, distances by class, and quality after equal minutes.
+    """
     return [
         _table(
             "Quality and diversity",
@@ -95,9 +100,8 @@ def summarise(comparison: Comparison) -> list[Table]:
             image_columns(comparison),
             comparison,
         ),
-        _table("Cost", "Minutes of training leave out validation and evaluation.", cost_columns(), comparison),
-        *_at_equal_minutes(comparison),
-        _stability_table(comparison),
+        *_extended(comparison),
+        *(_of_trainings(comparison) if any(run.family != "images" for run in comparison.runs) else []),
     ]
 
 
@@ -111,6 +115,30 @@ def _table(title: str, note: str, columns: Sequence[Column], comparison: Compari
         cells = [Cell("–" if value is None else str(Number(value, spread))) for value, spread in floor]
         rows.insert(0, Row(FLOOR, "", cells))
     return Table(title, note, [column.heading for column in columns], rows)
+
+
+def _of_trainings(comparison: Comparison) -> list[Table]:
+    return [
+        _table("Cost", "Minutes of training leave out validation and evaluation.", cost_columns(), comparison),
+        *_at_equal_minutes(comparison),
+        _stability_table(comparison),
+    ]
+
+
+def _extended(comparison: Comparison) -> list[Table]:
+    tables = {
+        "Other distances and variety": (
+            "Distances of infinitely many samples are extrapolated (Chong & Forsyth 2020), against the real images "
+            "that there are. The Vendi score is the effective number of different images (Friedman & Dieng 2023), of "
+            "as many samples as real images. Nothing is tested here.",
+            extended_columns(comparison),
+        ),
+        "Kernel distance by class": (
+            "Of the classes that samples were asked to be of, or else of those that the extractor puts images into.",
+            class_columns(comparison),
+        ),
+    }
+    return [_table(title, note, columns, comparison) for title, (note, columns) in tables.items() if columns]
 
 
 def _at_equal_minutes(comparison: Comparison) -> list[Table]:

@@ -233,7 +233,10 @@ def test_too_few_images_to_compare_with_do_not_stop_a_run_that_did_not_ask_for_i
     trainer = make_trainer(callbacks=[Evaluate(small(), every_n_epochs=1)], max_epochs=1)
     trainer.fit(model, datamodule=ImageDataModule(str(folder), batch_size=10))
     printed = " ".join(capsys.readouterr().out.split())
-    assert "The quality of samples will not be measured: pictures has 3 val images, and a comparison needs at least 6" in printed
+    assert (
+        "The quality of samples will not be measured: pictures has 3 val images, and a comparison needs at least 6"
+        in printed
+    )
     assert "The quality of samples was not measured" in printed
     assert "val/loss" in printed
     assert model.images_seen == 20

@@ -43,13 +43,17 @@ def test_two_folders_of_mixed_sizes_and_modes(lit_generative: Run, tmp_path: Pat
     assert "images were resized to 64x64" in outcome.out
     found = result(tmp_path / "out")
     (run,) = found.runs
-    assert run.protocol["extractor"] == "random"  # of a person's own pictures, without a download
+    assert run.protocol["extractor"] == "imagenet"  # of a person's own pictures, without a download
     assert (run.protocol["num_fake"], run.protocol["num_real"]) == (60, 60)
     assert run.protocol["data"]["image_shape"] == [3, 64, 64]
     names = {"frechet_distance", "recall", "coverage", "sharpness", "memorised", "memorised_features", "authenticity"}
     assert names <= run.metrics.keys()
     assert names <= found.floor.keys()
     assert run.metrics["memorised"] < 0.1
+    assert run.metrics["frechet_infinity"] < run.metrics["frechet_distance"]
+    assert run.metrics["vendi_score"] == pytest.approx(found.floor["vendi_score"], rel=0.3)
+    assert "Vendi score" in outcome.out
+    assert "Network evaluations" not in outcome.out  # of given images
     assert (tmp_path / "out" / "report.html").is_file()
     assert json.loads((tmp_path / "out" / "results.json").read_text())["command"].startswith("lit-generative evaluate")
 
@@ -97,7 +101,7 @@ def test_a_checkpoint_draws_its_samples(lit_generative: Run, fitted: tuple, tmp_
         (["fake", "--real", "real", "--num_samples", "70"], "fake has 60 images, fewer than num_samples=70"),
         (["fake", "--real", "real", "--image_size", "2"], "image_size=2: it must be at least 4"),
         (["fake", "--real", "real", "--output", "real"], "output=real holds something else"),
-        (["fake", "--real", "real", "--extractor", "fashon"], "extractor is 'fashon'; it must be fashion, inception"),
+        (["fake", "--real", "real", "--extractor", "fashon"], "extractor is 'fashon'; it must be fashion, random"),
     ],
 )
 @pytest.mark.usefixtures("folders")

@@ -16,9 +16,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lit_generative.description import describe
 from lit_generative.evaluation import features as features_module
-from lit_generative.evaluation.extractors import InceptionExtractor
 from lit_generative.evaluation.features import FASHION_WEIGHTS, default_extractor, load_extractor
 from lit_generative.evaluation.metrics import SampleQuality
+from lit_generative.evaluation.published_features import InceptionExtractor
+from lit_generative.evaluation.weights_files import INCEPTION
 from lit_generative.nn.classifier import Classifier
 
 
@@ -94,7 +95,7 @@ def test_missing_inception_is_an_error_that_says_where_to_put_it(tmp_path, monke
 def test_inception_is_found_in_torch_hubs_cache(inception_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / features_module.INCEPTION_FILES[1]).symlink_to(inception_weights)
+    (tmp_path / "checkpoints" / INCEPTION.names[1]).symlink_to(inception_weights)
     extractor = load_extractor("inception")
     assert extractor.digest == hashlib.sha256(inception_weights.read_bytes()).hexdigest()
 
@@ -116,7 +117,7 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path):
 
 @pytest.mark.parametrize("spec", ["inceptionn", "fashion.pth", ""])
 def test_unknown_extractor_is_an_error_that_lists_the_known(spec):
-    with pytest.raises(ValueError, match=r"extractor is .*; it must be fashion, inception"):
+    with pytest.raises(ValueError, match=r"extractor is .*; it must be fashion, random, imagenet, inception"):
         load_extractor(spec)
 
 
@@ -198,9 +199,9 @@ def test_default_extractor_goes_by_the_data_and_by_what_is_there(data, inception
     cats = SimpleNamespace(name="owner/cats", num_classes=10)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert default_extractor(data) == "fashion"
-    assert default_extractor(cats) == "random"
+    assert default_extractor(cats) == "imagenet"
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / features_module.INCEPTION_FILES[0]).symlink_to(inception_weights)
+    (tmp_path / "checkpoints" / INCEPTION.names[0]).symlink_to(inception_weights)
     assert default_extractor(cats) == "inception"
     assert default_extractor(SimpleNamespace(name="zalando-datasets/fashion_mnist", num_classes=10)) == "fashion"
 

@@ -325,6 +325,25 @@ def test_the_class_accuracy_is_that_of_the_classes_asked_for(evaluator, data, tr
     assert "class_accuracy" not in unconditional.metrics
 
 
+def test_distances_by_class_are_of_those_asked_for_or_of_those_seen(evaluator, data, train_images):
+    evaluator.extended = True
+    model = AsAsked(*train_images, num_classes=10)
+    good = evaluator.evaluate(model, data, **QUIET)
+    assert set(good.classes["distances"]) == set(data.class_names)
+    assert good.metrics["vendi_score"] == pytest.approx(good.protocol["floor"]["vendi_score"], rel=0.2)
+    model.shift = 1
+    bad = evaluator.evaluate(model, data, **QUIET)
+    for name, found in bad.classes["distances"].items():
+        assert found["kernel_distance"] > 10 * good.classes["distances"][name]["kernel_distance"]
+    images, labels = train_images
+    spoilt = images.clone()
+    spoilt[labels == 0] = spoilt[labels == 0].flip(-2)
+    seen = evaluator.evaluate(NoisyCopies(spoilt, labels), data, **QUIET).classes["distances"]
+    assert max(found["kernel_distance"] for found in seen.values()) > 0.1
+    real = evaluator.evaluate(NoisyCopies(images, labels, 0), data, **QUIET).metrics
+    assert real["frechet_infinity"] < real["frechet_distance"]
+
+
 def test_samples_of_another_shape_are_an_error(evaluator, data, train_images):
     images, labels = train_images
     with pytest.raises(ValueError, match=r"samples have shape \(100, 1, 14, 14\)"):
