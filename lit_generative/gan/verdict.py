@@ -95,6 +95,7 @@ class Signs:
     reach_before: float | None = None
     reach_peak: float | None = None
     reach_rises: bool = False
+    still_rises: bool = False  # either of them, in the later half of these checks as well
     evaluated_at: int | None = None  # training images before the latest evaluation, of which is what follows
     precision: float | None = None
     recall: float | None = None
@@ -188,8 +189,8 @@ def _vanishing_gradients(signs: Signs) -> list[str]:
 def _mode_collapse(signs: Signs) -> list[str]:
     """G draws a small part of the data (Metz et al. 2017; Srivastava et al. 2017); not said of a new model."""
     uniform = _uniformity(signs) if signs.images_seen >= LEAST_IMAGES else []
-    is_learning = signs.diversity_rises or signs.reach_rises
-    return uniform + (_absence(signs) if (signs.evaluated_at or 0) >= LEAST_IMAGES and not is_learning else [])
+    is_known = (signs.evaluated_at or 0) >= LEAST_IMAGES and not signs.still_rises
+    return uniform + (_absence(signs) if is_known else [])
 
 
 def _uniformity(signs: Signs) -> list[str]:
@@ -333,6 +334,7 @@ class History:
             has_boundary=has_boundary,
             diversity_before=_median(before, "diversity"),
             diversity_rises=_rises(self.recent, "diversity"),
+            still_rises=any(_still_rises(self.recent, name) for name in ("diversity", "reach")),
             reach_before=_median(before, "reach"),
             reach_rises=_rises(self.recent, "reach"),
             **{f"{name}_peak": value for name, value in self.peaks.items()},  # type: ignore[arg-type]
@@ -347,15 +349,23 @@ def _best(choose: Callable[..., float], *values: float | None) -> float | None:
 
 
 def _median(checks: list[dict[str, float]], name: str) -> float | None:
-    values = [check[name] for check in checks if math.isfinite(check.get(name, math.nan))]
+    values = _known(checks, name)
     return median(values) if values else None
 
 
 def _rises(checks: list[dict[str, float]], name: str) -> bool:
-    """Whether a sign rises beyond chance, and still does: by all of the checks, and by the later half of them."""
-    values = [check[name] for check in checks if math.isfinite(check.get(name, math.nan))]
-    latest = values[-TREND_CHECKS // 2 :]
-    return len(values) > RECENT_CHECKS and _trend(values) > TREND and _trend(latest) > STILL_RISING
+    """Whether a sign rises beyond chance."""
+    values = _known(checks, name)
+    return len(values) > RECENT_CHECKS and _trend(values) > TREND
+
+
+def _still_rises(checks: list[dict[str, float]], name: str) -> bool:
+    """Whether it rises, and does in the later half of the checks, too."""
+    return _rises(checks, name) and _trend(_known(checks, name)[-TREND_CHECKS // 2 :]) > STILL_RISING
+
+
+def _known(checks: list[dict[str, float]], name: str) -> list[float]:
+    return [check[name] for check in checks if math.isfinite(check.get(name, math.nan))]
 
 
 def _trend(values: list[float]) -> float:
