@@ -1,12 +1,13 @@
 """Steps against quality of a diffusion model's samplers, and what a sampler costs beside its network.
 
-Usage: python benchmarks/sampling.py CKPT [--samplers DDIM ...] [--evaluations 5 10 ...] [--repetitions 10]
+Usage: python benchmarks/sampling.py CKPT [--evaluations 5 10 ...] [--repetitions 10] [--scales 1 2 ...]
 
 The first table has what a step of each sampler takes of its own, as a part of what the network takes: a run is timed
 with a network that answers at once, for beside one that works the difference would be lost in the noise. The second has
-the Fréchet distance, precision and recall of each sampler at each number of network evaluations, all on the same test
-images. The model is not guided, so that a step is one evaluation (two in Heun's method). Without ``--evaluations`` or
-with ``--repetitions 0`` there is only the other table.
+the Fréchet distance, precision and recall of each sampler at each number of evaluations, all on the same images.
+The model is not guided, so that a step is one evaluation (two in Heun's method). With ``--scales`` there is a third,
+of the model's own sampler and guidance at other scales. Quality is measured on validation images, as options are chosen
+by it. Without ``--evaluations`` or ``--scales``, or with ``--repetitions 0``, a table is left out.
 """
 
 import argparse
@@ -39,15 +40,27 @@ def samplers(evaluations: int) -> dict[str, Sampler]:
 
 def quality(model: DDPM, names: list[str], counts: list[int], num_samples: int) -> None:
     """Print the second table, row by row."""
-    data, evaluator = ImageDataModule(), Evaluator(num_samples=num_samples)
+    evaluator = Evaluator(num_samples=num_samples, split="val")
     print("| sampler | evaluations | Fréchet distance | precision | recall |\n|---|---|---|---|---|")
     for count in counts:
         for name in names:
             model.sampler = samplers(count)[name]
-            found = evaluator.evaluate(model, data, progress=False)
-            values = [f"{found.metrics[metric]:.2f}" for metric in ("frechet_distance", "precision", "recall")]
-            row = [name, str(model.network_evaluations), *values]
-            print(f"| {' | '.join(row)} |", flush=True)
+            print(f"| {name} | {model.network_evaluations} | {_found(model, evaluator)} |", flush=True)
+
+
+def _found(model: DDPM, evaluator: Evaluator) -> str:
+    found = evaluator.evaluate(model, ImageDataModule(), progress=False)
+    return " | ".join(f"{found.metrics[metric]:.3f}" for metric in ("frechet_distance", "precision", "recall"))
+
+
+def guidance_scales(model: DDPM, scales: list[float], num_samples: int) -> None:
+    """Print the third table, row by row."""
+    evaluator = Evaluator(num_samples=num_samples, split="val")
+    print("| scale of guidance | evaluations | Fréchet distance | precision | recall |\n|---|---|---|---|---|")
+    assert model.guidance is not None
+    for scale in scales:
+        model.guidance.scale = scale
+        print(f"| {scale:g} | {model.network_evaluations} | {_found(model, evaluator)} |", flush=True)
 
 
 class Instant(nn.Module):
@@ -100,11 +113,15 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", choices=[*samplers(1)], default=[*samplers(1)], help="second table")
     parser.add_argument("--evaluations", type=int, nargs="*", default=[5, 10, 20, 50, 250, 1000])
     parser.add_argument("--num_samples", type=int, default=1000)
+    parser.add_argument("--scales", type=float, nargs="*", default=[])
     parser.add_argument("--repetitions", type=int, default=10, help="of each timing")
     options = parser.parse_args()
     model = GenerativeModule.load_from_checkpoint(options.checkpoint)
     assert isinstance(model, DDPM)
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    if options.scales:
+        guidance_scales(model, options.scales, options.num_samples)
+        print()
     model.guidance = None
     if options.repetitions:
         overhead(model, 25, 64, options.repetitions)

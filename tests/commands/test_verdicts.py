@@ -42,7 +42,9 @@ def test_a_generator_that_outruns_its_discriminator_collapses(last_record: Calla
 def test_the_ring_is_covered_by_the_relativistic_game_with_penalties(
     last_record: Callable[..., dict[str, Any]],
 ) -> None:
-    record = last_record("gan/ring", "--trainer.max_steps", "3000", "--evaluation.num_samples", "2000", "--evaluation.num_real", "2000")
+    record = last_record(
+        "gan/ring", "--trainer.max_steps", "3000", "--evaluation.num_samples", "2000", "--evaluation.num_real", "2000"
+    )
     assert record["metrics"]["modes"] == 8
     assert record["health"]["verdict"] == "healthy"
 
