@@ -55,7 +55,7 @@ class Evaluate(L.Callback):
         every_n_epochs: Epochs between evaluations during training; None: only at the end.
         every_n_images: Training images between evaluations (at the next validation); None: only at the end.
         at_end: Whether ``fit`` ends with an evaluation.
-        split_at_end: On which images: ``val``, or ``test`` for a run after which nothing is chosen any more.
+        split_at_end: On which images: ``val``, or ``test`` if nothing is chosen any more.
     """
 
     _data: ImageData  # known after ``setup``

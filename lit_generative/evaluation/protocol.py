@@ -88,8 +88,7 @@ class Evaluator:
         batch_size: Images sampled at a time. It decides, with the seed, which samples are drawn.
         seed: Seed of the samples.
         cache_dir: Folder for real features; by default ``$LIT_GENERATIVE_CACHE``, else ``~/.cache/lit_generative``.
-        extended: Whether to compute FD-infinity, the Vendi score, the CMMD (in CLIP's features) and distances by class,
-            too; see :mod:`lit_generative.evaluation.extended`.
+        extended: Whether to compute FD-infinity, Vendi score, CMMD (in CLIP's features) and distances by class, too.
 
     Raises:
         ValueError: If a number is too small or the split is not one to evaluate on.

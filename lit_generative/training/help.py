@@ -4,6 +4,7 @@ import argparse
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -37,8 +38,8 @@ REWORDED = {  # in the commands of LightningCLI
     "seed_everything": "The seed of weights, noise and order; true: a random one.",
     "model": "The class of the model, such as VAE, GAN, DDPM or my_file.MyModel; recipes have it.",
     "data": "The class of the data module.",
-    "evaluation.extractor": "What sees the images: auto, fashion, inception, inception:FILE.pth, a file that "
-    "`lit-generative extractor` wrote, or an Extractor.",
+    "evaluation.extractor": "What sees the images: auto, fashion, random, imagenet, inception, clip, dinov2, one "
+    "with its file as in inception:FILE.pth, or a file that `lit-generative extractor` wrote.",
     "return_predictions": argparse.SUPPRESS,  # nothing here would take them
     "weights_only": argparse.SUPPRESS,  # checkpoints are never read otherwise here
     "evaluation": argparse.SUPPRESS,  # a file of these options alone
@@ -100,13 +101,18 @@ def only_shown(parser: Any, topic: str | None) -> Iterator[None]:
 
 
 def shorten_classes(text: str) -> str:
-    """Keep this package's networks of a long list of classes that an option would take."""
-    return re.sub(r"known\s+subclasses:\s+([^()]*)\)", _shorten, text)
+    """Keep this package's networks of a long list of classes that an option would take, and classes' names alone."""
+    return re.sub(r"\s*known\s+subclasses:\s+([^()]*)\)", _shorten, text)
+
+
+def _on_new_lines(text: str) -> str:
+    """Return a text as lines of its own, where argparse has the help of an option."""
+    return "\n" + textwrap.fill(text, 78, initial_indent=" " * 24, subsequent_indent=" " * 24)
 
 
 def _shorten(listing: re.Match[str]) -> str:
     names = re.sub(r"(\.)\s+|\s+", r"\1", listing[1]).split(",")
     if len(names) < 20:
-        return listing[0]
+        return _on_new_lines(f"known subclasses: {', '.join(name.rpartition('.')[2] for name in names)})")
     networks = [name.rpartition(".")[2] for name in names if re.fullmatch(r"lit_generative\.nn\.\w+", name)]
-    return f"for instance {', '.join(networks or names[:5])})"
+    return _on_new_lines(f"for instance {', '.join(networks or names[:5])})")

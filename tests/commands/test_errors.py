@@ -51,7 +51,7 @@ CASES = {
     "FIT --data.dataset fashon-mnist": "did you mean 'fashion-mnist'?",
     "FIT --data.dataset ./none": "./none",
     "FIT --model.num_classes 7": "num_classes=7, but the data have 10 classes",
-    "FIT --evaluation.extractor fashon": "extractor is 'fashon'; it must be fashion, inception",
+    "FIT --evaluation.extractor fashon": "extractor is 'fashon'; it must be fashion, random",
     "FIT --evaluation.num_samples 2": "num_samples=2: it must be at least 6",
     "FIT --ckpt_path none.ckpt": "checkpoint none.ckpt: there is no such file",
     "FIT --trainer.callbacks+=EMA --trainer.callbacks.part generator": "part='generator': the model has no such",

@@ -62,7 +62,7 @@ def test_two_folders_of_mixed_sizes_and_modes(lit_generative: Run, tmp_path: Pat
 def test_copies_are_found_and_the_second_run_measures_nothing(
     lit_generative: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["evaluate", "real", "--real", "fake", "--training", "real", "--output", "out"]
+    command = ["evaluate", "real", "--real", "fake", "--training", "real", "--extractor", "random", "--output", "out"]
     assert lit_generative(*command).status == 0
     first = result(tmp_path / "out")
     assert first.runs[0].metrics["memorised"] == 1
@@ -84,7 +84,9 @@ def test_copies_are_found_and_the_second_run_measures_nothing(
 @pytest.mark.usefixtures("folders")
 def test_a_checkpoint_draws_its_samples(lit_generative: Run, fitted: tuple, tmp_path: Path) -> None:
     checkpoint = str(fitted[1] / "checkpoints" / "last.ckpt")
-    outcome = lit_generative("evaluate", checkpoint, "--real", "real-colour", "--num_samples", "50")
+    outcome = lit_generative(
+        "evaluate", checkpoint, "--real", "real-colour", "--num_samples", "50", "--extractor", "random"
+    )
     assert outcome.status == 0, outcome.err
     (run,) = result(tmp_path / "runs" / "evaluation").runs
     assert (run.family, run.protocol["num_fake"], run.seed) == ("VAE", 50, 0)

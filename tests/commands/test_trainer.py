@@ -79,7 +79,7 @@ def test_a_second_run_has_a_second_folder(fitted: Fitted, lit_generative: Callab
 
 def test_a_test_needs_the_checkpoint_alone(fitted: Fitted, lit_generative: Callable, tmp_path: Path) -> None:
     checkpoint = str(fitted[1] / "checkpoints" / "last.ckpt")
-    options = ["--evaluation.num_samples", "60", "--evaluation.num_real", "80"]
+    options = ["--evaluation.num_samples", "60", "--evaluation.num_real", "80", "--evaluation.split", "val"]
     outcome = lit_generative("test", "--ckpt_path", checkpoint, *options)
     assert outcome.status == 0, outcome.err
     records = json.loads((tmp_path / outcome.folder / "evaluation.json").read_text())
