@@ -32,12 +32,15 @@ from lit_generative.diffusion import (
     LogitNormalTimes,
     LossAwareTimes,
     MinSNRWeight,
+    ProjectedCombination,
     ResampledSpacing,
+    RescaledCombination,
     ShiftedSchedule,
     SigmoidSchedule,
     StaticThresholding,
     TrailingSpacing,
     UniformSpacing,
+    UniPC,
     VariationalBound,
 )
 from lit_generative.evaluation import Evaluator
@@ -52,6 +55,7 @@ from lit_generative.gan import (
 )
 from lit_generative.latent_space.selection import LatentRequest
 from lit_generative.nn import (
+    ADMConventions,
     CodeTransformer,
     ConvDecoder,
     ConvEncoder,
@@ -228,6 +232,14 @@ DIFFUSION: dict[str, Callable[[], Any]] = {
     "sigma_min=-1": lambda: EDMSchedule(-1),
     "sigma_max=inf": lambda: KarrasSpacing(sigma_max=inf),
     "image_size=0": lambda: ShiftedSchedule(CosineSchedule(), 0),
+    "norm_eps=0": lambda: UNetConventions(norm_eps=0),
+    "stem_width=-4": lambda: UNetConventions(stem_width=-4),
+    "skip_scale=0": lambda: UNetConventions(skip_scale=0),
+    "residual_resizing=[7]": lambda: UNet((1, 8, 8), conventions=ADMConventions(residual_resizing=[7])),
+    "order=4": lambda: UniPC(order=4),
+    "phi=2": lambda: RescaledCombination(2),
+    "momentum=1": lambda: ProjectedCombination(momentum=1),
+    "sigma_min=90": lambda: FlowLikelihood(sigma_min=90),
     "rho=0": lambda: KarrasSpacing(rho=0),
     "T=0": lambda: TrailingSpacing(0),
     "amount=-1": lambda: ChurnedSpacing(UniformSpacing(), -1),

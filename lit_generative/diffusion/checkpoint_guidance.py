@@ -1,5 +1,6 @@
 """Guidance by another network, a smaller one of a run of its own."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class CheckpointGuidance(Guidance):
 
     def __init__(
         self,
-        guide: nn.Module | str,
+        guide: nn.Module | str | Path,
         scale: float,
         interval: tuple[float, float] | None = None,
         combination: Combination | None = None,
@@ -47,15 +48,17 @@ class CheckpointGuidance(Guidance):
         super().__init__(scale, interval, combination)
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.long))
         self._origin: dict[str, Any] | None = None
-        if isinstance(guide, str):
+        if isinstance(guide, str | Path):
             guide = self._open(guide)
             self._init_args = self._init_args | {"guide": describe(guide)}
         self.guide = guide.requires_grad_(False).eval()
 
-    def _open(self, path: str) -> nn.Module:
+    def _open(self, path: str | Path) -> nn.Module:
         model: Any = GenerativeModule.load_from_checkpoint(path)
         if model.family != "DDPM":
-            raise ValueError(f"guide={path!r} is a {type(model).__name__}; take the checkpoint of a diffusion model")
+            raise ValueError(
+                f"guide={str(path)!r} is a {type(model).__name__}; take the checkpoint of a diffusion model"
+            )
         self.images_seen.fill_(model.images_seen)
         self._origin = {"schedule": describe(model.schedule), "prediction": describe(model.prediction)}
         self._origin["image_shape"] = tuple(model.image_shape)

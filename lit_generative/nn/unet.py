@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times
@@ -66,6 +66,8 @@ class UNetConventions(Described):
 
     def __post_init__(self) -> None:
         check_range("norm_eps", self.norm_eps, above=0)
+        check_range("skip_scale", self.skip_scale, above=0)
+        check_count("stem_width", self.stem_width, hint="None is the width of the finest level")
         check_range("frequency_shift", self.frequency_shift)
 
 
@@ -162,6 +164,7 @@ class UNet(Described, nn.Module):
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
         self.dropout, self.num_classes, self.patch, self.output_multiple = dropout, num_classes, patch, output_multiple
         self.conventions = conventions or UNetConventions()
+        _check_levels("conventions.residual_resizing", self.conventions.residual_resizing or (), widths)
         self.stem_width = self.conventions.stem_width or widths[0]
         self.time = TimeEmbedding(self.stem_width, 4 * self.stem_width, self.conventions.frequency_shift, position)
         self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, 4 * self.stem_width)
@@ -276,6 +279,10 @@ def _check(widths: Sequence[int], groups: int, attention: Sequence[int]) -> None
     check_widths(widths)
     if groups < 1 or any(width % groups for width in widths):
         raise ValueError(f"groups={groups}: widths={list(widths)} are not all multiples of it; take a common divisor")
-    if not isinstance(attention, Sequence) or not set(attention) <= set(range(len(widths))):
-        shown = list(attention) if isinstance(attention, Sequence) else attention
-        raise ValueError(f"attention={shown}: the {len(widths)} levels are numbered from 0, the finest")
+    _check_levels("attention", attention, widths)
+
+
+def _check_levels(name: str, levels: Sequence[int], widths: Sequence[int]) -> None:
+    if not isinstance(levels, Sequence) or not set(levels) <= set(range(len(widths))):
+        shown = list(levels) if isinstance(levels, Sequence) else levels
+        raise ValueError(f"{name}={shown}: the {len(widths)} levels are numbered from 0, the finest")
