@@ -27,6 +27,8 @@ LEAST_IMAGES = 30_000
 HIGHEST_LOGIT = 1e4
 # A generator that never had variety may only be slow: it is judged after so many times the images
 SLOW_START = 2
+# After so many times the images, to find more of the data is an excuse no longer for what is missing
+LEARNED = 4
 # On record, LSGAN ended at 5 times and DCGAN at 2.8 times their best FID; a healthy run's fluctuations are below 2
 FRECHET_RATIO = 3.0
 # One evaluation may be an outlier: it must be this bad to count alone, else the one before must be bad as well
@@ -189,8 +191,14 @@ def _vanishing_gradients(signs: Signs) -> list[str]:
 def _mode_collapse(signs: Signs) -> list[str]:
     """G draws a small part of the data (Metz et al. 2017; Srivastava et al. 2017); not said of a new model."""
     uniform = _uniformity(signs) if signs.images_seen >= LEAST_IMAGES else []
-    is_known = (signs.evaluated_at or 0) >= LEAST_IMAGES and not signs.still_rises
+    is_learning = signs.still_rises and _may_be_learning(signs)
+    is_known = (signs.evaluated_at or 0) >= LEAST_IMAGES and not is_learning
     return uniform + (_absence(signs) if is_known else [])
+
+
+def _may_be_learning(signs: Signs) -> bool:
+    """Whether a training is so new that what it misses may be on its way."""
+    return (signs.evaluated_at or 0) < LEARNED * LEAST_IMAGES
 
 
 def _uniformity(signs: Signs) -> list[str]:
@@ -218,13 +226,14 @@ def _absence(signs: Signs) -> list[str]:
     highest = max(reach.values(), default=math.inf)
     best, before = signs.best_coverage, signs.coverage_before
     had_more = is_late or best is None or best >= LEAST_REACH
-    finds_more = signs.coverage is not None and before is not None and signs.coverage > RISING * before
+    is_new = _may_be_learning(signs)
+    finds_more = is_new and signs.coverage is not None and before is not None and signs.coverage > RISING * before
     if highest < LEAST_REACH and (signs.precision or 0) > highest + PRECISION_LEAD and had_more and not finds_more:
         found = " and ".join(f"{name} {value:.2g}" for name, value in reach.items())
         reasons.append(f"{found} are low for a precision of {signs.precision:.2g}")
     missing, most = signs.missing_classes or 0, MISSING_SHARE * (signs.num_classes or math.inf)
     had_more = is_late or signs.fewest_missing is None or signs.fewest_missing < most
-    finds_more = signs.missing_before is not None and missing < signs.missing_before
+    finds_more = is_new and signs.missing_before is not None and missing < signs.missing_before
     if missing >= most and had_more and not finds_more:
         reasons.append(f"{missing:.0f} of {signs.num_classes:.0f} classes are missing")
     return reasons
