@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_generative.comparison.evaluate import evaluate_samples
     from lit_generative.core import GenerativeModule
     from lit_generative.data import ImageDataModule
     from lit_generative.description import Described
@@ -12,7 +13,17 @@ if TYPE_CHECKING:
     from lit_generative.gan import GAN
     from lit_generative.vae import VAE
 
-__all__ = ["DDPM", "GAN", "VAE", "Described", "Evaluator", "GenerativeModule", "ImageDataModule", "__version__"]
+__all__ = [
+    "DDPM",
+    "GAN",
+    "VAE",
+    "Described",
+    "Evaluator",
+    "GenerativeModule",
+    "ImageDataModule",
+    "__version__",
+    "evaluate_samples",
+]
 
 __version__ = "0.1.0"
 
@@ -24,6 +35,7 @@ _HOMES = {
     "Evaluator": "evaluation",
     "GenerativeModule": "core",
     "ImageDataModule": "data",
+    "evaluate_samples": "comparison.evaluate",
 }
 
 
