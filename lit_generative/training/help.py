@@ -101,7 +101,7 @@ def only_shown(parser: Any, topic: str | None) -> Iterator[None]:
 
 
 def shorten_classes(text: str) -> str:
-    """Keep this package's networks of a long list of classes that an option would take, and classes' names alone."""
+    """Keep the names of this package's classes that an option would take, and of a long list those of networks."""
     return re.sub(r"\s*known\s+subclasses:\s+([^()]*)\)", _shorten, text)
 
 
@@ -112,7 +112,8 @@ def _on_new_lines(text: str) -> str:
 
 def _shorten(listing: re.Match[str]) -> str:
     names = re.sub(r"(\.)\s+|\s+", r"\1", listing[1]).split(",")
-    if len(names) < 20:
-        return _on_new_lines(f"known subclasses: {', '.join(name.rpartition('.')[2] for name in names)})")
+    ours = [name for name in names if name.startswith("lit_generative.")] or names
+    if len(ours) < 20:
+        return _on_new_lines(f"known subclasses: {', '.join(name.rpartition('.')[2] for name in ours)})")
     networks = [name.rpartition(".")[2] for name in names if re.fullmatch(r"lit_generative\.nn\.\w+", name)]
     return _on_new_lines(f"for instance {', '.join(networks or names[:5])})")
