@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lit_generative.callbacks.ema import averaged_tensors
 from lit_generative.callbacks.run import run_folder
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count, check_range
 from lit_generative.files import replacing
+from lit_generative.numerics import at_least_single
 
 __all__ = ["PowerEMA", "reconstruct"]
 
@@ -39,7 +40,7 @@ class PowerEMA(L.Callback):
     """
 
     def __init__(self, sigma_rels: Sequence[float] = (0.05, 0.1), every_n_steps: int = 500) -> None:
-        check_range("every_n_steps", every_n_steps, at_least=1)
+        check_count("every_n_steps", every_n_steps)
         if len(set(sigma_rels)) < 2:
             raise ValueError(f"sigma_rels={list(sigma_rels)}: others are made of at least two; theirs are 0.05 and 0.1")
         self.gammas = {sigma_rel: exponent(sigma_rel) for sigma_rel in sigma_rels}
@@ -52,8 +53,9 @@ class PowerEMA(L.Callback):
         self._tensors = averaged_tensors(pl_module)
         self._trained_steps = trainer.global_step
         self.steps = self._resumed.get("steps", 0)
+        first = [at_least_single(tensor.detach().clone()) for tensor in self._tensors]
         self._averages = self._resumed.get("averages") or {
-            sigma_rel: [tensor.detach().clone() for tensor in self._tensors] for sigma_rel in self.gammas
+            sigma_rel: [tensor.clone() for tensor in first] for sigma_rel in self.gammas
         }
         for averages in self._averages.values():
             averages[:] = [a.to(p.device) for a, p in zip(averages, self._tensors, strict=True)]
@@ -66,7 +68,7 @@ class PowerEMA(L.Callback):
         if trainer.global_step == self._trained_steps:
             return
         self._trained_steps, self.steps = trainer.global_step, self.steps + 1
-        trained = [tensor.detach() for tensor in self._tensors]
+        trained = [at_least_single(tensor.detach()) for tensor in self._tensors]
         for sigma_rel, averages in self._averages.items():
             beta = (1 - 1 / self.steps) ** (self.gammas[sigma_rel] + 1)
             torch._foreach_lerp_(averages, trained, 1 - beta)

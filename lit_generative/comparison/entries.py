@@ -36,11 +36,11 @@ class Entry:
     seed: int | None = None
     data: dict[str, Any] | None = None
 
-    def load(self, image_shape: tuple[int, int, int]) -> GenerativeModule:
+    def load(self, image_shape: tuple[int, int, int] | None = None) -> GenerativeModule:
         """Return the model, on the CPU.
 
         Args:
-            image_shape: Channels, height and width of the images that a folder is to have.
+            image_shape: Channels, height and width of the images that a folder is to have, which needs them.
 
         Raises:
             FloatingPointError: If its weights are not finite.
@@ -48,6 +48,7 @@ class Entry:
             ValueError: If the checkpoint is damaged, or the folder's images are of another size.
         """
         if self.source.is_dir():
+            assert image_shape is not None
             return ImagesOf.read(self.source, image_shape)
         model = GenerativeModule.load_from_checkpoint(self.source, map_location="cpu")
         check_finite_weights(model, self.source)

@@ -13,6 +13,7 @@ from lit_generative.comparison.entries import find_entries
 from lit_generative.comparison.folder_model import ImagesOf
 from lit_generative.comparison.given import GivenImages, Source, draw, is_checkpoint
 from lit_generative.comparison.measure import MeasurementProtocol, evaluator_for, measure
+from lit_generative.comparison.plan import Plan
 from lit_generative.comparison.real_images import RealImages, draw_pictures
 from lit_generative.comparison.run import machine
 from lit_generative.core import GenerativeModule
@@ -20,6 +21,7 @@ from lit_generative.devices import device_named
 from lit_generative.evaluation import Evaluator, load_extractor
 from lit_generative.evaluation.identity import code_digest, weights_digest
 from lit_generative.evaluation.too_few import LEAST_IMAGES
+from lit_generative.files import check_folder
 from lit_generative.report.results import Comparison, Run
 from lit_generative.report.write import write_report
 
@@ -29,9 +31,9 @@ _FROM_A_MODEL = 2000  # samples, unless told otherwise
 
 
 def evaluate_samples(
-    samples: str,
-    real: str,
-    training: str | None = None,
+    samples: str | Path,
+    real: str | Path,
+    training: str | Path | None = None,
     output: str | Path = "runs/evaluation",
     image_size: int | None = None,
     num_samples: int | None = None,
@@ -63,13 +65,17 @@ def evaluate_samples(
     Raises:
         FileNotFoundError: If there is no such file or folder.
         OSError: If weights cannot be fetched.
-        ValueError: If images cannot be read, or there are fewer than six.
+        FloatingPointError: If a checkpoint's weights are not finite.
+        ValueError: If images cannot be read, or there are fewer than six, or the folder holds something else.
     """
-    output = Path(output)
     check_count("image_size", image_size, at_least=4, hint="it is a number of pixels")
     check_count("num_samples", num_samples, at_least=LEAST_IMAGES)
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "results.json").is_file())):
-        raise ValueError(f"output={output} holds something else; give a new folder, nothing is overwritten")
+    options = {"image_size": image_size, "num_samples": num_samples, "extractor": extractor, "seed": seed}
+    samples, real, training = str(samples), str(real), None if training is None else str(training)
+    settings = {"samples": samples, "real": real, "training": training, **options}
+    plan = Plan(Path(output), settings, command)
+    plan.check_folder()
+    check_folder(plan.folder, "output")
     if download:
         load_extractor(extractor, download=True)
     print("reading images")
@@ -79,23 +85,23 @@ def evaluate_samples(
     evaluator.check(data)
     evaluator_for(model, evaluator, samples)
     protocol = MeasurementProtocol(evaluator, likelihood_images=0, device=device)
-    run, of_real = _measured(model, name, samples, data, protocol, training is not None, output)
-    if resizes:
-        run.warnings.append(
-            f"images were resized to {data.image_shape[1]}x{data.image_shape[2]}: sharpness is of those"
+    with plan.alone():
+        run, of_real = _measured(model, name, samples, data, protocol, training is not None, plan.folder)
+        if resizes:
+            height, width = data.image_shape[1:]
+            run.warnings.append(f"images were resized to {height}x{width}: sharpness is of those")
+        comparison = Comparison(
+            [run],
+            run.protocol["floor"] | of_real["floor"],
+            of_real["spectrum"],
+            machine(device_named(device)),
+            datetime.date.today().isoformat(),
+            command,
+            of_real["pictures"],
+            run.protocol["floor_spread"],
         )
-    comparison = Comparison(
-        [run],
-        run.protocol["floor"] | of_real["floor"],
-        of_real["spectrum"],
-        machine(device_named(device)),
-        datetime.date.today().isoformat(),
-        command,
-        of_real["pictures"],
-        run.protocol["floor_spread"],
-    )
-    comparison.save(output / "results.json")
-    write_report(output)
+        comparison.save(plan.folder / "results.json")
+        write_report(plan.folder)
     return comparison
 
 
@@ -105,7 +111,7 @@ def _read(
     """Return what draws the samples, the real images, the samples' name, and whether any image was resized."""
     given = dict.fromkeys(source for source in (samples, real, training) if source is not None)
     entries = {source: find_entries([source])[0] for source in given if is_checkpoint(source)}
-    models = {source: GenerativeModule.load_from_checkpoint(entry.source, "cpu") for source, entry in entries.items()}
+    models = {source: entry.load() for source, entry in entries.items()}
     drawn = [_shape_of(model) for model in models.values()]
     found = [Source(source).shape() for source in given if source not in models]
     channels, size = _common_shape(drawn, found, image_size)

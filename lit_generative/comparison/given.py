@@ -12,11 +12,13 @@ from lit_generative.contracts import Batch, Split
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule
 from lit_generative.evaluation.identity import content_digest, content_sum
+from lit_generative.evaluation.too_few import LEAST_IMAGES, TooFewImagesError
 from lit_generative.processes import rank_and_world
 
 __all__ = ["GivenImages", "Source", "draw", "is_checkpoint"]
 
 _MIXED = 64  # pixels of the shorter side, where images of different sizes are given and no size is asked for
+_SHARE = 0.4  # for splits, which are put together again: so large that few images can be split
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -59,18 +61,25 @@ class Source:
             channels: 1 or 3.
 
         Raises:
+            TooFewImagesError: If there are fewer than six.
             ValueError: If an image cannot be read, or the sizes differ and ``size`` is None.
         """
         data = self._data(size, channels)
         try:
-            return torch.cat([batch["image"] for split in _SPLITS for batch in data.loader(split, batch_size=500)])
+            images = torch.cat([batch["image"] for split in _SPLITS for batch in data.loader(split, batch_size=500)])
         except ValueError as error:
             raise ValueError(f"{self.dataset}: {error}") from None
+        if len(images) < LEAST_IMAGES:
+            raise TooFewImagesError(
+                f"{self.dataset} has {len(images)} images, and a comparison needs at least {LEAST_IMAGES}"
+            )
+        return images
 
     def _data(self, size: int | None, channels: int | None) -> ImageDataModule:
         if Path(self.dataset).suffix and not Path(self.dataset).exists():
             raise FileNotFoundError(f"{self.dataset}: there is no such file or folder")
-        return ImageDataModule(self.dataset, image_size=size, channels=channels or "auto", on_error="skip")  # type: ignore[arg-type]
+        kind: Any = channels or "auto"
+        return ImageDataModule(self.dataset, image_size=size, channels=kind, on_error="skip", val_fraction=_SHARE)
 
 
 def draw(model: GenerativeModule, n: int, seed: int, batch_size: int = 250) -> Tensor:

@@ -51,6 +51,8 @@ class CheckpointGuidance(Guidance):
         if isinstance(guide, str | Path):
             guide = self._open(guide)
             self._init_args = self._init_args | {"guide": describe(guide)}
+        if not isinstance(guide, nn.Module):
+            raise ValueError(f"guide={guide!r}: it must be the checkpoint of a diffusion model, or a network")
         self.guide = guide.requires_grad_(False).eval()
 
     def _open(self, path: str | Path) -> nn.Module:

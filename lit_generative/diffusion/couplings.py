@@ -6,12 +6,19 @@ import torch
 from torch import Tensor
 
 from lit_generative.description import Described
+from lit_generative.diffusion.samplers import Sampler
 
 __all__ = ["Coupling", "OptimalTransportCoupling"]
 
 
 class Coupling(Described, ABC):
     """A joint distribution of images and noise that leaves each its own."""
+
+    def check(self, sampler: Sampler) -> None:
+        """Refuse a sampler that draws noise: it would not be that of the images."""
+        if not sampler.is_deterministic:
+            name, own = type(sampler).__name__, type(self).__name__
+            raise ValueError(f"sampler={name}: it draws noise, which is not that of coupling={own}; take HeunSampler")
 
     @abstractmethod
     def __call__(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:

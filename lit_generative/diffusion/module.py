@@ -96,15 +96,9 @@ class DDPM(GenerativeModule):
         self.sampler = sampler or DDIM(thresholding=StaticThresholding())
         self.guidance = guidance
         self.coupling = coupling
-        if coupling is not None and not self.sampler.is_deterministic:
-            name, own = type(self.sampler).__name__, type(coupling).__name__
-            raise ValueError(f"sampler={name}: it draws noise, which is not that of coupling={own}; take HeunSampler")
-        if self.schedule.ends_in_noise and not self.prediction.knows_noise_alone:
-            name = type(self.prediction).__name__
-            raise ValueError(
-                f"prediction={name}: at the schedule's end, where alpha is 0, x_t is the noise itself, which "
-                "tells nothing of the image; take VelocityPrediction"
-            )
+        self.prediction.check(self.schedule)
+        if coupling is not None:
+            coupling.check(self.sampler)
         if guidance is not None:
             guidance.prepare(network, num_classes)
             guidance.check(self.schedule, self.prediction, self.image_shape)

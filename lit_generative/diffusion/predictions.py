@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.diffusion.schedules import Schedule
 
 __all__ = [
     "EDMPrediction",
@@ -36,6 +37,14 @@ class Prediction(Described, ABC):
     """
 
     knows_noise_alone: bool = True
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that ends where this tells nothing of the image."""
+        if schedule.ends_in_noise and not self.knows_noise_alone:
+            raise ValueError(
+                f"prediction={type(self).__name__}: at the schedule's end, where alpha is 0, x_t is the noise itself, "
+                "which tells nothing of the image; take VelocityPrediction"
+            )
 
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_generative.checks import check_range
+from lit_generative.checks import check_count
 from lit_generative.diffusion.samplers import Sampler, SamplingState, mix, towards
 from lit_generative.diffusion.schedules import NoiseLevel
 from lit_generative.diffusion.spacings import LogSNRSpacing, Spacing
@@ -54,7 +54,7 @@ class UniPC(Sampler):
         order: int = 3,
     ) -> None:
         super().__init__(steps, spacing, thresholding)
-        check_range("order", order, at_least=1, at_most=3, hint="theirs is 2 or 3")
+        check_count("order", order, at_least=1, at_most=3, hint="theirs is 2 or 3")
         self.order = order
 
     def default_spacing(self) -> Spacing:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_generative.contracts import ImageData
 from lit_generative.evaluation.distances import check_sizes, kernel_distance
 from lit_generative.evaluation.extractors import Extractor
-from lit_generative.evaluation.metrics import frechet_of
+from lit_generative.evaluation.metrics import frechet_of, own_order
 from lit_generative.evaluation.too_few import LEAST_IMAGES, TooFewImagesError
 
 __all__ = [
@@ -83,7 +83,7 @@ def gaussian_kernel_distance(real: Tensor, fake: Tensor, bandwidth: float = 10.0
 
     of features that are brought to unit length. In those of CLIP's ViT-L/14 at 336 pixels, with :math:`\sigma = 10`, it
     is their CMMD. The estimator is the unbiased one of their section 4, over all pairs; it can be slightly negative.
-    (Their program has the pairs of an image with itself in, which adds at most 10 / n for n images on each side.)
+    (Their program has the pairs of an image with itself in, which adds up to 20 / n for n images on each side.)
 
     Args:
         real: Features, (N, D).
@@ -169,11 +169,11 @@ def extended_metrics(real: Tensor, fake: Tensor, extractor: Extractor) -> tuple[
     Args:
         real: Features, (N, D).
         fake: Features, (M, D).
-        extractor: Whose features they are; the Gaussian kernel's distance is called ``cmmd`` in CLIP's, and is left out
-            where features are not of unit scale by custom, that is, in all but CLIP's and DINOv2's.
+        extractor: Whose features they are. The Gaussian kernel's distance is called ``cmmd`` in CLIP's, and is left out
+            where papers have none, that is, in all but CLIP's and DINOv2's.
     """
     count = min(len(real), len(fake))
-    real, fake = (rows[_any_order(rows)] for rows in (real, fake))
+    real, fake = (_shuffled(rows) for rows in (real, fake))
     found = {"vendi_score": vendi_score(fake[:count])}
     if len(fake) >= _LEAST_FOR_INFINITY:
         found["frechet_infinity"] = frechet_infinity(real, fake)
@@ -183,7 +183,7 @@ def extended_metrics(real: Tensor, fake: Tensor, extractor: Extractor) -> tuple[
     return named, {"vendi_score": float(vendi_score(real[:count]))}
 
 
-def _any_order(rows: Tensor) -> Tensor:
-    """Return a random order of features that is the same in whichever order (by process, say) they are given."""
+def _shuffled(rows: Tensor) -> Tensor:
+    """Return features in a random order that does not depend on the one that they are given in."""
     generator = torch.Generator().manual_seed(0)
-    return rows[:, 0].argsort()[torch.randperm(len(rows), generator=generator).to(rows.device)]
+    return rows[own_order(rows)[torch.randperm(len(rows), generator=generator).to(rows.device)]]

@@ -1,6 +1,7 @@
 """Which feature extractor to use, and where its weights are."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,14 @@ def load_extractor(spec: str | Path | nn.Module, download: bool = False) -> Extr
         return Extractor(spec)
     name, _, path = str(spec).partition(":")
     family, _, size = name.partition("-")
-    if str(spec) == "random":
-        return RandomExtractor()
-    if str(spec) == "imagenet":
-        return ImageNetExtractor()
+    if str(spec) in _WITH_US:
+        return _WITH_US[str(spec)]()
     if name == "inception":
         return InceptionExtractor(_weights(INCEPTION, name, path, download))
     if family == "clip" and (size or _CLIP) in CLIP:
         return CLIPExtractor(_weights(CLIP[size or _CLIP], name, path, download))
     if family == "dinov2" and (size or _DINOV2) in DINOV2:
         return DINOv2Extractor(_weights(DINOV2[size or _DINOV2], name, path, download), size or _DINOV2)
-    if name == "fashion":
-        return _load_classifier(FASHION_WEIGHTS, name, FASHION_SHA256)
     if Path(spec).suffix == ".safetensors":
         return _load_classifier(Path(spec), Path(spec).stem)
     sized = [f"clip-{size}" for size in CLIP] + [f"dinov2-{size}" for size in DINOV2]
@@ -122,3 +119,14 @@ def _classifier_in(text: str) -> dict[str, Any]:
     if find(description["class_path"]) is not Classifier:
         raise TypeError(f"it names {description['class_path']} for its network")
     return description
+
+
+def _fashion() -> ClassifierExtractor:
+    return _load_classifier(FASHION_WEIGHTS, "fashion", FASHION_SHA256)
+
+
+_WITH_US: dict[str, Callable[[], Extractor]] = {
+    "fashion": _fashion,
+    "random": RandomExtractor,
+    "imagenet": ImageNetExtractor,
+}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lit_generative.evaluation.metrics import sample_quality
+from lit_generative.evaluation.metrics import own_order, sample_quality
 from lit_generative.evaluation.too_few import LEAST_IMAGES
 
 __all__ = ["SPLITS", "floor_sizes", "real_floor"]
@@ -60,7 +60,7 @@ def real_floor(
     sizes = floor_sizes(len(real), num_samples)
     if sizes is None:
         return {}
-    order = _own_order(real)
+    order = own_order(real)
     real, labels = real[order], None if labels is None else labels[order.to(labels.device)]
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[Tensor]] = {}
@@ -71,12 +71,6 @@ def real_floor(
             found.setdefault(name, []).append(value.double())
     share = (1 / len(real) + 1 / num_samples) / (1 / sizes[0] + 1 / sizes[1])
     return {name: _corrected(name, torch.stack(values), share) for name, values in found.items()}
-
-
-def _own_order(features: Tensor) -> Tensor:
-    """Return an order that only the features decide, not that in which processes found them; (N,)."""
-    x = features.double()
-    return (x @ torch.arange(1, x.shape[1] + 1, dtype=torch.double, device=x.device).cos()).argsort()
 
 
 def _shuffled(n: int, labels: Tensor | None, generator: torch.Generator) -> Tensor:

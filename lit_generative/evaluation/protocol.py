@@ -38,7 +38,8 @@ class Evaluation:
             ``class_accuracy`` is the share of a conditional model's samples that the extractor puts into the class that
             they were asked to be of.
         classes: If the extractor is a classifier, its ``histogram`` of the samples by class name, the numbers that were
-            ``expected``, and the names of ``missing`` and ``rare`` classes; else empty.
+            ``expected``, and the names of ``missing`` and ``rare`` classes; of an extended evaluation, the
+            ``distances`` by class; else empty.
         protocol: The stamp, plain data.
         warnings: Sentences to print beside the numbers.
         images_per_second: How fast the samples were drawn, by all processes together, behind the first batch, in which
@@ -79,9 +80,10 @@ class Evaluator:
 
     Args:
         extractor: ``auto`` (the plane itself for points of known modes, ``fashion`` for Fashion-MNIST, else
-            ``inception`` where its weights are, or ``random``), ``fashion``, ``inception``, ``inception:FILE.pth``,
-            ``random``, a file that ``lit-generative extractor`` wrote, or an :class:`Extractor`, which wraps any module
-            that maps images in [-1, 1] to features (B, D).
+            ``inception`` where its weights are, ``imagenet`` where it is installed, or ``random``), one of these, or
+            ``clip``, ``dinov2``, ``inception:FILE.pth``, a file that ``lit-generative extractor`` wrote, see
+            :func:`~lit_generative.evaluation.load_extractor`; or an :class:`Extractor`, which wraps any module that
+            maps images in [-1, 1] to features (B, D).
         num_samples: Images to draw from the model. Papers use 50,000; the fewer, the higher the distance.
         num_real: Images of the split to compare with; by default all.
         split: Which real images.

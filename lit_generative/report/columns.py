@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 from lit_generative.report.results import Comparison, Point, Run, Training
@@ -138,10 +139,10 @@ def extended_columns(comparison: Comparison) -> list[Column]:
 def class_columns(comparison: Comparison) -> list[Column]:
     """Return the kernel distance of each class, if they were measured; unlike the Fréchet distance, it has no bias."""
     names = dict.fromkeys(name for run in comparison.runs for name in run.by_class)
-    return [Column(name, lambda run, name=name: _of_class(run, name)) for name in names]  # type: ignore[misc]
+    return [Column(name, partial(_of_class, name)) for name in names]
 
 
-def _of_class(run: Run, name: str) -> float | None:
+def _of_class(name: str, run: Run) -> float | None:
     return run.by_class.get(name, {}).get("kernel_distance")
 
 

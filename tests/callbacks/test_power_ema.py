@@ -81,6 +81,19 @@ def test_an_average_made_afterwards_is_the_one_that_was_not_kept(
     assert all(torch.equal(p, found[name]) for name, p in model.named_parameters())
 
 
+def test_averages_of_half_weights_move_by_less_than_their_digits(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer
+) -> None:
+    power = PowerEMA((0.01, 0.02), every_n_steps=4)
+    trainer = make_trainer(max_epochs=1, limit_val_batches=0, callbacks=[power], precision="bf16-true")
+    trainer.fit(model := make_vae(), datamodule=ImageDataModule(subset=80, batch_size=20))
+    folder = Path(trainer.log_dir or trainer.default_root_dir) / "power_ema"
+    found = reconstruct(sorted(folder.glob("*.safetensors")), 0.015)
+    assert next(model.parameters()).dtype == torch.bfloat16
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in found.values())
+
+
 def test_a_resumed_run_goes_on_exactly(make_vae: Callable[..., VAE], make_trainer: MakeTrainer) -> None:
     def make(**options: Any) -> L.Trainer:
         return make_trainer(**options | {"callbacks": [*options.get("callbacks", ()), PowerEMA(every_n_steps=5)]})
@@ -94,6 +107,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         (lambda: PowerEMA((0.1, 0.1)), r"sigma_rels=\[0.1, 0.1\]: others are made of at least two"),
         (lambda: PowerEMA((0.1, 0.5)), r"sigma_rel=0.5: .*0.289"),
         (lambda: PowerEMA(every_n_steps=0), "every_n_steps=0"),
+        (lambda: PowerEMA(every_n_steps=2.5), r"every_n_steps=2.5: it must be a whole number"),  # type: ignore[arg-type]
         (lambda: reconstruct([], 0.1), "steps=None: there are no snapshots"),
     ):
         with pytest.raises(ValueError, match=message):

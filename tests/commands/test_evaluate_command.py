@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from running import Outcome
 
-from lit_generative import ImageDataModule
+from lit_generative import GenerativeModule, ImageDataModule
 from lit_generative.comparison import evaluate as evaluating
 from lit_generative.pictures import save_png
 from lit_generative.report.results import Comparison
@@ -76,9 +77,11 @@ def test_copies_are_found_and_the_second_run_measures_nothing(
         patch.setattr(evaluating, "measure", fail)
         assert lit_generative(*command).status == 0
     assert result(tmp_path / "out").runs == first.runs
-    changed = lit_generative(*command[:-1], "out", "--num_samples", "40")
-    assert changed.status == 0
-    assert result(tmp_path / "out").runs[0].protocol["num_fake"] == 40
+    refused = lit_generative(*command, "--num_samples", "40")
+    assert "output=out holds another comparison (num_samples is null there and 40 here)" in refused.err
+    assert result(tmp_path / "out").runs == first.runs
+    assert lit_generative(*command[:-1], "other", "--num_samples", "40").status == 0
+    assert result(tmp_path / "other").runs[0].protocol["num_fake"] == 40
 
 
 @pytest.mark.usefixtures("folders")
@@ -99,10 +102,10 @@ def test_a_checkpoint_draws_its_samples(lit_generative: Run, fitted: tuple, tmp_
         (["nowhere", "--real", "real"], "nowhere"),
         (["nowhere.ckpt", "--real", "real"], "nowhere.ckpt: there is no such file"),
         (["fake", "--real", "real.zip"], "real.zip: there is no such file"),
-        (["fake", "--real", "few"], "few: 3 images in 'train' are too few"),
+        (["fake", "--real", "few"], "few has 3 images, and a comparison needs at least 6"),
         (["fake", "--real", "real", "--num_samples", "70"], "fake has 60 images, fewer than num_samples=70"),
         (["fake", "--real", "real", "--image_size", "2"], "image_size=2: it must be at least 4"),
-        (["fake", "--real", "real", "--output", "real"], "output=real holds something else"),
+        (["fake", "--real", "real", "--output", "real"], "output=real is no comparison's folder"),
         (["fake", "--real", "real", "--extractor", "fashon"], "extractor is 'fashon'; it must be fashion, random"),
     ],
 )
@@ -116,4 +119,28 @@ def test_wrong_usage_is_said_in_one_line(
     assert outcome.status != 0
     assert message in outcome.err
     assert "Traceback" not in outcome.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("folders")
+def test_another_reports_folder_is_left_alone(lit_generative: Run, tmp_path: Path) -> None:
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "results.json").write_text("of a comparison")
+    outcome = lit_generative("evaluate", "fake", "--real", "real", "--output", "compared")
+    assert "output=compared is no comparison's folder; give a new one, nothing is overwritten" in outcome.err
+    assert (tmp_path / "compared" / "results.json").read_text() == "of a comparison"
+
+
+@pytest.mark.usefixtures("folders")
+def test_weights_that_are_not_finite_are_named(lit_generative: Run, fitted: tuple, tmp_path: Path) -> None:
+    model = GenerativeModule.load_from_checkpoint(fitted[1] / "checkpoints" / "last.ckpt")
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "broken.ckpt")
+    outcome = lit_generative("evaluate", "broken.ckpt", "--real", "real")
+    assert outcome.status == 1
+    assert "broken.ckpt" in outcome.err
+    assert "not finite" in outcome.err
     assert not (tmp_path / "runs").exists()
