@@ -137,6 +137,7 @@ def test_weights_that_are_not_finite_are_named(lit_generative: Run, fitted: tupl
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    model.trainer = trainer
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "broken.ckpt")
     outcome = lit_generative("evaluate", "broken.ckpt", "--real", "real")
