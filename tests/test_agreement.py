@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_generative import GAN, VAE, ImageDataModule
+from lit_generative import GAN, VAE, ImageDataModule, evaluate_samples
 from lit_generative.callbacks import Evaluate, LastCheckpoint
 from lit_generative.drawing import draw_samples
 from lit_generative.evaluation import Evaluator
@@ -255,6 +255,8 @@ def test_nothing_is_drawn_from_weights_that_are_not_finite(diverged: Path, tmp_p
         draw_samples(diverged, tmp_path / "out", num_samples=2)
     with pytest.raises(FloatingPointError, match=message):
         draw_latents(diverged, tmp_path / "out", LatentRequest())
+    with pytest.raises(FloatingPointError, match=message):
+        evaluate_samples(diverged, real=diverged, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.warns(UserWarning, match=r"2 of 2 samples .* not finite; the weight decoder\.head\.bias is not"):
         VAE.load_from_checkpoint(diverged).sample(2)
