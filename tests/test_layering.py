@@ -20,7 +20,7 @@ ROOMS = (
     *("optim", "nn"),
     *("vae maths", "gan maths", "diffusion maths"),
     "contracts",
-    *("calls", "agreement", "checkpoints", "resuming", "precision", "savable", "training_options", "optimisation"),
+    *("budgets", "calls", "agreement", "checkpoints", "resuming", "precision", "savable", "training_options", "optimisation"),
     *("core", "sampling", "manual_optimization"),
     "data",
     "evaluation",

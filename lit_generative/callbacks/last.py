@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_generative.budgets import budget_of
 from lit_generative.callbacks.run import validates_next
 from lit_generative.checks import check_range
 
@@ -16,6 +17,8 @@ STEPS_BETWEEN_LOOKS = 10  # of several processes, the first one decides; asking 
 
 class LastCheckpoint(ModelCheckpoint):
     """Saves ``last.ckpt`` at the end of every epoch and, however long an epoch is, about every minute.
+
+    Under a :class:`~lit_generative.callbacks.Budget` it saves about every minute and at the end.
 
     ``ModelCheckpoint``'s own ``save_last`` is a copy of the last best one, its ``train_time_interval`` excludes the
     ends of epochs, and under manual optimisation it saves at no interval of time.
@@ -56,6 +59,9 @@ class LastCheckpoint(ModelCheckpoint):
                 self._saved_at = monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save."""
+        """Save; under a budget, in which an epoch may be a single step, at the end and if it is time."""
+        is_time = monotonic() - self._saved_at >= 60 * self.minutes
+        if budget_of(trainer) is not None and not trainer.strategy.broadcast(trainer.should_stop or is_time):
+            return
         super().on_train_epoch_end(trainer, pl_module)
         self._saved_at = monotonic()

@@ -21,6 +21,7 @@ import lit_generative.gan
 import lit_generative.nn
 import lit_generative.vae  # noqa: F401  imported so that short class names resolve
 from lit_generative.callbacks import (
+    Budget,
     EstimateLikelihood,
     Evaluate,
     ImagesProgressBar,
@@ -42,6 +43,7 @@ from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
 from lit_generative.training.help import put_aside
+from lit_generative.training.lengths import one_length
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
 
@@ -148,6 +150,7 @@ class TrainerCLI(LightningCLI):
         self, command: str, arguments: list[str], callbacks: Sequence[Callback] = (), says_where: bool = True
     ) -> None:
         arguments, recipes = resolve_recipes(arguments)
+        arguments = one_length(arguments) if command == "fit" else arguments
         checkpoint_path = take_option(arguments, "--ckpt_path")
         has_model = bool(recipes or take_option(arguments, "--model") or take_option(arguments, "--model.class_path"))
         if not (has_model or checkpoint_path or wants_help(arguments)):
@@ -193,6 +196,7 @@ class TrainerCLI(LightningCLI):
         if self.command == "test":
             parser.add_lightning_class_args(EstimateLikelihood, "likelihood")
         if self.command == "fit":
+            parser.add_lightning_class_args(Budget, "budget")
             parser.add_lightning_class_args(SampleGrid, "grid")
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults(CHECKPOINTS)
@@ -238,6 +242,8 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Put the run's folder first among the loggers, and add what needs no options."""
         config = self._get(self.config_init, "trainer")
+        if self.command == "fit" and self._get(self.config_init, "budget").is_active:  # in place of a recipe's length
+            config["max_epochs"], config["max_steps"], config["max_time"] = -1, -1, None
         if config["barebones"]:
             return self._bare_trainer(config)
         if 0 < (config["max_epochs"] or 0) < (config["check_val_every_n_epoch"] or 0):  # a recipe's run cut short
@@ -266,7 +272,8 @@ class TrainerCLI(LightningCLI):
         self._parser(self.subcommand).callback_keys.clear()
         self.save_config_callback = None
         config["log_every_n_steps"] = None  # Lightning refuses what it would not do
-        return super().instantiate_trainer(logger=False, callbacks=_listed(config["callbacks"]))
+        budget = [self._get(self.config_init, "budget")] if self.command == "fit" else []
+        return super().instantiate_trainer(logger=False, callbacks=[*_listed(config["callbacks"]), *budget])
 
     def _run_folder(self, root: Path) -> RunFolder:
         """Return the folder of the run: its own, if it goes on from its last checkpoint, or else a new one."""
