@@ -46,7 +46,7 @@ def share_of_training(trainer: L.Trainer) -> float | None:
 
 
 def place(trainer: L.Trainer) -> int:
-    """Return at which of ``TICKS`` a schedule is that follows the budget: at the first step at 0, at the last at the end.
+    """Return at which of ``TICKS`` a schedule is that follows the budget: 0 at the first step, the end at the last.
 
     After k of K steps, the share k / K of the training is over. Of the steps that follow, the first is number k of
     0, ..., K - 1, so that a schedule that ends with the last step has k / (K - 1) of it behind it.

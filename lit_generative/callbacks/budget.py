@@ -120,10 +120,11 @@ class Budget(TrainingBudget):
         """Return how much of the minutes or images is used up, as a share of them."""
         if self.images is not None:
             return float(model.images_seen) / self.images  # type: ignore[arg-type, operator]
-        assert self._clock is not None and self.minutes is not None
+        assert self._clock is not None
+        assert self.minutes is not None
         if self._clock.seconds is None:
             raise ValueError(
-                f"minutes={self.minutes:g}: the checkpoint does not say for how long it was trained; give images instead"
+                f"minutes={self.minutes:g}: the checkpoint does not say how long it was trained; give images instead"
             )
         return self._clock.seconds / (60 * self.minutes)
 
@@ -134,7 +135,8 @@ class Budget(TrainingBudget):
         """
         if self.images is not None:
             return self._used(trainer, trainer.lightning_module)
-        assert self._clock is not None and self.minutes is not None
+        assert self._clock is not None
+        assert self.minutes is not None
         step, now, end = trainer.global_step, self._seconds(trainer), 60 * self.minutes
         if self._base is None:
             if step - self._first_step >= WARM_UP:

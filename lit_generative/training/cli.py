@@ -41,10 +41,19 @@ from lit_generative.evaluation import Evaluator
 from lit_generative.files import make_folder, replacing
 from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
-from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
+from lit_generative.training.folder import (
+    RunFolder,
+    folder_below,
+    named_by_data,
+    own_name,
+    run_folder_of,
+)
+from lit_generative.training.folder import (
+    run_name as name_of_run,
+)
 from lit_generative.training.help import put_aside
 from lit_generative.training.lengths import one_length
-from lit_generative.training.parser import Parser, resolve_recipes, take_option
+from lit_generative.training.parser import Parser, config_files, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
 
 __all__ = ["TrainerCLI"]
@@ -144,10 +153,16 @@ class TrainerCLI(LightningCLI):
         arguments: The command's options.
         callbacks: Further callbacks of the trainer.
         says_where: Whether it is printed where everything is: of no use where a run is a part of something larger.
+        run_name: What the run is called; None: as its data and its recipe.
     """
 
     def __init__(
-        self, command: str, arguments: list[str], callbacks: Sequence[Callback] = (), says_where: bool = True
+        self,
+        command: str,
+        arguments: list[str],
+        callbacks: Sequence[Callback] = (),
+        says_where: bool = True,
+        run_name: str | None = None,
     ) -> None:
         arguments, recipes = resolve_recipes(arguments)
         arguments = one_length(arguments) if command == "fit" else arguments
@@ -164,7 +179,8 @@ class TrainerCLI(LightningCLI):
         if is_restored and self.saved and not self.saved["data"] and not any(a.startswith("--data") for a in arguments):
             raise ValueError(f"checkpoint {checkpoint_path} does not say which data it was trained with: give --data")
         self.restored_from = checkpoint_path if is_restored else None  # else the configuration says what the model is
-        self.run_name = command if self.restored_from else "-".join(recipes)
+        self.recipe_name, self.recipe_files = "-".join(recipes), config_files(arguments)
+        self.run_name = command if self.restored_from else run_name
         super().__init__(
             restored if self.restored_from else GenerativeModule,
             L.LightningDataModule,
@@ -275,17 +291,22 @@ class TrainerCLI(LightningCLI):
         budget = [self._get(self.config_init, "budget")] if self.command == "fit" else []
         return super().instantiate_trainer(logger=False, callbacks=[*_listed(config["callbacks"]), *budget])
 
+    def _named_by_data(self) -> str:
+        """Return what a new run is called, by its data, if they are not those of the recipe, and by its recipe."""
+        file = self.recipe_files[0] if self.recipe_files else None
+        return named_by_data(self.recipe_name or type(self.model).__name__.lower(), own_name(self.datamodule, file))
+
     def _run_folder(self, root: Path) -> RunFolder:
         """Return the folder of the run: its own, if it goes on from its last checkpoint, or else a new one."""
-        name = self.run_name or type(self.model).__name__.lower()
+        name = self.run_name or self._named_by_data()
         checkpoint = Path(self.checkpoint_path or "")
         run = run_folder_of(checkpoint) if self.command == "fit" and self.checkpoint_path else None
         if run is None:
             return RunFolder(str(root), name)
         below = folder_below(run, root)
-        is_latest = run_name(run) is not None and checkpoint.name == "last.ckpt"
+        is_latest = name_of_run(run) is not None and checkpoint.name == "last.ckpt"
         if below is None or not is_latest:  # what came behind another checkpoint is kept
-            return RunFolder(str(root), run_name(run) or name)
+            return RunFolder(str(root), name_of_run(run) or name)
         within, _, version = below.rpartition("/")
         return RunFolder(str(root), within, int(version.removeprefix("version_")), self.saved["state"]["images_seen"])
 
