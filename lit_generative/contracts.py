@@ -107,6 +107,13 @@ class HasModes(Protocol):
 
 
 @runtime_checkable
+class DeclaresBatchSize(Protocol):
+    """Data that say how many images a training batch has, in each process."""
+
+    batch_size: int
+
+
+@runtime_checkable
 class TellsItsPlan(Protocol):
     """Data that say what was found and what will be made of it, for the plan before a training."""
 
