@@ -29,7 +29,7 @@ QUALITY = "evaluation/frechet_distance"
 
 
 class Outlook(L.Callback):
-    """Says what is planned, when a training starts, after its first steps how long the others take, and what came of it.
+    """Says what is planned when a training starts, after its first steps how long it will take, and what came of it.
 
     The pace is that of the steps of this training, validation and evaluation not counted; nothing is told of a training
     that is over before it can be measured.
@@ -87,9 +87,8 @@ class Outlook(L.Callback):
         if not isinstance(pl_module, GenerativeModule) or pl_module.images_seen == (pl_module.resumed_at or 0):
             return
         clocks = [c for c in trainer.callbacks if isinstance(c, TrainingClock)]  # type: ignore[attr-defined]
-        name, course = max(
-            self._course.items(), key=lambda item: (len(item[1]) > 3, item[0] == QUALITY), default=("", [])
-        )
+        measured = sorted(self._course.items(), key=lambda item: (len(item[1]) > 3, item[0] == QUALITY))
+        name, course = measured[-1] if measured else ("", [])
         seconds = clocks[0].seconds if clocks else None
         _say(trainer, outcome(trainer, pl_module.images_seen, seconds, name, course))
 

@@ -19,7 +19,7 @@ __all__ = ["duration", "outcome", "plan", "seconds_allowed", "shortness", "size_
 FEW = 1000  # training images, of which a model that draws good ones draws copies
 ENOUGH = 50_000  # images to be seen before shapes appear, with the recipes here at 28 to 64 pixels a side
 STILL = 0.02  # of all that was gained, in the last third: so much more, and a training was too short
-INDENT = 11
+WIDTH = 10  # of the first column
 
 
 def total_steps(trainer: L.Trainer) -> float:
@@ -47,9 +47,8 @@ def plan(trainer: L.Trainer, model: L.LightningModule) -> list[str]:
     lines |= {"expect": "\n".join(_expectations(trainer))}
     order = ("found", "made", "network", "training", "expect", "mirrored")
     named = [(name, line) for name in order for line in lines.get(name, "").splitlines()]
-    shown = [
-        f"  {'' if i and named[i - 1][0] == name else name:{INDENT - 2}}{line}" for i, (name, line) in enumerate(named)
-    ]
+    heads = ["" if i and named[i - 1][0] == name else name for i, (name, _) in enumerate(named)]
+    shown = [f"  {head:{WIDTH}}{line}" for head, (_, line) in zip(heads, named, strict=True)]
     name = f" on {data.name}" if isinstance(data, ImageData) else ""
     return [f"The plan: {type(model).__name__}{name}", *shown]
 

@@ -242,13 +242,12 @@ class ImageDataModule(SplitLoaders):
     def plan(self) -> dict[str, str]:
         """What was found, what is made of it, and what mirroring would do, as lines for people."""
         splits: tuple[Split, ...] = ("train", "val", "test")
-        counts = {split: self.num_images(split) for split in splits}
+        counts: dict[str, int | None] = {split: self.num_images(split) for split in splits}
         skipped = sum(map(self.num_skipped, splits)) - 2 * self._source.skipped  # which each of them counts
         labels = None if self.streaming else cast(Part, self._part("train")).labels
+        without = left_out(skipped, self._source.skipped_first)
         about = {
-            "found": found(
-                counts, self._survey, labels, self.num_classes, left_out(skipped, self._source.skipped_first)
-            ),
+            "found": found(counts, self._survey, labels, self.num_classes, without),
             "made": made(self._decoder, self._survey, self.subset),
             "mirrored": mirroring(self.random_flip, counts["train"]),
         }
