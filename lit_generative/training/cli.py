@@ -277,7 +277,7 @@ class TrainerCLI(LightningCLI):
         if config["enable_checkpointing"] is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
         folder = self._run_folder(Path(config["default_root_dir"]))
-        settle(loggers, Path(folder.log_dir))
+        settle(loggers, Path(folder.log_dir), folder.name if self.command == "fit" else "")
         trainer = super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
         if not config["fast_dev_run"]:  # now that the trainer has taken its options
             make_folder(Path(folder.log_dir), "trainer.default_root_dir")
