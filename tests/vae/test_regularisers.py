@@ -136,9 +136,9 @@ def test_a_share_of_the_training_means_as_many_images(share: float) -> None:
 
 
 def test_a_share_needs_a_length_and_stands_alone() -> None:
-    with pytest.raises(ValueError, match="share=0.5: the length of the training is not known"):
+    with pytest.raises(ValueError, match=r"share=0.5: the length of the training is not known"):
         WarmUpRegulariser(share=0.5)(latents())
-    with pytest.raises(ValueError, match="images=5 and share=0.5: give one of them"):
+    with pytest.raises(ValueError, match=r"images=5 and share=0.5: give one of them"):
         WarmUpRegulariser(5, share=0.5)
     with pytest.raises(ValueError, match="images=None and share=None: give one of them"):
         CyclicalRegulariser()
