@@ -1,6 +1,7 @@
 """Trainings of so many minutes or images: the length is steered while they run."""
 
 import re
+from math import inf
 from typing import Any
 
 import lightning as L
@@ -115,6 +116,15 @@ class Budget(TrainingBudget):
             self._measured_at = trainer.global_step
             self._share = min(1.0, max(self._share, self._measure(trainer)))
         return self._share
+
+    def total_steps(self, trainer: L.Trainer) -> float:
+        """Return how many steps the training will have at its present pace; inf before that is known."""
+        share, first, base = self.share(trainer), 0.0, 0
+        if self.minutes is not None:
+            if self._base is None:
+                return inf
+            first, (base, _) = self._first_share, self._base
+        return base + (trainer.global_step - base) * (1 - first) / (share - first) if share > first else inf
 
     def _used(self, trainer: L.Trainer, model: L.LightningModule) -> float:
         """Return how much of the minutes or images is used up, as a share of them."""

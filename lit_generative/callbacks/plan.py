@@ -24,9 +24,8 @@ WIDTH = 10  # of the first column
 
 def total_steps(trainer: L.Trainer) -> float:
     """Return how many steps a training takes in all, as far as the pace tells; inf where that is not known."""
-    if (budget := budget_of(trainer)) is not None:
-        share = budget.share(trainer)
-        return trainer.global_step / share if share > 0 else inf
+    if isinstance(budget := budget_of(trainer), Budget):
+        return budget.total_steps(trainer)
     steps = trainer.estimated_stepping_batches
     return inf if steps < 0 else steps  # Lightning returns max_steps, -1, of data without a length
 
