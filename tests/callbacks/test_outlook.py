@@ -80,7 +80,7 @@ def test_minutes_become_steps_and_passes_by_the_pace(told: Callable[..., list[st
     assert line(lines, "training").startswith("training  2 min; steps and passes over the set follow from the pace")
     # of a step, two seconds: sixty of them
     assert line([text for text in lines if "passes" in text and "about" in text], "about").startswith("about 6")
-    assert "passes over 60 in 120 s of training" in lines[-1]
+    assert "passes over 60 in 2.0 min of training" in lines[-1]
 
 
 def test_validation_is_not_counted_as_pace(told: Callable[..., list[str]]) -> None:
