@@ -106,6 +106,21 @@ class HasModes(Protocol):
         """The means of the Gaussians, an array (K, 2), in the order of the labels."""
 
 
+@runtime_checkable
+class DeclaresBatchSize(Protocol):
+    """Data that say how many images a training batch has, in each process."""
+
+    batch_size: int
+
+
+@runtime_checkable
+class TellsItsPlan(Protocol):
+    """Data that say what was found and what will be made of it, for the plan before a training."""
+
+    def plan(self) -> dict[str, str]:
+        """Return lines by what they are about, such as "found" and "made"; what is not known is not there."""
+
+
 # -------------------------------------------------------------------- of models
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from lit_generative.agreement import check_agreement, check_batch, shape_of
+from lit_generative.budgets import advance, budget_of, place, share_of_training
 from lit_generative.calls import FEW, NetworkCall, try_calls
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
 from lit_generative.checks import check_count
@@ -260,6 +261,20 @@ class GenerativeModule(Described, L.LightningModule):
         schedule = make_schedule(self.make_lr_scheduler, optimizer, self.trainer, self.goes_on_from)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Let a schedule advance: by a step, or to the share of a budget of minutes or images that is over."""
+        budget = budget_of(self.trainer)
+        if budget is not None and any(scheduler is other for other in budget.schedules):
+            advance(scheduler, place(self.trainer))
+        else:
+            super().lr_scheduler_step(scheduler, metric)
+
+    @property
+    def share_of_training(self) -> float | None:
+        """The share of the training that is over, in [0, 1]; 1 outside of one, None where its length is not known."""
+        is_training = self._trainer is not None and self._trainer.state.fn == "fit"
+        return share_of_training(self.trainer) if is_training else 1.0
+
     @property
     def goes_on_from(self) -> dict[str, Any] | None:
         """What is known of the checkpoint that the run goes on from; None of a run that takes over weights at most."""
@@ -311,7 +326,8 @@ class GenerativeModule(Described, L.LightningModule):
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         if (before := self.goes_on_from) is not None:
             saved = before["lit_generative"]["model"]
-            self._changes = Changes(self.trainer, saved, describe(self), before["lr_schedulers"])
+            schedules, steps = before["lr_schedulers"], before["global_step"]
+            self._changes = Changes(self.trainer, saved, describe(self), schedules, steps)
         self._has_tried_networks = False
         self.precision = str(self.trainer.precision)
         self.weights = "raw"

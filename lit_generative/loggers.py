@@ -139,11 +139,13 @@ def _check_installed(logger: Logger, package: str) -> None:
         raise ImportError(f"{type(logger).__name__} needs a package that is not installed: pip install {package}")
 
 
-def settle(loggers: Iterable[Logger], run_folder: Path) -> None:
-    """Tell loggers that write into the folder of their run which it is."""
+def settle(loggers: Iterable[Logger], run_folder: Path, name: str = "") -> None:
+    """Tell loggers that write into the folder of their run which it is, and W&B what a new run is called."""
     for logger in loggers:
         if isinstance(logger, _InRunFolder):
             logger.settle(run_folder)
+        elif isinstance(logger, WandbLogger):
+            logger.call(name)
 
 
 class _InRunFolder:
@@ -254,7 +256,7 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
 
     Args:
         project: The project on W&B that the run belongs to.
-        name: What the run is called; None: W&B makes up a name.
+        name: What the run is called; None: on the command line as its folder, in Python W&B makes up a name.
         id: The run to go on with. None: a new run, or with ``--ckpt_path`` on the command line the run that the
             checkpoint was saved in.
         entity: The W&B user or team; None: the user's default.
@@ -317,6 +319,11 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger):
         run.define_metric("images_seen")
         run.define_metric("*", step_metric="images_seen", step_sync=True)  # in place of Lightning's trainer/global_step
         return run
+
+    def call(self, name: str) -> None:
+        """Give a new run a name, unless it has one."""
+        if name and self._wandb_init.get("name") is None and self._id is None:
+            self._wandb_init["name"] = name
 
     def _start_offline(self, reason: str) -> "wandb.Run":
         import wandb

@@ -88,7 +88,7 @@ def end_batch(model: L.LightningModule) -> None:
     """Average what the model keeps in buffers over the processes, and let all schedules advance."""
     _average(model.trainer, model.buffers())
     for config in model.trainer.lr_scheduler_configs:
-        config.scheduler.step()  # type: ignore[call-arg]
+        model.lr_scheduler_step(config.scheduler, None)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_generative.budgets import TICKS, budget_of
 from lit_generative.description import factory_of
 from lit_generative.optim import build
 from lit_generative.precision import raise_eps
@@ -39,7 +40,8 @@ def make_schedule(
     """Return Lightning's description of a schedule that advances every step of ``optimizer``.
 
     Args:
-        make: Makes it; a ``total_steps`` that it takes and was not given is filled in.
+        make: Makes it; a ``total_steps`` that it takes and was not given is filled in. Under a budget of minutes or
+            images, the schedule follows the share of it that is over.
         optimizer: Whose learning rate it is.
         trainer: Which knows the length.
         before: The checkpoint that the run goes on from; None: it begins.
@@ -47,8 +49,12 @@ def make_schedule(
     Raises:
         ValueError: If the schedule spans the whole training but the trainer's length is not known.
     """
+    budget = budget_of(trainer)
     takes_total_steps = "total_steps" in inspect.signature(factory_of(make)).parameters
-    if takes_total_steps and getattr(make, "keywords", {}).get("total_steps") is None:
+    is_to_fill_in = takes_total_steps and getattr(make, "keywords", {}).get("total_steps") is None
+    if is_to_fill_in and budget is not None:
+        make = functools.partial(make, total_steps=TICKS)  # type: ignore[call-arg]
+    elif is_to_fill_in:
         steps = trainer.estimated_stepping_batches
         # which has set up the training loader, before its place in the epoch is restored; let fit do it again
         trainer.fit_loop._combined_loader = None
@@ -57,6 +63,8 @@ def make_schedule(
         steps = int(steps) if before is None else steps_in_all(before, trainer, int(steps))
         make = functools.partial(make, total_steps=steps)  # type: ignore[call-arg]
     scheduler = build("lr_scheduler", make, optimizer)
+    if is_to_fill_in and budget is not None:
+        budget.schedules.append(scheduler)
     if isinstance(scheduler, ReduceLROnPlateau):
         monitor = str(getattr(scheduler, "monitor", "val/loss"))  # torch's own does not say
         interval, frequency = _when_measured(monitor, trainer)

@@ -12,6 +12,8 @@ from typing import Any
 import lightning as L
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_generative.budgets import advance, budget_of, place
+
 __all__ = ["RESUMED", "Changes", "steps_in_all"]
 
 RESUMED = ("lit_generative", "lr_schedulers", "loops", "global_step")  # what of a checkpoint has to be known here
@@ -28,6 +30,7 @@ class Changes:
         saved: What the checkpoint says of the model: its class and arguments.
         asked: The same of the model that goes on.
         saved_schedules: The states of the schedules in the checkpoint.
+        steps: How many steps were taken by then.
 
     Raises:
         ValueError: If what was asked for does not go with what was saved: an optimizer or a schedule of another class,
@@ -35,24 +38,40 @@ class Changes:
     """
 
     def __init__(
-        self, trainer: L.Trainer, saved: dict[str, Any], asked: dict[str, Any], saved_schedules: list[dict[str, Any]]
+        self,
+        trainer: L.Trainer,
+        saved: dict[str, Any],
+        asked: dict[str, Any],
+        saved_schedules: list[dict[str, Any]],
+        steps: int,
     ) -> None:
         self.trainer = trainer
+        self.steps = steps
         self.saved_schedules = saved_schedules
         before, now = (_of_optimisation(description["init_args"]) for description in (saved, asked))
         _check_classes(before, now)
         self._groups = [[_options(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
         self._schedules = [copy.deepcopy(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs]
-        lengths = [(old.get("total_steps"), new.get("total_steps")) for old, new in self._pairs()]
         self._check_lengths()
-        self.is_different = before != now or any(old != new for old, new in lengths)
+        lengths = [(old.get("total_steps"), new.get("total_steps")) for old, new in self._pairs()]
+        self.is_different = before != now or any(old != new for old, new in lengths) or bool(budget_of(trainer))
 
     def _pairs(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         return list(zip(self.saved_schedules, self._schedules, strict=False))
 
+    def _steps(self, old: dict[str, Any], new: dict[str, Any]) -> int:
+        """Return how many steps a schedule has to have taken; one of another length does not tell."""
+        budget = budget_of(self.trainer)
+        follows = [] if budget is None else [schedule.total_steps for schedule in budget.schedules]
+        if new.get("total_steps") in follows:
+            return place(self.trainer)
+        if old.get("total_steps") != new.get("total_steps"):
+            return self.steps
+        return old.get("last_epoch", 0)
+
     def _check_lengths(self) -> None:
         for old, new in self._pairs():
-            steps, total = old.get("last_epoch", 0), new.get("total_steps")
+            steps, total = self._steps(old, new), new.get("total_steps")
             if total is not None and steps > total:
                 raise ValueError(
                     f"the run has taken {steps:,} steps, and its schedule of the learning rate would now end after "
@@ -73,8 +92,7 @@ class Changes:
             scheduler.load_state_dict(new)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it does not see the optimizer step
-                for _ in range(old.get("last_epoch", 0)):
-                    scheduler.step()  # type: ignore[call-arg]
+                advance(scheduler, self._steps(old, new))
 
 
 def steps_in_all(checkpoint: dict[str, Any], trainer: L.Trainer, planned: int) -> int:

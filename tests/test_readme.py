@@ -71,7 +71,6 @@ def users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr("lit_generative.training.budget.VALIDATIONS", 4)  # of a training of less than a second
     for module in ("my_models.py", "my_gans.py", "my_diffusion.py"):
         (folder / module).write_text(block(module))
     images = next(iter(ImageDataModule(batch_size=24).loader("test")))["image"]

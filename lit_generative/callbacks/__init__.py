@@ -1,5 +1,6 @@
 """Callbacks for any GenerativeModule, usable in YAML and in Python; those of a family are in its folder."""
 
+from lit_generative.callbacks.budget import Budget
 from lit_generative.callbacks.clock import TrainingClock
 from lit_generative.callbacks.compile import Compile
 from lit_generative.callbacks.ema import EMA

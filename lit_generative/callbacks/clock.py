@@ -30,6 +30,11 @@ class TrainingClock(L.Callback):
         self.device_seconds = 0.0
         self._since: float | None = None
 
+    def read(self) -> float:
+        """Return the seconds up to now; 0 where they are not known."""
+        running = 0.0 if self._since is None else monotonic() - self._since
+        return (self.seconds or 0.0) + running
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start."""
         if trainer.global_step and not self.seconds:

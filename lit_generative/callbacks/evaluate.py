@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_generative.budgets import TrainingBudget, budget_of
 from lit_generative.callbacks.best import keep_no_best
 from lit_generative.callbacks.run import append_record, had_ended, log_scalars, run_data, run_folder
 from lit_generative.callbacks.table import print_table
@@ -49,6 +50,8 @@ class Evaluate(L.Callback):
     A ``ModelCheckpoint`` may monitor ``evaluation/frechet_distance`` (which Inception's FID is logged as, too). It then
     needs the number at every validation from the first on, so that the first one evaluates in any case. Where quality
     cannot be measured there is no best state: the checkpoint keeps none, or the latest one where nothing else does.
+
+    Under a :class:`~lit_generative.callbacks.Budget` that plans evaluations, these take the place of ``every_n_…``.
 
     Args:
         evaluator: The protocol.
@@ -103,24 +106,28 @@ class Evaluate(L.Callback):
         self._data = run_data(trainer, self)
         self._evaluators = {}
         try:
-            for split in self._splits(stage):
+            for split in self._splits(trainer, stage):
                 self._on(split).check(self._data)
         except FileNotFoundError as error:
             if self.evaluator.extractor != "auto":
                 raise
             self._unavailable = str(error)
-        self._unavailable = self._unavailable or too_few(self._data, ["train", *sorted(self._splits(stage))])
+        self._unavailable = self._unavailable or too_few(self._data, ["train", *sorted(self._splits(trainer, stage))])
         if self._unavailable and trainer.is_global_zero:
             print(f"The quality of samples will not be measured: {self._unavailable}")
         if stage == "fit":
             self._prepare_monitors(trainer)
             self._drop_misleading(trainer, pl_module)
 
-    def _splits(self, stage: str) -> set[_Compared]:
+    def _is_periodic(self, trainer: L.Trainer) -> bool:
+        """Whether there are evaluations before the end."""
+        return bool(self.every_n_epochs or self.every_n_images) or _planned(trainer) is not None
+
+    def _splits(self, trainer: L.Trainer, stage: str) -> set[_Compared]:
         """Return which images are compared with in a stage."""
         if stage == "test":
             return {self.evaluator.split}
-        in_between: set[_Compared] = {"val"} if self.every_n_epochs or self.every_n_images else set()
+        in_between: set[_Compared] = {"val"} if self._is_periodic(trainer) else set()
         return in_between | ({self.split_at_end} if self.at_end else set())
 
     def _on(self, split: _Compared) -> Evaluator:
@@ -137,7 +144,7 @@ class Evaluate(L.Callback):
         if self._unavailable:
             checkpoints = [callback for callback in monitors if isinstance(callback, ModelCheckpoint)]
             keep_no_best(trainer, checkpoints, "evaluation/… cannot be monitored")
-        elif monitors and not (self.every_n_epochs or self.every_n_images):
+        elif monitors and not self._is_periodic(trainer):
             raise ValueError(
                 f"{type(monitors[0]).__name__} monitors {monitors[0].monitor}, but evaluations are at the end only; "
                 "set evaluate.every_n_epochs or evaluate.every_n_images"
@@ -162,11 +169,14 @@ class Evaluate(L.Callback):
             pl_module.log_dict(_scalars("evaluation", evaluation))
 
     def _is_due(self, trainer: L.Trainer, model: GenerativeModule) -> bool:
+        is_first = any(name not in trainer.callback_metrics for name in self._monitored)
+        if (budget := _planned(trainer)) is not None:
+            return budget.evaluates_now or is_first
         epochs, images = trainer.current_epoch + 1, model.images_seen - self._evaluated_at
         return (
-            bool(self.every_n_epochs and epochs % self.every_n_epochs == 0)
+            is_first
+            or bool(self.every_n_epochs and epochs % self.every_n_epochs == 0)
             or bool(self.every_n_images and images >= self.every_n_images)
-            or any(name not in trainer.callback_metrics for name in self._monitored)
         )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
@@ -180,7 +190,8 @@ class Evaluate(L.Callback):
             if trainer.is_global_zero:
                 print(
                     f"The run had ended, after {pl_module.images_seen:,} images: nothing is left to train, and it is "
-                    "evaluated once more. A higher trainer.max_epochs or trainer.max_steps goes on."
+                    "evaluated once more. A higher trainer.max_epochs or trainer.max_steps, or more minutes or images, "
+                    "go on."
                 )
             self._report(trainer, pl_module, "val/", self.split_at_end)
 
@@ -236,6 +247,12 @@ class Evaluate(L.Callback):
             for logger in trainer.loggers:
                 logger.log_hyperparams({"evaluation_protocol": evaluation.protocol})
         return evaluation, lines
+
+
+def _planned(trainer: L.Trainer) -> TrainingBudget | None:
+    """Return the budget that says when samples are evaluated; None: the options here do."""
+    budget = budget_of(trainer)
+    return budget if budget is not None and budget.plans_evaluations else None
 
 
 def _losses(trainer: L.Trainer, prefix: str) -> dict[str, float]:

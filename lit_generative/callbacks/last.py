@@ -6,16 +6,20 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_generative.budgets import budget_of
 from lit_generative.callbacks.run import validates_next
 from lit_generative.checks import check_range
 
 __all__ = ["LastCheckpoint"]
 
+MOST_SAVING = 0.03  # of the time, under a budget
 STEPS_BETWEEN_LOOKS = 10  # of several processes, the first one decides; asking it costs time
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Saves ``last.ckpt`` at the end of every epoch and, however long an epoch is, about every minute.
+
+    Under a :class:`~lit_generative.callbacks.Budget` not every epoch counts: those of small sets are short.
 
     ``ModelCheckpoint``'s own ``save_last`` is a copy of the last best one, its ``train_time_interval`` excludes the
     ends of epochs, and under manual optimisation it saves at no interval of time.
@@ -31,7 +35,7 @@ class LastCheckpoint(ModelCheckpoint):
         check_range("minutes", minutes, above=0, hint="it is the time between two checkpoints")
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         self.minutes = minutes
-        self._saved_at = 0.0
+        self._saved_at = self._took = 0.0
         self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,6 +60,11 @@ class LastCheckpoint(ModelCheckpoint):
                 self._saved_at = monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save."""
+        """Save; under a budget, in which an epoch may be a single step, if little of the time has gone into that."""
+        begun = monotonic()
+        is_time = trainer.should_stop or begun - self._saved_at >= self._took / MOST_SAVING
+        if budget_of(trainer) is not None and not trainer.strategy.broadcast(is_time):
+            return
         super().on_train_epoch_end(trainer, pl_module)
         self._saved_at = monotonic()
+        self._took = self._saved_at - begun

@@ -1,37 +1,35 @@
-"""What is about to be trained, and how long it will take, in a line each."""
+"""What is about to be trained, how long it will take, and what came of it."""
 
-from math import inf
+from math import inf, isfinite
 from time import monotonic
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
 
-from lit_generative.contracts import ImageData
+from lit_generative.budgets import budget_of
+from lit_generative.callbacks.clock import TrainingClock
+from lit_generative.callbacks.plan import (
+    amount,
+    duration,
+    memory_in_use,
+    outcome,
+    plan,
+    seconds_allowed,
+    shortness,
+    total_steps,
+)
+from lit_generative.core import GenerativeModule
 
-__all__ = ["Outlook", "duration", "total_steps"]
+__all__ = ["Outlook"]
 
 WARM_UP = 2  # steps in which memory is found and kernels are chosen
 ENOUGH_SECONDS, ENOUGH_STEPS = 5.0, 5  # of training behind them, from which a pace is told
 LONG = 60.0  # seconds after which fewer steps have to do
-
-
-def total_steps(trainer: L.Trainer) -> float:
-    """Return how many steps a training takes in all; inf where that is not known, as of streamed data by epochs."""
-    steps = trainer.estimated_stepping_batches
-    return inf if steps < 0 else steps  # Lightning returns max_steps, -1, of data without a length
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as "3.2 min"."""
-    for unit, size in {"h": 3600, "min": 60}.items():
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+QUALITY = "evaluation/frechet_distance"
 
 
 class Outlook(L.Callback):
-    """Says what is trained, when a training starts, and after its first steps how long the others will take.
+    """Says what is planned when a training starts, after its first steps how long it will take, and what came of it.
 
     The pace is that of the steps of this training, validation and evaluation not counted; nothing is told of a training
     that is over before it can be measured.
@@ -43,12 +41,13 @@ class Outlook(L.Callback):
         self._validation_began = 0.0
         self._has_told = False
         self._first_step = 0
+        self._course: dict[str, list[float]] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what is trained."""
+        """Say what is planned."""
         self.__init__()  # type: ignore[misc]  # a second training begins anew
         self._first_step = trainer.global_step
-        _say(trainer, f"{type(pl_module).__name__}: {', '.join(_facts(trainer, pl_module))}")
+        _say(trainer, "\n".join(plan(trainer, pl_module)))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -64,7 +63,7 @@ class Outlook(L.Callback):
         is_enough = seconds >= ENOUGH_SECONDS and (steps >= ENOUGH_STEPS or seconds >= LONG)
         if is_enough and steps > 0:
             self._has_told = True
-            if left := _left(trainer, steps / seconds):
+            if left := _left(trainer, steps / seconds, _images_per_step(pl_module, step)):
                 _say(trainer, left)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -72,8 +71,26 @@ class Outlook(L.Callback):
         self._validation_began = monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let it go on."""
+        """Let it go on, and note how good the model is by now."""
         self._paused += monotonic() - self._validation_began
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        is_measure = isinstance(pl_module, GenerativeModule) and pl_module.loss_is_quality
+        for name in (QUALITY, *(["val/loss"] if is_measure else [])):
+            value = trainer.callback_metrics.get(name)
+            if value is not None and isfinite(value):
+                values = self._course.setdefault(name, [])
+                values += [float(value)] if not values or values[-1] != float(value) else []
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say what came of it, below the table of the last evaluation."""
+        if not isinstance(pl_module, GenerativeModule) or pl_module.images_seen == (pl_module.resumed_at or 0):
+            return
+        clocks = [c for c in trainer.callbacks if isinstance(c, TrainingClock)]  # type: ignore[attr-defined]
+        measured = sorted(self._course.items(), key=lambda item: (len(item[1]) > 3, item[0] == QUALITY))
+        name, course = measured[-1] if measured else ("", [])
+        seconds = clocks[0].seconds if clocks else None
+        _say(trainer, outcome(trainer, pl_module.images_seen, seconds, name, course))
 
 
 def _say(trainer: L.Trainer, line: str) -> None:
@@ -86,54 +103,26 @@ def _say(trainer: L.Trainer, line: str) -> None:
         print(line, flush=True)
 
 
-def _facts(trainer: L.Trainer, model: L.LightningModule) -> list[str]:
-    """Return what a training is about, in words."""
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    images = _num_images(trainer)
-    total, done = total_steps(trainer), trainer.global_step
-    steps = f"{int(total):,} steps" if total < inf else f"as many steps as {_limit(trainer)}"
-    return [
-        f"{parameters:,} parameters",
-        "training images of unknown number" if images is None else f"{images:,} training images",
-        steps + (f", {done:,} of them done" if done else ""),
-        f"on {trainer.strategy.root_device}" + (f" x {trainer.world_size}" if trainer.world_size > 1 else ""),
-    ]
+def _images_per_step(model: L.LightningModule, step: int) -> float | None:
+    return model.images_seen / step if isinstance(model, GenerativeModule) and step else None
 
 
-def _num_images(trainer: L.Trainer) -> int | None:
-    """Return how many images there are to train on, if that is known without reading them."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if isinstance(data, ImageData):
-        return data.num_images("train")
-    try:
-        return len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
-    except (AttributeError, TypeError):  # a loader of another kind, or a stream
-        return None
-
-
-def _limit(trainer: L.Trainer) -> str:
-    """Return what ends a training whose number of steps is not known."""
-    if (seconds := _seconds_allowed(trainer)) is not None:
-        return f"fit into {duration(seconds)}"
-    epochs = trainer.max_epochs
-    return f"{epochs} epochs have" if epochs is not None and epochs > 0 else "there is time for, until it is stopped"
-
-
-def _seconds_allowed(trainer: L.Trainer) -> float | None:
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-    allowed = [left for timer in timers if (left := timer.time_remaining()) is not None]
-    return min(allowed, default=None)
-
-
-def _left(trainer: L.Trainer, pace: float) -> str:
+def _left(trainer: L.Trainer, pace: float, images_per_step: float | None) -> str:
     """Return how long the training will take at a pace in steps a second; "" if it is over."""
-    steps, allowed = total_steps(trainer) - trainer.global_step, _seconds_allowed(trainer)
+    total, allowed = total_steps(trainer), seconds_allowed(trainer)
+    steps = total - trainer.global_step
     by_steps = steps / pace
     speed = f"{pace:.3g} steps/s" if pace >= 0.1 else f"{1 / pace:.3g} s a step"
+    memory = memory_in_use(trainer.strategy.root_device)
     if steps <= 0:
         return ""
     if allowed is not None and allowed < by_steps:
         return f"{duration(allowed)} left, by trainer.max_time, at {speed}"
     if by_steps == inf:
         return f"{speed}; how many are left is not known"
-    return f"about {duration(by_steps)} of training left at {speed}; validation and evaluation come on top"
+    left = f"about {duration(by_steps)} of training left at {speed}; validation and evaluation come on top{memory}"
+    if budget_of(trainer) is None or images_per_step is None:
+        return left
+    seen = total * images_per_step
+    short = shortness(trainer, seen)
+    return f"{left}\nabout {total:,.0f} steps{amount(trainer, seen)}" + (f"\n{short}" if short else "")

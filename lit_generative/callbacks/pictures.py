@@ -6,6 +6,7 @@ from typing import ClassVar
 import lightning as L
 from torch import Tensor
 
+from lit_generative.budgets import budget_of
 from lit_generative.callbacks.run import logged_step, run_folder
 from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
@@ -21,10 +22,17 @@ class PictureCallback(L.Callback, ABC):
     A subclass gives :meth:`draw`. The pictures are PNG files, named by the images seen, in a folder of the run each,
     and go to every logger that takes images. A dry run (``fast_dev_run``) draws nothing.
 
+    Under a :class:`~lit_generative.callbacks.Budget` that plans evaluations, they are drawn with these.
+
     Args:
         every_n_epochs: Epochs between pictures.
         seed: The seed of the noise that is drawn from.
+
+    Attributes:
+        is_at_every_validation: Whether they are drawn at each validation under a budget.
     """
+
+    is_at_every_validation: ClassVar[bool] = False
 
     folders: ClassVar[dict[str, str]] = {}  # of pictures whose folder is not called like them
 
@@ -46,8 +54,14 @@ class PictureCallback(L.Callback, ABC):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Draw if it is time."""
         is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if is_training and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        if is_training and self._is_due(trainer):
             self._publish(trainer, pl_module)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        budget = budget_of(trainer)
+        if budget is not None and budget.plans_evaluations:
+            return self.is_at_every_validation or budget.evaluates_now
+        return (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:  # type: ignore[override]
         """Draw the last pictures, unless the last validation did."""

@@ -6,7 +6,7 @@ from math import inf
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from lit_generative.callbacks.outlook import total_steps
+from lit_generative.callbacks.plan import total_steps
 from lit_generative.checks import check_count
 from lit_generative.core import GenerativeModule
 

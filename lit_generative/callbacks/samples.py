@@ -30,6 +30,7 @@ class SampleGrid(PictureCallback):
     """
 
     folders: ClassVar[dict[str, str]] = {"samples": "grids"}
+    is_at_every_validation: ClassVar[bool] = True
 
     def __init__(self, num_samples: int = 64, every_n_epochs: int = 1, seed: int = 0) -> None:
         super().__init__(every_n_epochs, seed)

@@ -22,7 +22,7 @@ __all__ = ["compare"]
 USAGE = """lit-generative compare CKPT_OR_FOLDER ... [OPTIONS]
        lit-generative compare --recipes vae/fashion gan/fashion --minutes 5 --seeds 3 [OPTIONS]"""
 HOW_MEASURED = ("evaluations", "curve", "likelihood_images", "likelihood_evaluations", "device")
-WHAT_COMPARED = ("checkpoints", "recipes", "names", "output", "minutes", "seeds", "logger")
+WHAT_COMPARED = ("checkpoints", "recipes", "names", "output", "minutes", "images", "seeds", "logger")
 
 
 def compare(arguments: list[str]) -> None:

@@ -71,8 +71,8 @@ def find_entries(
     A checkpoint is called as the folder of its run, with the family's if it is in one: ``vae/fashion`` is that of
     ``runs/vae/fashion/version_0/checkpoints/last.ckpt``. Where there is no such folder, it is the model's class; a
     folder of images has its own name. Checkpoints of one name whose classes, arguments, data, precision, kind of
-    weights (averaged or not) and number of training images are equal too, and whose seeds differ, are seeds of one
-    model and keep the name; all others of that name get a number, as in ``vae/fashion (2)``.
+    weights (averaged or not) and length (training images, or minutes) are equal too, and whose seeds differ, are seeds
+    of one model and keep the name; all others of that name get a number, as in ``vae/fashion (2)``.
 
     Args:
         sources: Files and folders.
@@ -103,13 +103,16 @@ def _look(path: Path, is_cut_short: bool) -> tuple[Entry, dict[str, Any]]:
     """Return an entry, and what is equal for seeds of one model; what is None is not compared."""
     if path.is_dir():
         return Entry(path.resolve().name, path), {"folder": path.resolve()}
-    saved = read_checkpoint(path, map_location="meta")["lit_generative"]
+    checkpoint = read_checkpoint(path, map_location="meta")
+    saved, budget = checkpoint["lit_generative"], checkpoint.get("callbacks", {}).get("Budget", {})
     cls = find(saved["model"]["class_path"])
     data = saved.get("data")
     trained_on = data and data | {"init_args": {k: v for k, v in data["init_args"].items() if k != "seed"}}
     state = saved["state"]
     entry = Entry(_name(path) or cls.__name__, path, state.get("noise_seed"), data)
     same = {name: state.get(name) for name in ("images_seen", "precision", "weights")}
+    if "minutes" in budget.get("limit", {}) and budget["share"] >= 1:  # seeds of one model differ in their pace
+        same["images_seen"] = f"those of {budget['limit']['minutes']} minutes"
     if is_cut_short:
         same["images_seen"] = None
     return entry, same | {"model": saved["model"], "data": trained_on or {}}

@@ -9,14 +9,18 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from lit_generative.checks import check_count, check_range
+from lit_generative.callbacks.budget import Budget, number_of_images
+from lit_generative.checks import check_count
 from lit_generative.comparison.measure import MeasurementProtocol
 from lit_generative.contracts import ImageData
 from lit_generative.files import read_yaml
 from lit_generative.recipes import resolve
 from lit_generative.training.budget import TimedTraining
+from lit_generative.training.folder import own_name
 
 __all__ = ["ComparisonRequest"]
+
+MINUTES = 5.0  # of each training, where no length is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,8 @@ class ComparisonRequest:
         fit_options: Further options of the trainings.
         command: The command line that goes on.
         output: The folder of trainings, numbers and report.
-        minutes: Of training, for each recipe and seed; evaluation comes on top.
+        minutes: Of training, for each recipe and seed; evaluation comes on top. None: 5, if there are no images either.
+        images: Instead of minutes, training images for each, such as 500_000, "500k" or "2M".
         seeds: How many seeds each recipe is trained with: 0, 1, ...
         logger: Where tables and plots go as well, for instance lit_generative.loggers.WandbLogger.
 
@@ -49,14 +54,15 @@ class ComparisonRequest:
     fit_options: Sequence[str] = ()
     command: str = ""
     output: Path = Path("runs/comparison")
-    minutes: float = 5.0
+    minutes: float | None = None
+    images: int | str | None = None
     seeds: int = 1
     logger: Logger | None = None
 
     def __post_init__(self) -> None:
         if not (count := len(self.checkpoints) + len(self.recipes)):
             raise ValueError("nothing is given to compare; name checkpoints, folders of images, or --recipes")
-        check_range("minutes", self.minutes, above=0)
+        Budget(self.minutes, self.images)  # refuses what is no length
         check_count("seeds", self.seeds)
         if len(self.names) not in (0, count):
             raise ValueError(f"names has {len(self.names)} for {count} models; give one for each, or none")
@@ -73,7 +79,15 @@ class ComparisonRequest:
     def trainings(self) -> list[TimedTraining]:
         """Those of each recipe."""
         folder = self.output / "training"
-        return [TimedTraining(recipe, self.minutes, folder, self.fit_options) for recipe in self.recipes]
+        names = {recipe: own_name(self.data, resolve(recipe, "--recipes")) for recipe in self.recipes}
+        return [TimedTraining(recipe, self.length, folder, self.fit_options, name) for recipe, name in names.items()]
+
+    @property
+    def length(self) -> dict[str, float]:
+        """How long each training is, in minutes or images."""
+        if (images := number_of_images(self.images)) is not None:
+            return {"images": images}
+        return {"minutes": MINUTES if self.minutes is None else self.minutes}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -86,7 +100,7 @@ class ComparisonRequest:
         }
         if self.recipes:
             settings["recipes"] = {recipe: _digest(resolve(recipe)) for recipe in self.recipes}
-            settings |= {"minutes": self.minutes, "seeds": self.seeds, "fit_options": list(self.fit_options)}
+            settings |= {**self.length, "seeds": self.seeds, "fit_options": list(self.fit_options)}
         return settings
 
 

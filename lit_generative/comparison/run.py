@@ -123,12 +123,13 @@ def _content(data: ImageData) -> list[int]:
 
 
 def _try(request: ComparisonRequest) -> list[Entry]:
-    """Train each recipe for some seconds: before any long training it is seen to work, and at which pace."""
+    """Train each recipe for some seconds: before any long training it is seen to work."""
+    sources = []
     for training in request.trainings:
-        if not training.is_calibrated:
-            print(f"trying {training.recipe}, to find how many steps are {request.minutes:g} minutes")
-            training.length()
-    return find_entries([training.calibrated for training in request.trainings])
+        if not training.is_tried:
+            print(f"trying {training.recipe} for some seconds, to see that it works")
+        sources.append(training.tried)
+    return find_entries(sources)
 
 
 def _train(request: ComparisonRequest) -> list[tuple[str, Trained]]:
@@ -136,8 +137,8 @@ def _train(request: ComparisonRequest) -> list[tuple[str, Trained]]:
     todo = list(product(range(request.seeds), request.trainings))  # all recipes have a seed before one has two
     for i, (seed, training) in enumerate(todo):
         if training.finished(seed) is None:
-            left = (len(todo) - i) * request.minutes
-            print(f"training {i + 1} of {len(todo)}: {training.recipe}, seed {seed}; {left:g} minutes of training left")
+            left = ", ".join(f"{(len(todo) - i) * value:,g} {name}" for name, value in request.length.items())
+            print(f"training {i + 1} of {len(todo)}: {training.recipe}, seed {seed}; {left} of training left")
             training.train(seed)
     names = request.names[len(request.checkpoints) :] or [training.name for training in request.trainings]
     named = zip(names, request.trainings, strict=True)

@@ -41,7 +41,7 @@ def _readable_endings() -> frozenset[str]:
 
 def image_tables(
     path: Path, listing: Listing, skip_unreadable: bool, split_names: Collection[str] = ()
-) -> tuple[dict[str, Any], int]:
+) -> tuple[dict[str, Any], list[str]]:
     """Make a table for each split.
 
     Folders that all images have in common do not count. Where the folders below are called ``train``, ``val``,
@@ -55,7 +55,7 @@ def image_tables(
         split_names: Folders that the user has called splits.
 
     Returns:
-        For each split its ``datasets.Dataset``, and how many files were left out.
+        For each split its ``datasets.Dataset``, and a sentence on each file that was left out.
 
     Raises:
         ValueError: If there are no images, or folders of splits and of classes stand side by side.
@@ -73,7 +73,7 @@ def image_tables(
         raise ValueError(f"{problems[0]}{others}; take it away, or on_error: skip leaves such files out")
     splits = _splits(path, images, split_names)
     names = sorted({name for rows in splits.values() for _, name in rows} - {""})
-    return {split: _table(rows, names, metadata) for split, rows in splits.items()}, len(problems)
+    return {split: _table(rows, names, metadata) for split, rows in splits.items()}, problems
 
 
 def _first(problems: Sequence[str]) -> str:

@@ -16,16 +16,18 @@ from torch.utils.data import DataLoader
 
 from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Split
+from lit_generative.data.about import found, left_out, made, mirroring
 from lit_generative.data.arguments import check_choice, check_text
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder, check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
 from lit_generative.data.loaders import ImageLoader, ResumableLoader, SplitLoaders
-from lit_generative.data.opening import Parts, choose_decoder, open_parts
+from lit_generative.data.opening import Parts, choose_decoder, look, open_parts
 from lit_generative.data.samplers import SequentialBatches, ShuffledBatches
 from lit_generative.data.sources import Source, open_source
 from lit_generative.data.splits import ON_VALIDATION, Part, spread
 from lit_generative.data.streams import StreamedImages, StreamedPart
+from lit_generative.data.surveys import Survey
 
 __all__ = ["ImageDataModule"]
 
@@ -162,7 +164,11 @@ class ImageDataModule(SplitLoaders):
 
     @functools.cached_property
     def _decoder(self) -> Decoder:
-        return choose_decoder(self._parts, self.image_size, self.channels, self.background, self.skip_unreadable)
+        return choose_decoder(self._survey, self.image_size, self.channels, self.background)
+
+    @functools.cached_property
+    def _survey(self) -> Survey:
+        return look(self._parts, self.image_size, self.channels, self.skip_unreadable)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -232,6 +238,20 @@ class ImageDataModule(SplitLoaders):
             **({"subset": self.subset} if split == "train" and self.subset else {}),
             **({"skipped": num_skipped} if num_skipped else {}),
         }
+
+    def plan(self) -> dict[str, str]:
+        """What was found, what is made of it, and what mirroring would do, as lines for people."""
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        counts: dict[str, int | None] = {split: self.num_images(split) for split in splits}
+        skipped = sum(map(self.num_skipped, splits)) - 2 * self._source.skipped  # which each of them counts
+        labels = None if self.streaming else cast(Part, self._part("train")).labels
+        without = left_out(skipped, self._source.skipped_first)
+        about = {
+            "found": found(counts, self._survey, labels, self.num_classes, without),
+            "made": made(self._decoder, self._survey, self.subset),
+            "mirrored": mirroring(self.random_flip, counts["train"]),
+        }
+        return {name: line for name, line in about.items() if line}
 
     @property
     def _binarised(self) -> dict[str, str]:

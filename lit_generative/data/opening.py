@@ -12,9 +12,9 @@ from lit_generative.data.pixel_lists import PixelLists
 from lit_generative.data.sources import Source
 from lit_generative.data.splits import Part, Share, shares, spread_evenly
 from lit_generative.data.streams import StreamedPart
-from lit_generative.data.surveys import survey
+from lit_generative.data.surveys import Survey, survey
 
-__all__ = ["Parts", "choose_decoder", "open_parts"]
+__all__ = ["Parts", "choose_decoder", "look", "open_parts"]
 
 _LOOKED_AT = 4096  # headers read to learn sizes and colours; of a longer list an even sample
 _LOOKED_AT_IF_GIVEN = 64  # where size and channels are given, and only what is white is to be learnt
@@ -109,25 +109,29 @@ def _open_streams(source: Source, found: dict[str, Share], image: str, label: st
     return Parts(parts, found, classes, (image, label))
 
 
-def choose_decoder(
-    parts: Parts, image_size: int | None, channels: int | str, background: str, skip_unreadable: bool
-) -> Decoder:
-    """Decide shape and channels, from the images' headers as far as they are not given, and what is white.
+def look(parts: Parts, image_size: int | None, channels: int | str, skip_unreadable: bool) -> Survey:
+    """Look at the images' headers: at fewer of them where size and channels are given.
+
+    Raises:
+        ValueError: If an image cannot be read, or if those of more than 8 bits do not tell what is white.
+    """
+    is_given = image_size is not None and channels != "auto"
+    return survey(_sample(parts, _LOOKED_AT_IF_GIVEN if is_given else _LOOKED_AT), skip_unreadable)
+
+
+def choose_decoder(seen: Survey, image_size: int | None, channels: int | str, background: str) -> Decoder:
+    """Decide shape and channels, as far as they are not given, and what is white.
 
     Args:
-        parts: The images.
+        seen: What the images' headers tell.
         image_size: Height and width in pixels, or None to keep the size that all images have.
         channels: 1, 3, or ``auto``: 3 if any of the images looked at is in colour.
         background: The colour behind transparent pixels.
-        skip_unreadable: Whether unreadable images are passed over.
 
     Raises:
-        ValueError: If no size is given and the images have several, if an image cannot be read, or if those of more
-            than 8 bits do not tell what is white.
+        ValueError: If no size is given and the images have several.
     """
     size = None if image_size is None else (image_size, image_size)
-    is_given = size is not None and channels != "auto"
-    seen = survey(_sample(parts, _LOOKED_AT_IF_GIVEN if is_given else _LOOKED_AT), skip_unreadable)
     if size is None and len(seen.sizes) > 1:
         (h1, w1), (h2, w2) = sorted(seen.sizes)[:: len(seen.sizes) - 1]
         raise ValueError(different_sizes(f"from {h1}x{w1} to {h2}x{w2}, height x width"))

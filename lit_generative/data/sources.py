@@ -34,12 +34,14 @@ class Source:
         identity: A hex digest that changes when the data do.
         tables: A ``datasets.Dataset`` (``IterableDataset`` when streaming) for each split.
         skipped: Files that were left out because they are no images.
+        skipped_first: Why, of the first of them.
     """
 
     name: str
     identity: str
     tables: "dict[str, datasets.Dataset | datasets.IterableDataset]"
     skipped: int = 0
+    skipped_first: str = "they cannot be read"
 
 
 def open_source(
@@ -177,8 +179,8 @@ def _stem(path: Path) -> str:
 
 
 def _open_images(path: Path, name: str, listing: Listing, identity: str, options: _Options) -> Source:
-    tables, skipped = image_tables(path, listing, options.skip_unreadable, options.split_names)
-    return Source(name, identity, tables, skipped)
+    tables, problems = image_tables(path, listing, options.skip_unreadable, options.split_names)
+    return Source(name, identity, tables, len(problems), *problems[:1])
 
 
 def _refuse_streaming(path: Path, streaming: bool) -> None:

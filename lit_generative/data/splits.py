@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -161,9 +162,10 @@ class Part:
             return self
         first, last = (round(end * len(self)) for end in (share.first, share.last))
         if first == last:
+            images = "1 image" if len(self) == 1 else f"{len(self):,} images"
             raise ValueError(
-                f"{len(self):,} images in {share.origin!r} are too few to set {share} aside; give more images, or "
-                "raise val_fraction"
+                f"{images} in {self.origin!r} are too few to set {share} aside; give at least "
+                f"{ceil(1 / (share.last - share.first))} images, or raise val_fraction"
             )
         return self.only(np.sort(spread(self.labels, len(self))[first:last]))
 

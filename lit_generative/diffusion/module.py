@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -427,10 +426,10 @@ class DDPM(GenerativeModule):
             self.guidance.observe(self.network, self._share_of_training(), self.images_seen)
 
     def _share_of_training(self) -> float:
-        steps = self.trainer.estimated_stepping_batches  # -1 and infinity: not known
-        if not 0 < steps < inf:
+        if (share := self.share_of_training) is None:
             name = type(self.guidance).__name__
             raise ValueError(
-                f"guidance={name}: it follows the training, whose length is not known; give max_steps or max_epochs"
+                f"guidance={name}: it follows the training, whose length is not known; give max_steps, max_epochs, "
+                "minutes or images"
             )
-        return self.trainer.global_step / steps
+        return share

@@ -173,8 +173,8 @@ class GAN(GenerativeModule):
         self._move(DISCRIMINATOR, self._discriminator_losses(parts, fakes), len(x), ends_round=not generator_moves)
         if generator_moves:
             self._move(GENERATOR, self._generator_losses(parts, fakes), len(x), ends_round=True)
+        self.count_images(batch)  # before the schedules, which may follow them
         end_batch(self)
-        self.count_images(batch)
         if is_logged:
             self.log_training(self._latest)
 

@@ -21,6 +21,7 @@ import lit_generative.gan
 import lit_generative.nn
 import lit_generative.vae  # noqa: F401  imported so that short class names resolve
 from lit_generative.callbacks import (
+    Budget,
     EstimateLikelihood,
     Evaluate,
     ImagesProgressBar,
@@ -40,9 +41,19 @@ from lit_generative.evaluation import Evaluator
 from lit_generative.files import make_folder, replacing
 from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
-from lit_generative.training.folder import RunFolder, folder_below, run_folder_of, run_name
+from lit_generative.training.folder import (
+    RunFolder,
+    folder_below,
+    named_by_data,
+    own_name,
+    run_folder_of,
+)
+from lit_generative.training.folder import (
+    run_name as name_of_run,
+)
 from lit_generative.training.help import put_aside
-from lit_generative.training.parser import Parser, resolve_recipes, take_option
+from lit_generative.training.lengths import one_length
+from lit_generative.training.parser import Parser, config_files, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
 
 __all__ = ["TrainerCLI"]
@@ -142,12 +153,19 @@ class TrainerCLI(LightningCLI):
         arguments: The command's options.
         callbacks: Further callbacks of the trainer.
         says_where: Whether it is printed where everything is: of no use where a run is a part of something larger.
+        run_name: What the run is called; None: as its data and its recipe.
     """
 
     def __init__(
-        self, command: str, arguments: list[str], callbacks: Sequence[Callback] = (), says_where: bool = True
+        self,
+        command: str,
+        arguments: list[str],
+        callbacks: Sequence[Callback] = (),
+        says_where: bool = True,
+        run_name: str | None = None,
     ) -> None:
         arguments, recipes = resolve_recipes(arguments)
+        arguments = one_length(arguments) if command == "fit" else arguments
         checkpoint_path = take_option(arguments, "--ckpt_path")
         has_model = bool(recipes or take_option(arguments, "--model") or take_option(arguments, "--model.class_path"))
         if not (has_model or checkpoint_path or wants_help(arguments)):
@@ -161,7 +179,8 @@ class TrainerCLI(LightningCLI):
         if is_restored and self.saved and not self.saved["data"] and not any(a.startswith("--data") for a in arguments):
             raise ValueError(f"checkpoint {checkpoint_path} does not say which data it was trained with: give --data")
         self.restored_from = checkpoint_path if is_restored else None  # else the configuration says what the model is
-        self.run_name = command if self.restored_from else "-".join(recipes)
+        self.recipe_name, self.recipe_files = "-".join(recipes), config_files(arguments)
+        self.run_name = command if self.restored_from else run_name
         super().__init__(
             restored if self.restored_from else GenerativeModule,
             L.LightningDataModule,
@@ -193,6 +212,7 @@ class TrainerCLI(LightningCLI):
         if self.command == "test":
             parser.add_lightning_class_args(EstimateLikelihood, "likelihood")
         if self.command == "fit":
+            parser.add_lightning_class_args(Budget, "budget")
             parser.add_lightning_class_args(SampleGrid, "grid")
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults(CHECKPOINTS)
@@ -238,6 +258,8 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Put the run's folder first among the loggers, and add what needs no options."""
         config = self._get(self.config_init, "trainer")
+        if self.command == "fit" and self._get(self.config_init, "budget").is_active:  # in place of a recipe's length
+            config["max_epochs"], config["max_steps"], config["max_time"] = -1, -1, None
         if config["barebones"]:
             return self._bare_trainer(config)
         if 0 < (config["max_epochs"] or 0) < (config["check_val_every_n_epoch"] or 0):  # a recipe's run cut short
@@ -255,7 +277,7 @@ class TrainerCLI(LightningCLI):
         if config["enable_checkpointing"] is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
         folder = self._run_folder(Path(config["default_root_dir"]))
-        settle(loggers, Path(folder.log_dir))
+        settle(loggers, Path(folder.log_dir), folder.name if self.command == "fit" else "")
         trainer = super().instantiate_trainer(logger=[folder, *loggers], callbacks=callbacks, **kwargs)
         if not config["fast_dev_run"]:  # now that the trainer has taken its options
             make_folder(Path(folder.log_dir), "trainer.default_root_dir")
@@ -266,19 +288,25 @@ class TrainerCLI(LightningCLI):
         self._parser(self.subcommand).callback_keys.clear()
         self.save_config_callback = None
         config["log_every_n_steps"] = None  # Lightning refuses what it would not do
-        return super().instantiate_trainer(logger=False, callbacks=_listed(config["callbacks"]))
+        budget = [self._get(self.config_init, "budget")] if self.command == "fit" else []
+        return super().instantiate_trainer(logger=False, callbacks=[*_listed(config["callbacks"]), *budget])
+
+    def _named_by_data(self) -> str:
+        """Return what a new run is called, by its data, if they are not those of the recipe, and by its recipe."""
+        file = self.recipe_files[0] if self.recipe_files else None
+        return named_by_data(self.recipe_name or type(self.model).__name__.lower(), own_name(self.datamodule, file))
 
     def _run_folder(self, root: Path) -> RunFolder:
         """Return the folder of the run: its own, if it goes on from its last checkpoint, or else a new one."""
-        name = self.run_name or type(self.model).__name__.lower()
+        name = self.run_name or self._named_by_data()
         checkpoint = Path(self.checkpoint_path or "")
         run = run_folder_of(checkpoint) if self.command == "fit" and self.checkpoint_path else None
         if run is None:
             return RunFolder(str(root), name)
         below = folder_below(run, root)
-        is_latest = run_name(run) is not None and checkpoint.name == "last.ckpt"
+        is_latest = name_of_run(run) is not None and checkpoint.name == "last.ckpt"
         if below is None or not is_latest:  # what came behind another checkpoint is kept
-            return RunFolder(str(root), run_name(run) or name)
+            return RunFolder(str(root), name_of_run(run) or name)
         within, _, version = below.rpartition("/")
         return RunFolder(str(root), within, int(version.removeprefix("version_")), self.saved["state"]["images_seen"])
 

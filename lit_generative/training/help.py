@@ -30,6 +30,7 @@ TITLES = {
     "evaluate": "When samples are measured",
     "likelihood": "How the likelihood of test images is estimated",
     "grid": "Pictures of samples while training",
+    "budget": "How long a training is, in minutes or images",
 }
 REWORDED = {  # in the commands of LightningCLI
     "ckpt_path": "The checkpoint: fit goes on from it, other commands work on its model.",
@@ -46,6 +47,7 @@ REWORDED = {  # in the commands of LightningCLI
     "evaluate": argparse.SUPPRESS,
     "likelihood": argparse.SUPPRESS,
     "grid": argparse.SUPPRESS,
+    "budget": argparse.SUPPRESS,
     "verbose": argparse.SUPPRESS,  # there is one table, not two
 }
 _OF_TRAINERS_METHODS = [

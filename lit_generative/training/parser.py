@@ -19,7 +19,7 @@ from lit_generative.training.help import only_shown, shorten_classes
 from lit_generative.training.names import is_class, nearest, nearest_class
 from lit_generative.training.short_names import prefer_ours
 
-__all__ = ["Parser", "command_parser", "import_modules", "resolve_recipes", "take_option"]
+__all__ = ["Parser", "command_parser", "config_files", "import_modules", "resolve_recipes", "take_option"]
 
 prefer_ours()
 
@@ -62,6 +62,17 @@ def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
             resolved.append(argument)
         is_value = not is_value and argument in ("--config", "-c")
     return resolved, names
+
+
+def config_files(arguments: Sequence[str]) -> list[Path]:
+    """Return the files of options that :func:`resolve_recipes` has put among arguments, without the extras."""
+    pairs = pairwise([*arguments, ""])
+    found = [
+        following if name in ("--config", "-c") else name.partition("=")[2]
+        for name, following in pairs
+        if name.partition("=")[0] in ("--config", "-c")
+    ]
+    return [path for path in map(Path, found) if (configs_folder() / "extras") not in path.parents]
 
 
 def _name_of(config: Path) -> str:

@@ -18,6 +18,11 @@ _TRAINER = {
     "--output": ("--trainer.default_root_dir",),
     "--precision": ("--trainer.precision",),
 }
+_LENGTHS = {
+    "--epochs": ("--trainer.max_epochs",),
+    "--minutes": ("--budget.minutes",),
+    "--images": ("--budget.images",),
+}
 _MEASURED = {"--num_samples": ("--evaluation.num_samples",)}
 _SAME_IMAGES = {  # whatever is random or large in a test
     "--seed": ("--seed_everything", "--evaluation.seed", "--likelihood.seed"),
@@ -26,7 +31,7 @@ _SAME_IMAGES = {  # whatever is random or large in a test
     "--likelihood_evaluations": ("--likelihood.evaluations",),
 }
 SHORT: dict[str, dict[str, tuple[str, ...]]] = {
-    "fit": _TRAINER | _MEASURED | {"--epochs": ("--trainer.max_epochs",), "--max_epochs": ("--trainer.max_epochs",)},
+    "fit": _TRAINER | _MEASURED | _LENGTHS | {"--max_epochs": ("--trainer.max_epochs",)},
     "validate": _TRAINER,
     "test": _TRAINER | _MEASURED | _SAME_IMAGES,
     "predict": _TRAINER,

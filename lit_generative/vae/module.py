@@ -144,7 +144,8 @@ class VAE(GenerativeModule):
         q, p = self.encode(x, y), self.prior()
         z = q.rsample()
         nll, kl = -self.decode(z, y).log_prob(x), self.kl(q, p, z)
-        latents = LatentBatch(q, z, p, kl, self.images_seen, self._num_training_images)
+        share = self.share_of_training if self.regulariser.follows_training else None
+        latents = LatentBatch(q, z, p, kl, self.images_seen, self._num_training_images, share)
         losses = {"loss": self.objective(nll, self.regulariser(latents))}
         terms = {} if torch.is_grad_enabled() else self.regulariser.terms(latents)
         return losses | negative_bound(self.likelihood, x, nll, {"kl": kl}) | terms

@@ -1,7 +1,8 @@
 """What a VAE's latents cost in training, in place of the KL divergence of the bound.
 
 Each maps the latents of a batch to a cost per image, (B,), in nats. Schedules go by the training images seen, so that
-they mean the same for every batch size and number of processes.
+they mean the same for every batch size and number of processes, or by the share of the training that is over, so that
+they mean the same for every length.
 """
 
 from abc import ABC, abstractmethod
@@ -35,6 +36,7 @@ class LatentBatch:
         kl: KL(q(z|x) || p(z)) or an estimate of it, (B,), in nats.
         images_seen: Training images seen so far.
         num_images: The size of the training set; None where it is not known.
+        share: The share of the training that is over, in [0, 1], if the regulariser asks for it; None: not known.
     """
 
     q: Distribution
@@ -43,10 +45,17 @@ class LatentBatch:
     kl: Tensor
     images_seen: int = 0
     num_images: int | None = None
+    share: float | None = None
 
 
 class Regulariser(Described, nn.Module, ABC):
-    """A cost of the latents; the model minimises ``objective(nll, cost)`` and still reports the true bound."""
+    """A cost of the latents; the model minimises ``objective(nll, cost)`` and still reports the true bound.
+
+    Attributes:
+        follows_training: Whether it asks for the share of the training that is over.
+    """
+
+    follows_training: bool = False
 
     @abstractmethod
     def forward(self, latents: LatentBatch) -> Tensor:
@@ -57,16 +66,50 @@ class Regulariser(Described, nn.Module, ABC):
         return {}
 
 
+class Span:
+    """A time from the beginning of the training on: so many training images, or a share of the whole training.
+
+    Args:
+        images: How many; None: a share is given.
+        share: In (0, 1]; None: images are given.
+
+    Raises:
+        ValueError: If none or both are given, or one is out of its range.
+    """
+
+    def __init__(self, images: int | None, share: float | None) -> None:
+        check_range("images", images, above=0)
+        check_range("share", share, above=0, at_most=1, hint="it is a share of the training, such as 0.2")
+        if (images is None) == (share is None):
+            raise ValueError(f"images={images} and share={share}: give one of them, images or a share of the training")
+        self.images, self.share = images, share
+
+    def over(self, latents: LatentBatch) -> float:
+        """Return how much of it is over, 0 at the beginning, at its end 1, and more behind it.
+
+        Raises:
+            ValueError: If it is a share of a training whose length is not known.
+        """
+        if self.images is not None:
+            return latents.images_seen / self.images
+        if latents.share is None:
+            raise ValueError(
+                f"share={self.share}: the length of the training is not known; give images instead, or the trainer a "
+                "length"
+            )
+        return latents.share / (self.share or 1)
+
+
 class WeightedKLRegulariser(Regulariser):
-    """A multiple of the KL that may go by the training images seen."""
+    """A multiple of the KL that may go by the training."""
 
     @abstractmethod
-    def weight(self, images_seen: int) -> float:
-        """Return the multiple after ``images_seen`` training images."""
+    def weight(self, latents: LatentBatch) -> float:
+        """Return the multiple at the time of a batch."""
 
     def forward(self, latents: LatentBatch) -> Tensor:
         """Return the weighted KL, (B,)."""
-        return self.weight(latents.images_seen) * latents.kl
+        return self.weight(latents) * latents.kl
 
 
 class BetaRegulariser(WeightedKLRegulariser):
@@ -81,7 +124,7 @@ class BetaRegulariser(WeightedKLRegulariser):
         check_range("beta", beta, above=0)
         self.beta = beta
 
-    def weight(self, images_seen: int) -> float:
+    def weight(self, latents: LatentBatch) -> float:
         """Return beta, from the first image on."""
         return self.beta
 
@@ -94,17 +137,18 @@ class WarmUpRegulariser(WeightedKLRegulariser):
     Args:
         images: Training images until the whole weight is reached.
         beta: The weight from then on.
+        share: Instead of images, the share of the training until then.
     """
 
-    def __init__(self, images: int, beta: float = 1.0) -> None:
+    def __init__(self, images: int | None = None, beta: float = 1.0, share: float | None = None) -> None:
         super().__init__()
-        check_range("images", images, above=0)
         check_range("beta", beta, above=0)
-        self.images, self.beta = images, beta
+        self.span, self.beta = Span(images, share), beta
+        self.follows_training = share is not None
 
-    def weight(self, images_seen: int) -> float:
+    def weight(self, latents: LatentBatch) -> float:
         """Return beta min(1, images_seen / images)."""
-        return self.beta * min(1.0, images_seen / self.images)
+        return self.beta * min(1.0, self.span.over(latents))
 
 
 class CyclicalRegulariser(WeightedKLRegulariser):
@@ -116,21 +160,22 @@ class CyclicalRegulariser(WeightedKLRegulariser):
         images: Training images of all cycles together.
         cycles: How often the weight starts anew from 0.
         ramp: The share of a cycle in which the weight rises; in the rest it is 1.
+        share: Instead of images, the share of the training that all cycles take together.
     """
 
-    def __init__(self, images: int, cycles: int = 4, ramp: float = 0.5) -> None:
+    def __init__(
+        self, images: int | None = None, cycles: int = 4, ramp: float = 0.5, share: float | None = None
+    ) -> None:
         super().__init__()
-        check_range("images", images, above=0)
         check_count("cycles", cycles)
         check_range("ramp", ramp, above=0, at_most=1)
-        self.images, self.cycles, self.ramp = images, cycles, ramp
+        self.span, self.cycles, self.ramp = Span(images, share), cycles, ramp
+        self.follows_training = share is not None
 
-    def weight(self, images_seen: int) -> float:
+    def weight(self, latents: LatentBatch) -> float:
         """Return min(1, tau / ramp), tau in [0, 1) being the place in the cycle; after the last one 1."""
-        if images_seen >= self.images:
-            return 1.0
-        tau = images_seen * self.cycles / self.images % 1
-        return min(1.0, tau / self.ramp)
+        over = self.span.over(latents)
+        return 1.0 if over >= 1 else min(1.0, over * self.cycles % 1 / self.ramp)
 
 
 class FreeBitsRegulariser(Regulariser):
@@ -177,22 +222,31 @@ class CapacityRegulariser(Regulariser):
         nats: C at the end; theirs is 25.
         images: Training images in which C rises linearly.
         of_mean: Whether KL is the mean of the batch. On several processes it is that of each one's part.
+        share: Instead of images, the share of the training in which it does.
     """
 
-    def __init__(self, gamma: float, nats: float, images: int, of_mean: bool = False) -> None:
+    def __init__(
+        self,
+        gamma: float,
+        nats: float,
+        images: int | None = None,
+        of_mean: bool = False,
+        share: float | None = None,
+    ) -> None:
         super().__init__()
-        for name, value in {"gamma": gamma, "nats": nats, "images": images}.items():
+        for name, value in {"gamma": gamma, "nats": nats}.items():
             check_range(name, value, above=0)
-        self.gamma, self.nats, self.images, self.of_mean = gamma, nats, images, of_mean
+        self.gamma, self.nats, self.span, self.of_mean = gamma, nats, Span(images, share), of_mean
+        self.follows_training = share is not None
 
-    def capacity(self, images_seen: int) -> float:
-        """Return C after ``images_seen`` training images, in nats."""
-        return self.nats * min(1.0, images_seen / self.images)
+    def capacity(self, latents: LatentBatch) -> float:
+        """Return C at the time of a batch, in nats."""
+        return self.nats * min(1.0, self.span.over(latents))
 
     def forward(self, latents: LatentBatch) -> Tensor:
         """Return gamma |KL - C|, (B,); the same for each image if it is of the mean."""
         kl = latents.kl.mean().expand_as(latents.kl) if self.of_mean else latents.kl
-        return self.gamma * (kl - self.capacity(latents.images_seen)).abs()
+        return self.gamma * (kl - self.capacity(latents)).abs()
 
 
 def is_diagonal(distribution: Distribution) -> bool:

@@ -128,7 +128,7 @@ def test_recipes_are_trained_and_a_stopped_comparison_goes_on(
     assert "--seeds 2" in stopped.err
     assert "training 2 of 2: tiny.yaml, seed 1" in stopped.out
     monkeypatch.setattr(TimedTraining, "train", whole_training)
-    forbid(monkeypatch, TimedTraining, "_calibrate")
+    forbid(monkeypatch, TimedTraining, "_try")
     outcome = lit_generative(*command)
     assert outcome.status == 0, outcome.err
     assert "training 1 of 2" not in outcome.out

@@ -79,6 +79,7 @@ def test_help_of_a_checkpoint_callback_and_of_classes_works(lit_generative: Call
         ("validate", "a.ckpt --device cuda:1", "--ckpt_path=a.ckpt --trainer.accelerator=cuda --trainer.devices=[1]"),
         ("fit", "--device cpu --epochs 3", "--trainer.accelerator=cpu --trainer.devices=1 --trainer.max_epochs=3"),
         ("fit", "--output runs --batch_size 8", "--trainer.default_root_dir=runs --data.batch_size=8"),
+        ("fit", "--minutes 10 --images 2M", "--budget.minutes=10 --budget.images=2M"),
         ("sample", "--evaluation.num_samples 4 a.ckpt", "--ckpt_path=a.ckpt --num_samples=4"),
         ("sample", "a.ckpt --labels -1", "--ckpt_path=a.ckpt --labels -1"),
         ("compare", "a b --likelihood.num_images 9 --curve 5 10", "a b --likelihood_images=9 --curve 5 10"),

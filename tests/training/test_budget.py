@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ import pytest
 import torch
 
 from lit_generative.checkpoints import read_checkpoint
-from lit_generative.files import write_json
 from lit_generative.training import budget
-from lit_generative.training.budget import Pace, TimedTraining, TrainingLength
+from lit_generative.training.budget import TimedTraining
 from lit_generative.training.cli import TrainerCLI
 
 VAE = """# A tiny VAE
@@ -46,7 +44,7 @@ model:
     generator: {class_path: MLPGenerator, init_args: {hidden: [8]}}
     discriminator: {class_path: MLPDiscriminator, init_args: {hidden: [8]}}
 """
-LENGTH = TrainingLength(steps=12, batches_between_validations=1, images_between_evaluations=50)
+IMAGES = 12 * 20
 SMALL = ["--evaluation.num_samples", "30", "--evaluation.num_real", "50", "--trainer.limit_val_batches", "1"]
 
 
@@ -65,14 +63,11 @@ class Killed(Exception):
     """Nothing that Lightning or the package knows."""
 
 
-def tiny(recipe: str, folder: Path, minutes: float = 0.1, length: TrainingLength | None = LENGTH) -> TimedTraining:
-    """Return the trainings of a recipe, whose length is known already if it is given."""
+def tiny(recipe: str, folder: Path) -> TimedTraining:
+    """Return the trainings of a recipe, of twelve steps each."""
     path = folder / "tiny.yaml"
     path.write_text(recipe)
-    training = TimedTraining(str(path), minutes, folder / "training", SMALL)
-    if length is not None:
-        write_json(training.folder / "calibration" / "tiny" / "length.json", dataclasses.asdict(length))
-    return training
+    return TimedTraining(str(path), {"images": IMAGES}, folder / "training", SMALL)
 
 
 def stop_next(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) -> None:
@@ -124,8 +119,8 @@ def assert_has_its_steps(checkpoint: dict[str, Any], found: list[dict[str, Any]]
     minutes = [record["training_minutes"] for record in found]
     assert minutes == sorted(minutes)
     assert minutes[-1] == checkpoint["callbacks"]["TrainingClock"]["seconds"] / 60
-    for schedule in checkpoint["lr_schedulers"]:  # has just come to its end
-        assert (schedule["total_steps"], schedule["last_epoch"]) == (12, 12)
+    for schedule in checkpoint["lr_schedulers"]:  # has come to its end
+        assert schedule["last_epoch"] == schedule["total_steps"] - 1
 
 
 def test_a_training_that_diverges_is_kept_as_far_as_it_went(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -140,38 +135,12 @@ def test_a_training_that_diverges_is_kept_as_far_as_it_went(monkeypatch: pytest.
         training.train(1)
 
 
-@pytest.mark.parametrize("disturbance", [0.0, 0.35], ids=["quiet", "disturbed"])
-def test_calibration_measures_the_usual_pace_behind_the_warm_up(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, disturbance: float
-) -> None:
-    class Time(L.Callback):
-        now = 0.0
-
-        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-            self.now += 0.1 if self.now < 0.15 else 0.05  # two slow steps, then 20 a second
-            self.now += disturbance if trainer.global_step == 6 else 0.0
-
-    def start(*arguments: Any, callbacks: list[L.Callback], **options: Any) -> Any:
-        return TrainerCLI(*arguments, callbacks=[time, *callbacks], **options)
-
-    time, training = Time(), tiny(VAE, tmp_path, length=None)
-    monkeypatch.setattr(budget, "monotonic", lambda: time.now)
-    monkeypatch.setattr(budget, "TrainerCLI", start)
-    # 6 s of 20 steps/s are 120 steps, 12 times 10, of 20 images; evaluated after 600 images, not after 400
-    expected = TrainingLength(steps=120, batches_between_validations=10, images_between_evaluations=500)
-    assert not training.is_calibrated
-    assert training.length() == expected
-    assert training.is_calibrated
-    assert read_checkpoint(training.calibrated)["lit_generative"]["data"]["init_args"]["subset"] == 60
+def test_a_recipe_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    training = tiny(VAE, tmp_path)
+    assert not training.is_tried
+    found = read_checkpoint(training.tried)
+    assert training.is_tried
+    assert found["lit_generative"]["data"]["init_args"]["subset"] == 60
+    assert found["callbacks"]["Budget"]["limit"]["minutes"] <= 10 / 60
     monkeypatch.delattr(budget, "TrainerCLI")
-    assert training.length() == expected, "it is measured once"
-
-
-def test_pace_counts_steps_of_the_optimizer(tmp_path: Path) -> None:
-    pace = Pace(0.05)
-    options = ["--config", tiny(VAE, tmp_path).recipe, *SMALL, "--checkpoint.monitor", "null"]
-    options += ["--trainer.default_root_dir", str(tmp_path), "--evaluate.at_end", "false"]
-    options += ["--trainer.max_steps", "1000", "--trainer.accumulate_grad_batches", "3"]
-    TrainerCLI("fit", options, callbacks=[pace], says_where=False)
-    assert pace.images_per_step == 60
-    assert pace.steps_per_second > 0
+    assert training.tried.is_file()

@@ -120,6 +120,30 @@ def test_cyclical_rises_anew_in_every_cycle(seen: int, weight: float) -> None:
     torch.testing.assert_close(CyclicalRegulariser(1000, cycles=2, ramp=0.5)(found), weight * found.kl)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 1.0])
+def test_a_share_of_the_training_means_as_many_images(share: float) -> None:
+    """Of a training of 1,000 images, half of it is 500."""
+    by_images, by_share = latents(images_seen=round(1000 * share)), latents()
+    by_share.q, by_share.kl, by_share.share = by_images.q, by_images.kl, share
+    for cls, options in {
+        WarmUpRegulariser: {"beta": 0.5},
+        CyclicalRegulariser: {"cycles": 2},
+        CapacityRegulariser: {"gamma": 7.0, "nats": 20.0},
+    }.items():
+        stretched = cls(share=0.5, **options)
+        assert stretched.follows_training
+        torch.testing.assert_close(stretched(by_share), cls(images=500, **options)(by_images))
+
+
+def test_a_share_needs_a_length_and_stands_alone() -> None:
+    with pytest.raises(ValueError, match=r"share=0.5: the length of the training is not known"):
+        WarmUpRegulariser(share=0.5)(latents())
+    with pytest.raises(ValueError, match=r"images=5 and share=0.5: give one of them"):
+        WarmUpRegulariser(5, share=0.5)
+    with pytest.raises(ValueError, match="images=None and share=None: give one of them"):
+        CyclicalRegulariser()
+
+
 @pytest.mark.parametrize(("seen", "capacity"), [(0, 0), (500, 10), (1000, 20), (3000, 20)])
 def test_capacity_is_the_distance_to_an_amount_that_grows(seen: int, capacity: float) -> None:
     found = latents(images_seen=seen)
