@@ -187,8 +187,10 @@ class UNet(Described, nn.Module):
         unfolded = pixel_width if has_pixels else outputs
         self.head = nn.Conv2d(widths[0], unfolded * patch**2, 3, padding=1)
         self.pixels = PixelHead(unfolded, image_shape[0], outputs, 4 * self.stem_width) if has_pixels else None
-        self.augmentation = nn.Linear(augmentations, 4 * self.stem_width, bias=False) if augmentations else None
         self.apply(_initialise)
+        self.augmentation = nn.Linear(augmentations, 4 * self.stem_width, bias=False) if augmentations else None
+        if self.augmentation is not None:
+            nn.init.zeros_(self.augmentation.weight)
         if has_pixels:
             draw_equal_in_patches(self.head, patch)
         else:
@@ -254,9 +256,7 @@ class UNet(Described, nn.Module):
             return self._block(width, width, DoublingBlock)
         return DoublingConv(width)
 
-    def forward(
-        self, x: Tensor, t: Tensor, y: Tensor | None = None, augmentation: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
         """Return the prediction for noisy images.
 
         Args:
@@ -293,7 +293,9 @@ class UNet(Described, nn.Module):
 
     def _told(self, augmentation: Tensor) -> Tensor:
         if self.augmentation is None:
-            raise ValueError("augmentations=0: the network is told of no augmentation; set augmentations to its numbers")
+            raise ValueError(
+                "augmentations=0: the network is told of no augmentation; set augmentations to its numbers"
+            )
         return self.augmentation(augmentation)
 
 
