@@ -243,7 +243,7 @@ class Evaluate(L.Callback):
         """Return the evaluation, which is written down, and what the listeners want to be printed below it."""
         samples: list[Tensor] = []
         evaluation = evaluator.evaluate(model, self._data, on_samples=_few_of(samples))
-        self._look_for_copies(evaluation, samples, evaluator.split)
+        self._look_for_copies(evaluation, self._joined(samples, model.device), evaluator.split)
         additions: dict[str, Any] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
@@ -258,7 +258,11 @@ class Evaluate(L.Callback):
                 logger.log_hyperparams({"evaluation_protocol": evaluation.protocol})
         return evaluation, lines
 
-    def _look_for_copies(self, evaluation: Evaluation, samples: list[Tensor], split: _Compared) -> None:
+    def _joined(self, samples: list[Tensor], device: torch.device) -> Tensor:
+        """Return this process's samples as one tensor, of which there may be none."""
+        return torch.cat(samples) if samples else torch.empty(0, *self._data.image_shape, device=device)
+
+    def _look_for_copies(self, evaluation: Evaluation, samples: Tensor, split: _Compared) -> None:
         """Add the share of copies, and the quality without them."""
         distance = evaluation.metrics.get("fid", evaluation.metrics.get("frechet_distance"))
         if distance is None or is_of_points(self._data):
@@ -269,7 +273,7 @@ class Evaluate(L.Callback):
             with isolate_rng():
                 if split not in self._copied_by_chance:
                     self._copied_by_chance[split] = copied_share_of_real(self._data, split)
-                floor, memorised = self._copied_by_chance[split], copied_share(torch.cat(samples), self._data)
+                floor, memorised = self._copied_by_chance[split], copied_share(samples, self._data)
             evaluation.protocol["floor"]["memorised"] = floor
             found = {
                 "memorised": memorised,

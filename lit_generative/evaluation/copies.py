@@ -44,10 +44,12 @@ def copied_share(images: Tensor, data: ImageData) -> float:
     """Return the share of images that copy a training image, as it is or mirrored, at no more than 32 pixels a side.
 
     Args:
-        images: (N, C, H, W) in [-1, 1], those of this process.
+        images: (N, C, H, W) in [-1, 1], those of this process; 0 of no images at all.
         data: Has the training images. Every process has to ask.
     """
     images = gather(_shrunk(images))
+    if not len(images):
+        return 0.0
     both = torch.cat([images, images.flip(-1)])
     found = nearest_neighbours(both, (_shrunk(batch["image"]) for batch in data.loader("train", batch_size=1000)))
     everyones = gather(found.distances.to(images.device)).unflatten(0, (-1, len(both)))  # each looked at its own share

@@ -293,9 +293,7 @@ class UNet(Described, nn.Module):
 
     def _told(self, augmentation: Tensor) -> Tensor:
         if self.augmentation is None:
-            raise ValueError(
-                "augmentations=0: the network is told of no augmentation; set augmentations to its numbers"
-            )
+            raise ValueError("augmentations=0: the network cannot be told of any; it needs 9 for ConditionalAugment")
         return self.augmentation(augmentation)
 
 
