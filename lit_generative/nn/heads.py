@@ -12,7 +12,15 @@ from lit_generative.nn.embeddings import ClassEmbedding, require_labels
 from lit_generative.nn.sizes import Crop, ImageShape
 from lit_generative.numerics import at_least_single
 
-__all__ = ["LOG_SCALES", "ImageHead", "LatentStem", "PosteriorHead", "ProjectionHead", "SmoothImageHead", "diagonal_normal"]
+__all__ = [
+    "LOG_SCALES",
+    "ImageHead",
+    "LatentStem",
+    "PosteriorHead",
+    "ProjectionHead",
+    "SmoothImageHead",
+    "diagonal_normal",
+]
 
 LOG_SCALES = (-10.0, 10.0)
 """Bounds that no trained posterior meets; they keep KLs finite."""
