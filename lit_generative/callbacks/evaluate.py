@@ -293,10 +293,9 @@ def _few_of(samples: list[Tensor]) -> Callable[[Tensor, Tensor], None]:
 
 
 def _in_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything, with null for what is infinite: JSON has no such number."""
+    """Everything but infinite metrics: JSON has no such number."""
     found = evaluation.to_dict()
-    metrics = {name: None if isinf(value) else value for name, value in found["metrics"].items()}
-    return found | {"metrics": metrics}
+    return found | {"metrics": {name: value for name, value in found["metrics"].items() if not isinf(value)}}
 
 
 def _losses(trainer: L.Trainer, prefix: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Augmentation of training images that does not leak into samples: the network is told of it."""
 
+from math import inf
 from typing import ClassVar
 
 from torch import Tensor
@@ -34,10 +35,14 @@ class ConditionalAugment(Described):
         self.probability = probability
         self._settled = probability or 0.0
 
-    def settle(self, num_images: int) -> float:
-        """Choose the probability for a set of so many training images, unless it was given, and return it."""
+    def settle(self, num_images: int | None) -> float:
+        """Choose the probability for a set of so many training images (None: very many) and return it.
+
+        One that was given stays.
+        """
         if self.probability is None:
-            self._settled = next((chance for limit, chance in _BY_SIZE if num_images < limit), 0.0)
+            total = inf if num_images is None else num_images
+            self._settled = next((chance for limit, chance in _BY_SIZE if total < limit), 0.0)
         return self._settled
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:

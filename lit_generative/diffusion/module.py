@@ -135,7 +135,8 @@ class DDPM(GenerativeModule):
             total = data.num_images("train")
             chance = self.augment.settle(total)
             if self.trainer.is_global_zero:
-                print(f"{type(self.augment).__name__}: each part has the chance {chance:g}, for {total:,} images")
+                size = "an unknown number of" if total is None else f"{total:,}"
+                print(f"{type(self.augment).__name__}: each part has the chance {chance:g}, for {size} images")
 
     def sample_time(self, n: int) -> tuple[Tensor, Tensor]:
         """Return ``n`` times in (0, 1] to train at and how much the loss at each counts, both (n,)."""

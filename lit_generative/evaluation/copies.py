@@ -66,5 +66,7 @@ def copied_share_of_real(data: ImageData, split: Split) -> float:
 
 def _shrunk(images: Tensor) -> Tensor:
     """Return images (B, C, H, W) averaged to at most 32 pixels a side."""
-    size = tuple(min(side, _SIDE) for side in images.shape[2:])
-    return images if size == images.shape[2:] else F.adaptive_avg_pool2d(images, size)
+    height, width = images.shape[2:]
+    if max(height, width) <= _SIDE:
+        return images
+    return F.adaptive_avg_pool2d(images, (min(height, _SIDE), min(width, _SIDE)))

@@ -168,9 +168,9 @@ class UNet(Described, nn.Module):
         check_count("augmentations", augmentations, at_least=0)
         check_range("dropout", dropout, at_least=0, below=1)
         by_size = unet_sizes(*image_shape[1:])
-        patch, widths, attention = (
-            size if given is None else given for given, size in zip((patch, widths, attention), by_size, strict=True)
-        )
+        patch = by_size[0] if patch is None else patch
+        widths = by_size[1] if widths is None else widths
+        attention = by_size[2] if attention is None else attention
         _check(widths, groups, attention)
         self.image_shape, self.widths, self.blocks = tuple(image_shape), tuple(widths), blocks
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
@@ -184,7 +184,7 @@ class UNet(Described, nn.Module):
         self.norm = GroupNorm(groups, widths[0], self.conventions.norm_eps)
         outputs = image_shape[0] * output_multiple
         has_pixels = pixel_width is not None and patch > 1
-        unfolded = pixel_width if has_pixels else outputs
+        unfolded = outputs if pixel_width is None or patch == 1 else pixel_width
         self.head = nn.Conv2d(widths[0], unfolded * patch**2, 3, padding=1)
         self.pixels = PixelHead(unfolded, image_shape[0], outputs, 4 * self.stem_width) if has_pixels else None
         self.apply(_initialise)
