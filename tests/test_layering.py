@@ -16,7 +16,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "configs" not in path.p
 # from the ground up; a room imports itself and those before it (CONTRIBUTING.md shows it as the map)
 ROOMS = (
     *("checks", "description", "devices", "files", "numerics", "processes", "eight_bit", "interpolation", "pictures"),
-    *("labels", "finite", "recipes"),
+    *("geometry", "labels", "finite", "recipes"),
     *("optim", "nn"),
     *("vae maths", "gan maths", "diffusion maths"),
     "contracts",

@@ -1,10 +1,15 @@
 """Evaluation of a model's samples while it trains, at the end, and in ``test``."""
 
 import copy
+from collections.abc import Callable
+from math import isinf
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 
 from lit_generative.budgets import TrainingBudget, budget_of
 from lit_generative.callbacks.best import keep_no_best
@@ -14,10 +19,13 @@ from lit_generative.checks import check_count
 from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation, Evaluator
+from lit_generative.evaluation.copies import copied_share, copied_share_of_real, quality_without_copies
+from lit_generative.evaluation.stamp import is_of_points
 from lit_generative.evaluation.too_few import TooFewImagesError, too_few
 
 __all__ = ["Evaluate", "EvaluationListener"]
 
+_LOOKED_AT = 1000  # samples among which copies are looked for
 _Compared = Literal["val", "test"]  # images that models are not trained on
 
 
@@ -53,12 +61,19 @@ class Evaluate(L.Callback):
 
     Under a :class:`~lit_generative.callbacks.Budget` that plans evaluations, these take the place of ``every_n_…``.
 
+    Of a training set of fewer than ``copies_below`` images, samples are also compared with the training images, as they
+    are and mirrored: ``evaluation/memorised`` is the share of copies. ``evaluation/quality_without_copies`` is the
+    Fréchet distance made larger by them, infinite where copies are a tenth more than chance explains
+    (:mod:`lit_generative.evaluation.copies`); of a larger set it is the Fréchet distance. The checkpoint of small sets
+    should monitor it. Of states that are all infinite it keeps the first.
+
     Args:
         evaluator: The protocol.
         every_n_epochs: Epochs between evaluations during training; None: only at the end.
         every_n_images: Training images between evaluations (at the next validation); None: only at the end.
         at_end: Whether ``fit`` ends with an evaluation.
         split_at_end: On which images: ``val``, or ``test`` if nothing is chosen any more.
+        copies_below: Of how many training images on nobody looks for copies; 0: never.
     """
 
     _data: ImageData  # known after ``setup``
@@ -71,6 +86,7 @@ class Evaluate(L.Callback):
         every_n_images: int | None = None,
         at_end: bool = True,
         split_at_end: _Compared = "val",
+        copies_below: int = 20_000,
     ) -> None:
         for name, value in {"every_n_epochs": every_n_epochs, "every_n_images": every_n_images}.items():
             check_count(name, value, hint="null is an evaluation at the end only")
@@ -81,6 +97,9 @@ class Evaluate(L.Callback):
         if split_at_end not in ("val", "test"):
             raise ValueError(f"split_at_end={split_at_end!r}: it must be val or test")
         self.split_at_end: _Compared = split_at_end
+        check_count("copies_below", copies_below, at_least=0, hint="0 looks for none")
+        self.copies_below = copies_below
+        self._copied_by_chance: dict[str, float] = {}
         self._unavailable = ""
         self._evaluators: dict[str, Evaluator] = {}
         self._evaluated_at = 0
@@ -233,7 +252,9 @@ class Evaluate(L.Callback):
         self, evaluator: Evaluator, trainer: L.Trainer, model: GenerativeModule, losses: dict[str, float]
     ) -> tuple[Evaluation, list[str]]:
         """Return the evaluation, which is written down, and what the listeners want to be printed below it."""
-        evaluation = evaluator.evaluate(model, self._data)
+        samples: list[Tensor] = []
+        evaluation = evaluator.evaluate(model, self._data, on_samples=_few_of(samples))
+        self._look_for_copies(evaluation, self._joined(samples, model.device), evaluator.split)
         additions: dict[str, Any] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationListener):
@@ -243,10 +264,49 @@ class Evaluate(L.Callback):
         folder = run_folder(trainer)
         if trainer.is_global_zero:
             record = {"images_seen": model.images_seen, "step": trainer.global_step, "losses": losses}
-            append_record(folder / "evaluation.json", record | evaluation.to_dict() | additions)
+            append_record(folder / "evaluation.json", record | _in_json(evaluation) | additions)
             for logger in trainer.loggers:
                 logger.log_hyperparams({"evaluation_protocol": evaluation.protocol})
         return evaluation, lines
+
+    def _joined(self, samples: list[Tensor], device: torch.device) -> Tensor:
+        """Return this process's samples as one tensor, of which there may be none."""
+        return torch.cat(samples) if samples else torch.empty(0, *self._data.image_shape, device=device)
+
+    def _look_for_copies(self, evaluation: Evaluation, samples: Tensor, split: _Compared) -> None:
+        """Add the share of copies, and the quality without them."""
+        distance = evaluation.metrics.get("fid", evaluation.metrics.get("frechet_distance"))
+        if distance is None or is_of_points(self._data):
+            return
+        found = {"quality_without_copies": distance}
+        total = self._data.num_images("train")
+        if total is not None and total < self.copies_below:
+            with isolate_rng():
+                if split not in self._copied_by_chance:
+                    self._copied_by_chance[split] = copied_share_of_real(self._data, split)
+                floor, memorised = self._copied_by_chance[split], copied_share(samples, self._data)
+            evaluation.protocol["floor"]["memorised"] = floor
+            found = {
+                "memorised": memorised,
+                "quality_without_copies": quality_without_copies(distance, memorised, floor),
+            }
+        evaluation.metrics.update(found)
+
+
+def _few_of(samples: list[Tensor]) -> Callable[[Tensor, Tensor], None]:
+    """Return what keeps a process's first images of an evaluation."""
+
+    def keep(images: Tensor, _: Tensor) -> None:
+        if sum(map(len, samples)) < _LOOKED_AT:
+            samples.append(images)
+
+    return keep
+
+
+def _in_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything but infinite metrics: JSON has no such number."""
+    found = evaluation.to_dict()
+    return found | {"metrics": {name: value for name, value in found["metrics"].items() if not isinf(value)}}
 
 
 def _planned(trainer: L.Trainer) -> TrainingBudget | None:

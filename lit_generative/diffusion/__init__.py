@@ -1,5 +1,6 @@
 """Diffusion models: :class:`DDPM` and what it is put together from."""
 
+from lit_generative.diffusion.augment import ConditionalAugment
 from lit_generative.diffusion.checkpoint_guidance import CheckpointGuidance
 from lit_generative.diffusion.combinations import Combination, ProjectedCombination, RescaledCombination
 from lit_generative.diffusion.conditioning import LogSNRPosition

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from lit_generative.calls import NetworkCall
 from lit_generative.checks import check_count, check_image_shape
+from lit_generative.contracts import ImageData
 from lit_generative.core import GenerativeModule
 from lit_generative.description import describe
+from lit_generative.diffusion.augment import ConditionalAugment
 from lit_generative.diffusion.couplings import Coupling
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.editing import encode, inpaint, sdedit
@@ -59,6 +61,7 @@ class DDPM(GenerativeModule):
         guidance: How sampling goes beyond the network's estimate. None: it does not.
         coupling: Which noise an image is mixed with. None: any. With another the ODE still leads from noise to images,
             but the noise is not independent of them, so that there are no samplers that draw noise, and no bound.
+        augment: Changes training images and tells the network so, whose ``augmentations`` must be 9. None: they stay.
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
         optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
@@ -79,6 +82,7 @@ class DDPM(GenerativeModule):
         sampler: Sampler | None = None,
         guidance: Guidance | None = None,
         coupling: Coupling | None = None,
+        augment: ConditionalAugment | None = None,
         num_classes: int | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -98,6 +102,7 @@ class DDPM(GenerativeModule):
         self.prediction.check(self.schedule)
         if coupling is not None:
             coupling.check(self.sampler)
+        self.augment = augment
         if guidance is not None:
             guidance.prepare(network, num_classes)
             guidance.check(self.schedule, self.prediction, self.image_shape)
@@ -108,10 +113,23 @@ class DDPM(GenerativeModule):
             return []
         channels = x.shape[1] if self.variance is None else 2 * x.shape[1]
         arguments = {"x_t": x, "t": torch.full((len(x),), 0.5, device=x.device), "y": y}
+        if self.augment is not None:
+            arguments["augmentation"] = x.new_zeros(len(x), self.augment.numbers)
         meaning = f"the prediction, (B, {'C' if self.variance is None else '2C'}, H, W)"
         return [NetworkCall("network", self.network, arguments, (len(x), channels, *x.shape[2:]), meaning)]
 
     # ---------------------------------------------------------------- learning
+
+    def on_fit_start(self) -> None:
+        """Let the augmentation know how many images there are."""
+        super().on_fit_start()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.augment is not None and isinstance(data, ImageData):
+            total = data.num_images("train")
+            chance = self.augment.settle(total)
+            if self.trainer.is_global_zero:
+                size = "an unknown number of" if total is None else f"{total:,}"
+                print(f"{type(self.augment).__name__}: each part has the chance {chance:g}, for {size} images")
 
     def sample_time(self, n: int) -> tuple[Tensor, Tensor]:
         """Return ``n`` times in (0, 1] to train at and how much the loss at each counts, both (n,)."""
@@ -125,18 +143,22 @@ class DDPM(GenerativeModule):
         alpha, sigma = self._levels(t, x)
         return alpha * x + sigma * noise
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def predict(
+        self, x_t: Tensor, t: Tensor, y: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Ask the network.
 
         Args:
             x_t: Noisy images (B, C, H, W).
             t: Their times (B,) in (0, 1].
             y: Labels (B,), of which ``num_classes`` means "none"; None for a model without classes.
+            augmentation: What was done to the images, (B, 9), in training with an ``augment``; None: nothing.
 
         Returns:
             The estimate of the prediction's target, and the v of a learned variance or None, (B, C, H, W).
         """
-        output = self.network(x_t * self.prediction.input_scale(*self._levels(t, x_t)), t, y).float()
+        told = [] if augmentation is None else [augmentation]
+        output = self.network(x_t * self.prediction.input_scale(*self._levels(t, x_t)), t, y, *told).float()
         return (output, None) if self.variance is None else self.variance.split(output)
 
     def denoise(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Estimate:
@@ -160,20 +182,29 @@ class DDPM(GenerativeModule):
             raise ValueError(
                 f"image_shape={self.image_shape}, but the images have {tuple(x.shape[1:])}: make them equal"
             )
+        augmentation = None
+        if self.augment is not None and self.training:
+            x, augmentation = self.augment(x)
         (t, importance), noise = self.sample_time(len(x)), torch.randn_like(x)
         noise = noise if self.coupling is None else self.coupling(x, noise, y)
         if y is not None and self.guidance is not None and self.training:
             y = self.guidance.training_labels(y, self._no_class)
-        losses = self.losses_at(t, x, noise, y)
+        told = {} if augmentation is None else {"augmentation": augmentation}
+        losses = self.losses_at(t, x, noise, y, **told)
         if self.training:
             self.times.observe(t, losses["loss"].detach())
         return losses | {"loss": importance * losses["loss"]}
 
-    def losses_at(self, t: Tensor, x: Tensor, noise: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the losses of images ``x`` (B, C, H, W) with given times (B,) and noise, as :meth:`losses` does."""
+    def losses_at(
+        self, t: Tensor, x: Tensor, noise: Tensor, y: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the losses of images ``x`` (B, C, H, W) with given times (B,) and noise, as :meth:`losses` does.
+
+        ``augmentation`` (B, 9) says what was done to the images; None: nothing.
+        """
         x_t = self.perturb(x, t, noise)
         alpha, sigma = self._levels(t, x)
-        output, v = self.predict(x_t, t, y)
+        output, v = self.predict(x_t, t, y, *([] if augmentation is None else [augmentation]))
         error = (self.prediction.target(x, noise, alpha, sigma) - output).square()
         noise_mse = (self._error_scale(alpha, sigma) * error).flatten(1).mean(1)
         losses = {"loss": self.loss_weight(t) * noise_mse, "noise_mse": noise_mse}

@@ -1,6 +1,13 @@
 """Generative adversarial networks."""
 
-from lit_generative.gan.augment import AdaptiveAugment, Augmentation, ComposedAugment, DiffAugment, InstanceNoiseAugment
+from lit_generative.gan.augment import (
+    AdaptiveAugment,
+    Augmentation,
+    ComposedAugment,
+    DiffAugment,
+    GeometricAugment,
+    InstanceNoiseAugment,
+)
 from lit_generative.gan.health import GANHealth
 from lit_generative.gan.losses import (
     AdversarialLoss,

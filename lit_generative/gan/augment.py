@@ -14,8 +14,16 @@ from torch import Tensor, nn
 
 from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
+from lit_generative.geometry import draw_affine, warp
 
-__all__ = ["AdaptiveAugment", "Augmentation", "ComposedAugment", "DiffAugment", "InstanceNoiseAugment"]
+__all__ = [
+    "AdaptiveAugment",
+    "Augmentation",
+    "ComposedAugment",
+    "DiffAugment",
+    "GeometricAugment",
+    "InstanceNoiseAugment",
+]
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 """From images (B, C, H, W) and which of them to transform, booleans (B, 1, 1, 1), to images of the same shape."""
@@ -141,6 +149,26 @@ class DiffAugment(Augmentation):
         return x
 
 
+class GeometricAugment(Augmentation):
+    """Scales, turns, stretches and shifts images, with what was reflected at their edges (Karras et al. 2020, app. B).
+
+    Args:
+        probability: The chance of each of them.
+        mirror: Whether half of the images so chosen are mirrored left to right, too. At most 0.8 of images are turned
+            or mirrored without a trace in samples (their section 2.2): of all images, nobody knows which way is up.
+    """
+
+    def __init__(self, probability: float = 1.0, mirror: bool = False) -> None:
+        super().__init__()
+        check_range("probability", probability, at_least=0, at_most=1)
+        self.probability, self.mirror = probability, mirror
+
+    def forward(self, x: Tensor, probability: float | Tensor = 1.0) -> Tensor:
+        """Map (B, C, H, W)."""
+        matrix, _ = draw_affine(x, self.probability * probability, mirror=self.mirror, upside_down=False)
+        return warp(x, matrix)
+
+
 class AdaptiveAugment(Augmentation):
     """Applies another augmentation with a probability p that follows the discriminator's overfitting (ADA).
 
@@ -155,22 +183,27 @@ class AdaptiveAugment(Augmentation):
         augmentation: What is applied with probability p.
         target: The r_t that is aimed at, in (0, 1).
         horizon: Real images in which p goes from 0 to 1 if it only rises.
+        limit: The largest p. Theirs is 1; up to 0.8 what was augmented does not leak into samples (section 2.2).
 
     Attributes:
         raised: p * ``horizon``, in images; an integer, so that small steps are not lost in a low precision.
         mean_sign: r_t, as a running mean in which a batch has the weight 1/4.
 
     Raises:
-        ValueError: If ``target`` is not in (0, 1) or ``horizon`` is below 1.
+        ValueError: If ``target`` is not in (0, 1), ``limit`` not in (0, 1] or ``horizon`` is below 1.
     """
 
-    def __init__(self, augmentation: Augmentation, target: float = 0.6, horizon: int = 500_000) -> None:
+    def __init__(
+        self, augmentation: Augmentation, target: float = 0.6, horizon: int = 500_000, limit: float = 1.0
+    ) -> None:
         super().__init__()
         check_range("target", target, above=0, below=1)
+        check_range("limit", limit, above=0, at_most=1)
         check_count("horizon", horizon)
         self.augmentation = augmentation
         self.target = target
         self.horizon = horizon
+        self.limit = limit
         self.raised = nn.Buffer(torch.tensor(0))
         self.mean_sign = nn.Buffer(torch.tensor(0.0))
 
@@ -187,7 +220,7 @@ class AdaptiveAugment(Augmentation):
     def observe(self, margins: Tensor, num_images: int) -> None:
         """Move p by ``num_images / horizon`` up or down, then add the batch's mean sign to r_t."""
         step = torch.where(self.mean_sign > self.target, num_images, -num_images)
-        self.raised.add_(step).clamp_(0, self.horizon)
+        self.raised.add_(step).clamp_(0, int(self.limit * self.horizon))
         self.mean_sign.lerp_(margins.sign().to(self.mean_sign.dtype).mean(), 0.25)
         self.augmentation.observe(margins, num_images)
 

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
+from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.embeddings import ClassEmbedding
 from lit_generative.nn.heads import PosteriorHead
 from lit_generative.nn.layers import hidden_layers
 from lit_generative.nn.levels import ChannelNorm, DownLevels, UpLevels
-from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, level_shapes
+from lit_generative.nn.sizes import ImageShape, autoencoder_widths, check_sizes, check_widths, level_shapes
 from lit_generative.numerics import at_least_single
 
 __all__ = ["ConvDecoder", "ConvEncoder", "SpatialDecoder", "SpatialEncoder"]
@@ -25,13 +26,15 @@ class ConvEncoder(Described, nn.Module):
     Args:
         image_shape: (C, H, W) of the images; sizes that do not halve evenly are padded.
         latent_dim: The size of z.
-        widths: Channels at each level, from the finest (half the image's size) to the coarsest.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: by the image's
+            size (:func:`~lit_generative.nn.sizes.autoencoder_widths`).
         blocks: Residual blocks a level.
         hidden: Widths of fully connected layers between the coarsest level and z, from the image's side. They let the
             parts of an image depend on each other, so that samples from the prior hold together.
         num_classes: For q(z|x, y): how many classes there are.
         posterior: Makes q of what the last layer puts out: any module with ``num_parameters(latent_dim)``, such as
             ``lit_generative.vae.FullNormalPosterior``; None: a diagonal normal.
+        dropout: The probability with which a feature of the coarsest level is set to 0 in training.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -41,14 +44,17 @@ class ConvEncoder(Described, nn.Module):
         self,
         image_shape: ImageShape,
         latent_dim: int,
-        widths: Sequence[int] = (64, 128),
+        widths: Sequence[int] | None = (64, 128),
         blocks: int = 1,
         hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
         posterior: nn.Module | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
+        check_range("dropout", dropout, at_least=0, below=1)
+        self.dropout = nn.Dropout(dropout)
         self.levels = DownLevels(image_shape, widths, blocks)
         sizes = [prod(self.levels.shape), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
@@ -57,7 +63,7 @@ class ConvEncoder(Described, nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """Return q(z|x, y) with event shape (latent_dim,) for images (B, C, H, W) in [-1, 1]."""
-        return self.head(self.hidden(F.silu(self.levels(x)).flatten(1)), y)
+        return self.head(self.hidden(self.dropout(F.silu(self.levels(x)).flatten(1))), y)
 
 
 class ConvDecoder(Described, nn.Module):
@@ -66,12 +72,15 @@ class ConvDecoder(Described, nn.Module):
     Args:
         image_shape: (C, H, W) of the images.
         latent_dim: The size of z.
-        widths: Channels at each level, from the finest (half the image's size) to the coarsest.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: by the image's
+            size (:func:`~lit_generative.nn.sizes.autoencoder_widths`).
         blocks: Residual blocks a level.
         hidden: Widths of fully connected layers between z and the coarsest level, from the image's side.
         num_classes: For p(x|z, y): how many classes there are.
         output_channels: The channels of the likelihood's parameters, where they are more than the images' (its
             ``channels(C)``, for instance 2 C for ``GaussianPerPixelLikelihood``); None: C.
+        smooth: Whether sizes are doubled without the trace of a grid, see :class:`~lit_generative.nn.levels.UpLevels`.
+        dropout: The probability with which a hidden feature is set to 0 in training.
 
     Raises:
         ValueError: If ``widths`` is empty or ``output_channels`` below 1.
@@ -81,25 +90,30 @@ class ConvDecoder(Described, nn.Module):
         self,
         image_shape: ImageShape,
         latent_dim: int,
-        widths: Sequence[int] = (64, 128),
+        widths: Sequence[int] | None = (64, 128),
         blocks: int = 1,
         hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
         output_channels: int | None = None,
+        smooth: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
+        check_range("dropout", dropout, at_least=0, below=1)
+        widths = autoencoder_widths(*image_shape[1:]) if widths is None else widths
+        self.dropout = nn.Dropout(dropout)
         self.coarsest = level_shapes(image_shape, widths)[-1]
         self.classes = ClassEmbedding(num_classes, latent_dim)
         sizes = [latent_dim, *reversed(hidden)]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.stem = nn.Linear(sizes[-1], prod(self.coarsest))
-        self.levels = UpLevels(image_shape, widths, blocks, output_channels)
+        self.levels = UpLevels(image_shape, widths, blocks, output_channels, smooth)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the likelihood's parameters (B, output_channels, H, W) for latents (B, latent_dim)."""
-        x = self.stem(self.hidden(self.classes(z, y))).unflatten(1, self.coarsest)
+        x = self.stem(self.dropout(self.hidden(self.classes(z, y)))).unflatten(1, self.coarsest)
         return self.levels(x.to(memory_format=torch.channels_last))
 
 
@@ -155,6 +169,7 @@ class SpatialDecoder(Described, nn.Module):
         blocks: Residual blocks a level.
         num_classes: For p(x|z, y): how many classes there are.
         output_channels: As many as the likelihood needs for an image. None: those of the images.
+        smooth: Whether sizes are doubled without the trace of a grid, see :class:`~lit_generative.nn.levels.UpLevels`.
 
     Raises:
         ValueError: If ``widths`` is empty or ``output_channels`` below 1.
@@ -168,13 +183,14 @@ class SpatialDecoder(Described, nn.Module):
         blocks: int = 1,
         num_classes: int | None = None,
         output_channels: int | None = None,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, code_dim=code_dim, blocks=blocks, num_classes=num_classes)
         check_widths(widths)
         self.stem = nn.Conv2d(code_dim, widths[-1], 3, padding="same")
         self.classes = ClassEmbedding(num_classes, widths[-1])
-        self.levels = UpLevels(image_shape, widths, blocks, output_channels)
+        self.levels = UpLevels(image_shape, widths, blocks, output_channels, smooth)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
 
 from lit_generative.description import Described
-from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
+from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead, SmoothImageHead
 from lit_generative.nn.sizes import Crop, ImageShape, check_sizes, level_shapes
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
@@ -26,6 +26,8 @@ class DCGANGenerator(Described, nn.Module):
         hidden: Widths of fully connected layers between z and the coarsest level. The paper has none; they help the
             parts of an image to agree.
         num_classes: For p(x|y): how many classes there are.
+        smooth: Whether sizes are doubled bilinearly, followed by a convolution. Transposed convolutions, which the
+            paper has, print a grid of 2 x 2 pixels until they have unlearned it (Odena et al. 2016).
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -38,6 +40,7 @@ class DCGANGenerator(Described, nn.Module):
         widths: Sequence[int] | None = None,
         hidden: Sequence[int] = (),
         num_classes: int | None = None,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, num_classes=num_classes)
@@ -48,10 +51,10 @@ class DCGANGenerator(Described, nn.Module):
         self.stem = LatentStem([*stem, _linear(features[-1], prod(shapes[-1]))], shapes[-1], num_classes)
         levels: list[nn.Module] = [nn.BatchNorm2d(shapes[-1][0]), nn.ReLU(inplace=True)]
         for (coarse, *_), (fine, *size) in pairwise(reversed(shapes)):
-            doubling = nn.ConvTranspose2d(coarse, fine, 4, 2, padding=1, bias=False)
-            levels += [doubling, Crop(size), nn.BatchNorm2d(fine), nn.ReLU(inplace=True)]
+            doubling = _smooth_doubling if smooth else _doubling
+            levels += [*doubling(coarse, fine, size), nn.BatchNorm2d(fine), nn.ReLU(inplace=True)]
         self.levels = nn.Sequential(*levels)
-        self.head = ImageHead(shapes[0][0], image_shape)
+        self.head = (SmoothImageHead if smooth else ImageHead)(shapes[0][0], image_shape)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -123,6 +126,15 @@ def normalise_spectrally(network: nn.Module) -> None:
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
             spectrally_normalised(module)
+
+
+def _doubling(coarse: int, fine: int, size: Sequence[int]) -> list[nn.Module]:
+    return [nn.ConvTranspose2d(coarse, fine, 4, 2, padding=1, bias=False), Crop(size)]
+
+
+def _smooth_doubling(coarse: int, fine: int, size: Sequence[int]) -> list[nn.Module]:
+    before, after = nn.Conv2d(coarse, fine, 1, bias=False), nn.Conv2d(fine, fine, 3, padding=1, bias=False)
+    return [before, nn.Upsample(scale_factor=2, mode="bilinear"), Crop(size), after]
 
 
 def _linear(from_width: int, to_width: int) -> nn.Linear:

@@ -12,7 +12,15 @@ from lit_generative.nn.embeddings import ClassEmbedding, require_labels
 from lit_generative.nn.sizes import Crop, ImageShape
 from lit_generative.numerics import at_least_single
 
-__all__ = ["LOG_SCALES", "ImageHead", "LatentStem", "PosteriorHead", "ProjectionHead", "diagonal_normal"]
+__all__ = [
+    "LOG_SCALES",
+    "ImageHead",
+    "LatentStem",
+    "PosteriorHead",
+    "ProjectionHead",
+    "SmoothImageHead",
+    "diagonal_normal",
+]
 
 LOG_SCALES = (-10.0, 10.0)
 """Bounds that no trained posterior meets; they keep KLs finite."""
@@ -31,6 +39,24 @@ class LatentStem(nn.Module):
         """Return features (B, *shape) of latents (B, latent_dim) and classes (B,)."""
         features = self.classes(self.layers(z), y).unflatten(1, self.shape)
         return features.contiguous(memory_format=torch.channels_last)
+
+
+class SmoothImageHead(nn.Module):
+    """The end of a generator without a trace of the doubling: bilinear, convolutions over single pixels, and tanh."""
+
+    def __init__(self, width: int, image_shape: ImageShape) -> None:
+        super().__init__()
+        inner = max(16, width // 2)
+        doubling = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.doubling = nn.Sequential(nn.Conv2d(width, inner, 1), doubling, nn.LeakyReLU(0.2))
+        self.pixels = nn.Sequential(nn.Conv2d(inner, inner, 3, padding=1), nn.LeakyReLU(0.2))
+        self.last = nn.Conv2d(inner, image_shape[0], 3, padding=1)
+        nn.init.normal_(self.last.weight, std=(9 * inner) ** -0.5)
+        self.crop = Crop(image_shape[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return images (B, C, H, W) in [-1, 1], float32, of features (B, width, H / 2, W / 2)."""
+        return torch.tanh(at_least_single(self.last(self.pixels(self.crop(self.doubling(x))))))
 
 
 class ImageHead(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_generative.nn.layers import channels_out
-from lit_generative.nn.sizes import ImageShape, level_shapes, padding_to
+from lit_generative.nn.sizes import ImageShape, autoencoder_widths, level_shapes, padding_to
 
 __all__ = ["ChannelNorm", "DownLevels", "ResidualBlock", "UpLevels"]
 
@@ -52,8 +52,9 @@ class ResidualBlock(nn.Module):
 class DownLevels(nn.Module):
     """From images (B, C, H, W) to features (B, *shape) at 1/2^k of the size, by residual blocks at each of k levels."""
 
-    def __init__(self, image_shape: ImageShape, widths: Sequence[int], blocks: int) -> None:
+    def __init__(self, image_shape: ImageShape, widths: Sequence[int] | None, blocks: int) -> None:
         super().__init__()
+        widths = autoencoder_widths(*image_shape[1:]) if widths is None else widths
         shapes = level_shapes(image_shape, widths)
         self.shape = shapes[-1]
         self.padding = padding_to(*image_shape[1:], 2 ** len(widths))
@@ -69,23 +70,51 @@ class DownLevels(nn.Module):
 
 
 class UpLevels(nn.Module):
-    """The mirror image of :class:`DownLevels`, to (B, output_channels, H, W)."""
+    """The mirror image of :class:`DownLevels`, to (B, output_channels, H, W).
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        widths: Channels at each level, from the finest to the coarsest. None: those of
+            :func:`~lit_generative.nn.sizes.autoencoder_widths`.
+        blocks: Residual blocks a level.
+        output_channels: Channels of the result; None: those of the images.
+        smooth: Whether sizes are doubled bilinearly, and convolutions over single pixels come last. Unfolded pixels
+            come out of four filters, whose differences print a grid of 2 x 2 pixels (Odena et al. 2016).
+    """
 
     def __init__(
-        self, image_shape: ImageShape, widths: Sequence[int], blocks: int, output_channels: int | None
+        self,
+        image_shape: ImageShape,
+        widths: Sequence[int] | None,
+        blocks: int,
+        output_channels: int | None,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
+        widths = autoencoder_widths(*image_shape[1:]) if widths is None else widths
         self.padding = padding_to(*image_shape[1:], 2 ** len(widths))
         layers: list[nn.Module] = []
-        channels = [channels_out(output_channels, image_shape[0]), *widths]
+        outputs = channels_out(output_channels, image_shape[0])
+        channels = [max(16, widths[0] // 4) if smooth else outputs, *widths]
         for level, (to_width, from_width) in reversed(list(enumerate(pairwise(channels)))):
             layers += [ResidualBlock(from_width) for _ in range(blocks)]
-            layers += [nn.SiLU(), _first_or_pointwise(level, from_width, 4 * to_width), nn.PixelShuffle(2)]
+            layers += [nn.SiLU(), *(_smoothly if smooth else _folded)(level, from_width, to_width)]
+        if smooth:
+            convs = [nn.Conv2d(channels[0], width, 3, padding=1) for width in (channels[0], outputs)]
+            layers += [convs[0], nn.SiLU(), convs[1]]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the coarsest features (B, widths[-1], h, w)."""
         return F.pad(self.layers(x), [-side for side in self.padding])
+
+
+def _folded(level: int, from_width: int, to_width: int) -> list[nn.Module]:
+    return [_first_or_pointwise(level, from_width, 4 * to_width), nn.PixelShuffle(2)]
+
+
+def _smoothly(level: int, from_width: int, to_width: int) -> list[nn.Module]:
+    return [nn.Conv2d(from_width, to_width, 1), nn.Upsample(scale_factor=2, mode="bilinear")]
 
 
 def _first_or_pointwise(level: int, from_width: int, to_width: int) -> nn.Conv2d:

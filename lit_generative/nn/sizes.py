@@ -12,6 +12,7 @@ from lit_generative.checks import check_count, check_counts, check_image_shape
 __all__ = [
     "Crop",
     "ImageShape",
+    "autoencoder_widths",
     "check_sizes",
     "check_widths",
     "default_widths",
@@ -19,6 +20,7 @@ __all__ = [
     "halvings",
     "level_shapes",
     "padding_to",
+    "unet_sizes",
     "unfold",
 ]
 
@@ -73,6 +75,26 @@ def default_widths(height: int, width: int, coarsest: int = 8) -> list[int]:
     """Return 64, 128, 256, 512, 512, ... for as many halvings as bring the smaller side to ``coarsest`` or less."""
     levels = max(1, (ceil(min(height, width) / coarsest) - 1).bit_length())
     return [64 * 2 ** min(level, 3) for level in range(levels)]
+
+
+def unet_sizes(height: int, width: int) -> tuple[int, list[int], list[int]]:
+    """Return (patch, widths, attention) of a U-Net that a few cores train in minutes.
+
+    Images are folded into patches of 1, 2, 4, ... pixels until the smaller side is at most 32 patches, and 16 where the
+    images have at most 32 pixels: there the pixels' own level costs more than it gives. Levels halve that to 8 or less;
+    they have 64, 128, 192, 192, ... channels. Attention is at levels of at most 8.
+    """
+    side = min(height, width)
+    finest = 16 if side <= 32 else 32
+    patch = 2 ** max(0, (ceil(side / finest) - 1).bit_length())
+    levels = 1 + max(1, (ceil(side / patch / 8) - 1).bit_length())
+    widths = [64 * min(level + 1, 3) for level in range(levels)]
+    return patch, widths, [level for level in range(levels) if ceil(side / patch / 2**level) <= 8]
+
+
+def autoencoder_widths(height: int, width: int) -> list[int]:
+    """Return 64, 128, 256, 256, ... for as many halvings as bring the smaller side to 8 or less, at least one."""
+    return [min(channels, 256) for channels in default_widths(height, width)]
 
 
 def halvings(height: int, width: int, levels: int) -> list[tuple[int, int]]:

@@ -15,14 +15,16 @@ from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times
 from lit_generative.nn.group_norm import GroupNorm
 from lit_generative.nn.layers import draw_glorot
-from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, fold, unfold
+from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, fold, unet_sizes, unfold
 from lit_generative.nn.unet_blocks import (
     AttentionBlock,
     DoublingBlock,
     DoublingConv,
     HalvingBlock,
     HalvingConv,
+    PixelHead,
     TimedBlock,
+    draw_equal_in_patches,
 )
 
 __all__ = ["ADMConventions", "DDPMPlusPlusConventions", "UNet", "UNetConventions"]
@@ -120,19 +122,24 @@ class UNet(Described, nn.Module):
 
     Args:
         image_shape: (C, H, W) of the images. The network itself takes other sizes too.
-        widths: Channels at each level, from the finest to the coarsest.
+        widths: Channels at each level, from the finest to the coarsest. None: by the images' size
+            (:func:`~lit_generative.nn.sizes.unet_sizes`), as with ``attention`` and ``patch``.
         blocks: Residual blocks a level on the way down; there is one more on the way up.
         attention: The levels with attention after every residual block; 0 is the finest. Ho et al.: those of 16 x 16.
-            Between the way down and the way up there always is attention.
+            Between the way down and the way up there always is attention. None: by the images' size.
         head_dim: Channels of an attention head. None: a single head.
         groups: Groups of the normalisations; divides every width.
         dropout: The probability with which an activation in a residual block is set to 0. Ho et al.: 0.1 for CIFAR-10.
         num_classes: How many classes there are. The label ``num_classes`` means that none is given.
         patch: Patches of so many pixels by as many are folded into channels at first. 2 makes the same widths about
-            four times as fast.
+            four times as fast. None: by the images' size.
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
         conventions: See :class:`UNetConventions`. None: Ho et al.'s.
         position: What the network is told of the time. None: the number of the step, 1000 t - 1.
+        pixel_width: Channels of two convolutions over single pixels at the end, which see the noisy image beside what
+            the patches unfold to. None, or patches of one pixel: there are none. Without them the borders of patches
+            may show in samples as a grid.
+        augmentations: How many numbers tell the network of an image's augmentation; 0: it is not told.
 
     Raises:
         ValueError: If ``widths`` is empty or not of multiples of ``groups``, ``blocks``, ``patch`` or
@@ -143,22 +150,29 @@ class UNet(Described, nn.Module):
     def __init__(
         self,
         image_shape: ImageShape,
-        widths: Sequence[int] = (128, 256, 256, 256),
+        widths: Sequence[int] | None = (128, 256, 256, 256),
         blocks: int = 2,
-        attention: Sequence[int] = (1,),
+        attention: Sequence[int] | None = (1,),
         head_dim: int | None = None,
         groups: int = 32,
         dropout: float = 0.0,
         num_classes: int | None = None,
-        patch: int = 1,
+        patch: int | None = 1,
         output_multiple: int = 1,
         conventions: UNetConventions | None = None,
         position: TimePosition | None = None,
+        pixel_width: int | None = None,
+        augmentations: int = 0,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
-        check_sizes(image_shape, output_multiple=output_multiple, num_classes=num_classes)
+        check_sizes(image_shape, output_multiple=output_multiple, num_classes=num_classes, pixel_width=pixel_width)
+        check_count("augmentations", augmentations, at_least=0)
         check_range("dropout", dropout, at_least=0, below=1)
+        by_size = unet_sizes(*image_shape[1:])
+        patch = by_size[0] if patch is None else patch
+        widths = by_size[1] if widths is None else widths
+        attention = by_size[2] if attention is None else attention
         _check(widths, groups, attention)
         self.image_shape, self.widths, self.blocks = tuple(image_shape), tuple(widths), blocks
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
@@ -171,9 +185,19 @@ class UNet(Described, nn.Module):
         self.stem = nn.Conv2d(image_shape[0] * patch**2, self.stem_width, 3, padding=1)
         self._add_levels()
         self.norm = GroupNorm(groups, widths[0], self.conventions.norm_eps)
-        self.head = nn.Conv2d(widths[0], self.stem.in_channels * output_multiple, 3, padding=1)
+        outputs = image_shape[0] * output_multiple
+        has_pixels = pixel_width is not None and patch > 1
+        unfolded = outputs if pixel_width is None or patch == 1 else pixel_width
+        self.head = nn.Conv2d(widths[0], unfolded * patch**2, 3, padding=1)
+        self.pixels = PixelHead(unfolded, image_shape[0], outputs, 4 * self.stem_width) if has_pixels else None
         self.apply(_initialise)
-        nn.init.zeros_(self.head.weight)
+        self.augmentation = nn.Linear(augmentations, 4 * self.stem_width, bias=False) if augmentations else None
+        if self.augmentation is not None:
+            nn.init.zeros_(self.augmentation.weight)
+        if has_pixels:
+            draw_equal_in_patches(self.head, patch)
+        else:
+            nn.init.zeros_(self.head.weight)
         self.to(memory_format=torch.channels_last)
 
     def _add_levels(self) -> None:
@@ -235,20 +259,24 @@ class UNet(Described, nn.Module):
             return self._block(width, width, DoublingBlock)
         return DoublingConv(width)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
         """Return the prediction for noisy images.
 
         Args:
             x: Noisy images (B, C, H, W).
             t: Times (B,) in [0, 1]; the i-th of DDPM's 1,000 steps is (i + 1) / 1000.
             y: Classes (B,), int64; ``num_classes`` where none is given. Needed if ``num_classes`` is set.
+            augmentation: What was done to the images, (B, augmentations), 0 where nothing was. None: nothing.
 
         Returns:
             (B, output_multiple * C, H, W), float32.
         """
         check_times(x, t)
-        c = F.silu(self.classes(self.time(t), y))
-        size = x.shape[2:]
+        c = self.classes(self.time(t), y)
+        if augmentation is not None:
+            c = c + self._told(augmentation)
+        c = F.silu(c)
+        size, noisy = x.shape[2:], x
         x = self.stem(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
         skips = [x]
         for level in cast(Iterable[UNetLevel], self.down):
@@ -263,13 +291,21 @@ class UNet(Described, nn.Module):
                 x = attention(block(torch.cat([x, skips.pop()], 1), c))
             if level.resize is not None:
                 x = level.resize(x, skips[-1].shape[2:], c)
-        return unfold(self.head(F.silu(self.norm(x))), self.patch, size).float()
+        x = unfold(self.head(F.silu(self.norm(x))), self.patch, size)
+        return (x if self.pixels is None else self.pixels(x, noisy, c)).float()
+
+    def _told(self, augmentation: Tensor) -> Tensor:
+        if self.augmentation is None:
+            raise ValueError("augmentations=0: the network cannot be told of any; it needs 9 for ConditionalAugment")
+        return self.augmentation(augmentation)
 
 
 def _initialise(module: nn.Module) -> None:
     draw_glorot(module)
     if isinstance(module, TimedBlock):  # apply comes here after the block's own layers
         nn.init.zeros_(module.conv2.weight)
+    if isinstance(module, PixelHead):
+        nn.init.zeros_(module.last.weight)
     if isinstance(module, SelfAttention):
         module.initialise()
         nn.init.zeros_(module.out.weight)

@@ -9,7 +9,16 @@ from torch.nn import functional as F
 from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.group_norm import GroupNorm
 
-__all__ = ["AttentionBlock", "DoublingBlock", "DoublingConv", "HalvingBlock", "HalvingConv", "TimedBlock"]
+__all__ = [
+    "AttentionBlock",
+    "DoublingBlock",
+    "DoublingConv",
+    "HalvingBlock",
+    "HalvingConv",
+    "PixelHead",
+    "TimedBlock",
+    "draw_equal_in_patches",
+]
 
 
 class TimedBlock(nn.Module):
@@ -139,6 +148,41 @@ class DoublingConv(nn.Conv2d):
     def forward(self, x: Tensor, size: Sequence[int], c: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Map (B, C, ceil(H / 2), ceil(W / 2)) to (B, C, H, W), where (H, W) is ``size``; c makes no difference."""
         return super().forward(doubled(x, size))
+
+
+class PixelHead(nn.Module):
+    """conv(act(conv([h, x]) (1 + W_1 c) + W_2 c)): the end of a network that works on patches, over single pixels.
+
+    Convolutions see no borders of patches, so that what is on both sides of one can be made to fit; and they have
+    the noisy image x itself, so that its finest details need not go through the patches' features.
+
+    Args:
+        width: Channels of h.
+        channels: Channels of x.
+        outputs: Channels of the result.
+        features: The size of c.
+    """
+
+    def __init__(self, width: int, channels: int, outputs: int, features: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width + channels, width, 3, padding=1)
+        self.time = nn.Linear(features, 2 * width)
+        self.last = nn.Conv2d(width, outputs, 3, padding=1)
+
+    def forward(self, h: Tensor, x: Tensor, c: Tensor) -> Tensor:
+        """Map features (B, width, H, W), images (B, channels, H, W) and SiLU(c) to (B, outputs, H, W)."""
+        scale, shift = self.time(c)[:, :, None, None].chunk(2, dim=1)
+        h = self.first(torch.cat([h, x.to(h.dtype)], 1).contiguous(memory_format=torch.channels_last))
+        return self.last(F.silu(h * (1 + scale) + shift))
+
+
+@torch.no_grad()
+def draw_equal_in_patches(layer: nn.Conv2d, patch: int) -> None:
+    """Give the pixels of a patch that a layer's channels unfold to the same weights (ICNR, Aitken et al. 2017).
+
+    Unfolding then starts as nearest neighbours do: without a pattern within a patch.
+    """
+    layer.weight.copy_(layer.weight[:: patch**2].repeat_interleave(patch**2, 0))
 
 
 def doubled(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -41,6 +41,7 @@ from lit_generative.evaluation import Evaluator
 from lit_generative.files import make_folder, replacing
 from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
+from lit_generative.training.classes import fill_in_classes
 from lit_generative.training.folder import (
     RunFolder,
     folder_below,
@@ -242,7 +243,12 @@ class TrainerCLI(LightningCLI):
         """Leave the checkpoint's ``hyper_parameters`` alone: Lightning would import the class that they name."""
 
     def before_instantiate_classes(self) -> None:
-        """Let loggers write below the trainer's root, and go on with the runs that the checkpoint was saved in."""
+        """Fill in what the data and the checkpoint know.
+
+        Those are the number of classes, the loggers' place below the trainer's root, and the runs to go on with.
+        """
+        if self.restored_from is None:
+            fill_in_classes(self._get(self.config, "model"), self._get(self.config, "data"))
         config = self._get(self.config, "trainer")
         loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
         for logger in loggers:

@@ -367,10 +367,11 @@ class VAE(GenerativeModule):
     def fit_mixture(self, batches: Iterable[dict[str, Tensor]]) -> None:
         """Fit the mixture of ``aggregate_prior`` to a draw of q(z|x) for each image of ``batches``.
 
-        Several processes pool theirs; they may have different numbers of images.
+        Several processes pool theirs; they may have different numbers of images. A class of fewer than two images gets
+        the mixture of all.
 
         Raises:
-            ValueError: If there is no ``aggregate_prior``, or a class has fewer than two images.
+            ValueError: If there is no ``aggregate_prior``, or there are fewer than two images in all.
         """
         if self.aggregate_prior is None or self.mixture is None:
             raise ValueError("aggregate_prior=None: give the model an AggregatePrior, which says what is to be fitted")
@@ -381,5 +382,6 @@ class VAE(GenerativeModule):
                 latents.append(self.encode(x, y).sample().float())
                 labels.append(torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y)
         z, y = gather(torch.cat(latents)), gather(torch.cat(labels))
-        fitted = [self.aggregate_prior.fit(z[y == label]) for label in range(self.num_classes or 1)]
+        of_classes = [z[y == label] for label in range(self.num_classes or 1)]
+        fitted = [self.aggregate_prior.fit(own if len(own) > 1 else z) for own in of_classes]
         self.mixture.keep(fitted, self.images_seen)

@@ -164,11 +164,12 @@ def test_fid_is_logged_under_the_name_that_every_extractor_has(
     evaluator, found = small(), Evaluation({"fid": 7.0, "kid": 1.0, "recall": 0.5}, {}, {"floor": {}}, [])
     stamp = {"num_fake": 30, "num_real": 50, "extractor": "inception", "weights": "raw"}
     found.protocol |= stamp
-    monkeypatch.setattr(evaluator, "evaluate", lambda *_: found)
+    monkeypatch.setattr(evaluator, "evaluate", lambda *_, **__: found)
     trainer = make_trainer(callbacks=[Evaluate(evaluator, every_n_epochs=1)], max_epochs=1, limit_val_batches=1)
     trainer.fit(make_vae(), datamodule=data)
     logged = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("evaluation")}
     names = {"fid": 7.0, "frechet_distance": 7.0, "kid": 1.0, "recall": 0.5}
+    names |= {"memorised": 0.0, "quality_without_copies": 7.0}
     assert logged == {f"evaluation/{name}": value for name, value in names.items()}
 
 

@@ -198,9 +198,18 @@ def test_fewer_latents_than_components_still_make_a_density() -> None:
     assert component_log_probs(z.double(), fitted).logsumexp(0).isfinite().all()
 
 
-def test_each_class_needs_two_images() -> None:
-    batch = {"image": torch.zeros(5, 1, 28, 28), "label": torch.zeros(5, dtype=torch.long)}
-    with pytest.raises(ValueError, match="components=3, but there are 0 latents to fit them to"):
+def test_a_class_of_fewer_than_two_images_has_the_mixture_of_all() -> None:
+    batch = {"image": torch.rand(6, 1, 28, 28), "label": torch.tensor([0, 0, 0, 0, 0, 1])}
+    model = build(3)
+    model.fit_mixture([batch])
+    assert model.mixture is not None
+    assert torch.equal(model.mixture.means[1], model.mixture.means[2])
+    assert not torch.equal(model.mixture.means[0], model.mixture.means[1])
+
+
+def test_a_mixture_needs_two_images_and_a_prior() -> None:
+    batch = {"image": torch.zeros(1, 1, 28, 28), "label": torch.zeros(1, dtype=torch.long)}
+    with pytest.raises(ValueError, match="components=3, but there are 1 latents to fit them to"):
         build(10).fit_mixture([batch])
     model = build()
     model.aggregate_prior = model.mixture = None

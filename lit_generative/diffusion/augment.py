@@ -1,0 +1,51 @@
+"""Augmentation of training images that does not leak into samples: the network is told of it."""
+
+from math import inf
+from typing import ClassVar
+
+from torch import Tensor
+
+from lit_generative.checks import check_range
+from lit_generative.description import Described
+from lit_generative.geometry import NUMBERS, draw_affine, warp
+
+__all__ = ["ConditionalAugment"]
+
+_BY_SIZE = ((500, 0.3), (5_000, 0.12), (50_000, 0.06))
+
+
+class ConditionalAugment(Described):
+    """Mirrors, scales, turns, stretches and shifts images, and tells the network so (Karras et al. 2022, appendix F.2).
+
+    The network gets nine numbers beside the noisy image, which are 0 where nothing was done. They are 0 in sampling,
+    validation and likelihoods: there the model is one of images as they are. Labels stay.
+
+    Args:
+        probability: The chance of each part of a map, in [0, 1]; theirs is 0.12 to 0.15. None: by the training set's
+            size, 0.3 below 500 images, 0.12 below 5,000, 0.06 below 50,000, and 0 from there on.
+
+    Attributes:
+        numbers: How many numbers the network gets; its ``augmentations``.
+    """
+
+    numbers: ClassVar[int] = NUMBERS
+
+    def __init__(self, probability: float | None = None) -> None:
+        check_range("probability", probability, at_least=0, at_most=1, hint="null chooses it by the set's size")
+        self.probability = probability
+        self._settled = probability or 0.0
+
+    def settle(self, num_images: int | None) -> float:
+        """Choose the probability for a set of so many training images (None: very many) and return it.
+
+        One that was given stays.
+        """
+        if self.probability is None:
+            total = inf if num_images is None else num_images
+            self._settled = next((chance for limit, chance in _BY_SIZE if total < limit), 0.0)
+        return self._settled
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return augmented images (B, C, H, W) in the range of ``x``, and their numbers (B, 9)."""
+        matrix, numbers = draw_affine(x, self._settled)
+        return warp(x, matrix), numbers
