@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.nn.adapters import LowRankAdapters
 from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times
 from lit_generative.nn.group_norm import GroupNorm
@@ -131,6 +132,7 @@ class UNet(Described, nn.Module):
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
         conventions: See :class:`UNetConventions`. None: Ho et al.'s.
         position: What the network is told of the time. None: the number of the step, 1000 t - 1.
+        adapters: Fits a trained network to other data by a few weights beside its own. None: all weights are trained.
 
     Raises:
         ValueError: If ``widths`` is empty or not of multiples of ``groups``, ``blocks``, ``patch`` or
@@ -152,6 +154,7 @@ class UNet(Described, nn.Module):
         output_multiple: int = 1,
         conventions: UNetConventions | None = None,
         position: TimePosition | None = None,
+        adapters: LowRankAdapters | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
@@ -172,6 +175,9 @@ class UNet(Described, nn.Module):
         self.apply(_initialise)
         nn.init.zeros_(self.head.weight)
         self.to(memory_format=torch.channels_last)
+        self.adapters = adapters
+        if adapters is not None:
+            adapters.adapt(self)
 
     def _add_levels(self) -> None:
         """Make the residual blocks, their attention, and what is between levels."""
