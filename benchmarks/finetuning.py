@@ -40,9 +40,11 @@ class AfterSeconds(L.Callback):
         self.seconds = seconds
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
         self.start = time.process_time()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Look at it."""
         trainer.should_stop = time.process_time() - self.start >= self.seconds
 
 
@@ -94,7 +96,9 @@ def main() -> None:
     if not base.is_file():
         old = write(OLD, 10**6, options.output / "old")
         train(build(3e-3), old, options.base_seconds).save_checkpoint(base)
-    print(f"{platform.machine()}, 1 thread, torch {torch.__version__}, {options.images} images, {options.seconds:g} s of CPU")
+    print(
+        f"{platform.machine()}, 1 thread, torch {torch.__version__}, {options.images} images, {options.seconds:g} s of CPU"
+    )
     print("\n| | learning rate | trained parameters | images seen | Fréchet distance |\n|---|---|---|---|---|")
     untouched = build(1e-3)
     take_weights(untouched, base)
@@ -109,7 +113,9 @@ def main() -> None:
             tried[distance(model, data, "val")] = (lr, model)
         lr, model = tried[min(tried)]
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        print(f"| {way} | {lr:g} | {count:,} | {model.images_seen:,} | {distance(model, data, 'test'):.2f} |", flush=True)
+        print(
+            f"| {way} | {lr:g} | {count:,} | {model.images_seen:,} | {distance(model, data, 'test'):.2f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -313,7 +313,7 @@ def _is_description(value: Any) -> bool:
 
 
 def _is_state(state: Any) -> bool:
-    kinds = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None}
+    kinds: dict[str, Any] = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None}
     kinds |= {"class_names": list | None, "origin": dict | None}
     has_kinds = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
     has_kinds = has_kinds and all(isinstance(v, str | int) for v in (state.get("origin") or {}).values())

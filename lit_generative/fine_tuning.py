@@ -52,7 +52,10 @@ class Taken:
             entries = [f"{name}: {reason}" for name, reason in getattr(self, title).items()]
             more = [f"and {len(entries) - MOST_LINES} more"] if len(entries) > MOST_LINES else []
             heads = [f"{title}:"] + [""] * MOST_LINES
-            lines += [f"  {head:{len(title) + 1}} {entry}" for head, entry in zip(heads, entries[:MOST_LINES] + more)]
+            lines += [
+                f"  {head:{len(title) + 1}} {entry}"
+                for head, entry in zip(heads, entries[:MOST_LINES] + more, strict=False)
+            ]
         return "\n".join(lines)
 
 
@@ -125,35 +128,46 @@ class _Plan:
         parameters: The model's, but for adapters and what belongs to a run, by the names in its state.
         fitting: What is taken as it is, by these names.
         made: What is made of tensors that do not fit.
-        new: Why the others are not taken.
+        new: The model's other tensors, as they are called without adapters, and why they are not taken.
         left: What of the state is not taken, with its shape.
     """
 
     def __init__(self, model: GenerativeModule, state: dict[str, Tensor], old_classes: Any) -> None:
         self.model, self.old_classes = model, old_classes
-        own = {name: value for name, value in model.state_dict().items() if not is_added(name)}
-        self.fitting, self.made, self.new = {}, {}, {}
-        for name, value in own.items():
-            old = state.get(plain_name(name))
-            if old is not None and old.shape == value.shape:
-                self.fitting[name] = old
-            elif old is not None and (vectors := self._of_classes(name, old, value)) is not None:
-                self.made[name] = vectors
-                self.new[name] = f"{tuple(value.shape)}, each class the mean of the old ones"
-            else:
-                self.new[name] = f"{tuple(value.shape)}" + ("" if old is None else f", the file has {tuple(old.shape)}")
-        anew = [f"{name}." for name, part in model.named_modules() if name and isinstance(part, BeginsAnew)]
-        for found in (self.fitting, self.new):
-            for name in [name for name in found if name.startswith(tuple(anew))]:
-                del found[name]
-        names = {plain_name(name) for name in (*self.fitting, *self.made)}
-        here = {name for name, _ in model.named_children()}
-        left = {name: value for name, value in state.items() if name not in names and not name.startswith(tuple(anew))}
-        # what the model has no room for at all takes a line
-        parts = {name: name if (top := name.partition(".")[0]) in here or top == name else top for name in left}
-        self.left = {parts[name]: f"{tuple(left[name].shape)}" if parts[name] == name else "all of it" for name in left}
-        self.parameters = {name: p for name, p in model.named_parameters() if name in own and name not in anew}
-        self.parameters = {name: p for name, p in self.parameters.items() if not name.startswith(tuple(anew))}
+        self.of_run = tuple(f"{name}." for name, part in model.named_modules() if name and isinstance(part, BeginsAnew))
+        self.parameters = {name: p for name, p in model.named_parameters() if self._counts(name)}
+        self.fitting: dict[str, Tensor] = {}
+        self.made: dict[str, Tensor] = {}
+        self.new: dict[str, str] = {}
+        for name, value in model.state_dict().items():
+            if self._counts(name):
+                self._find(name, value, state.get(plain_name(name)))
+        self.left = self._left(state)
+
+    def _counts(self, name: str) -> bool:
+        return not is_added(name) and not name.startswith(self.of_run)
+
+    def _find(self, name: str, value: Tensor, old: Tensor | None) -> None:
+        """Decide what becomes of one tensor of the model."""
+        shape = f"{tuple(value.shape)}"
+        if old is not None and old.shape == value.shape:
+            self.fitting[name] = old
+        elif old is not None and (vectors := self._of_classes(name, old, value)) is not None:
+            self.made[name] = vectors
+            self.new[plain_name(name)] = f"{shape}, each class the mean of the old ones"
+        else:
+            self.new[plain_name(name)] = shape + ("" if old is None else f", the file has {tuple(old.shape)}")
+
+    def _left(self, state: dict[str, Tensor]) -> dict[str, str]:
+        """Return what is not taken; a part that the model has no place for at all is named once."""
+        used = {plain_name(name) for name in (*self.fitting, *self.made)}
+        children = {name for name, _ in self.model.named_children()}
+        left: dict[str, str] = {}
+        for name in (name for name in state if name not in used and self._counts(name)):
+            part, dot, _ = name.partition(".")
+            is_whole = bool(dot) and part not in children
+            left[part if is_whole else name] = "all of it" if is_whole else f"{tuple(state[name].shape)}"
+        return left
 
     def _of_classes(self, name: str, old: Tensor, new: Tensor) -> Tensor | None:
         """Return vectors of another number of classes, (K, dim); None of what is no such thing."""
@@ -173,9 +187,8 @@ class _Plan:
             ValueError: It names what has to be trained.
         """
         for prefix, network, _ in adapted_networks(self.model):
-            frozen = [n for n, p in network.named_parameters() if f"{prefix}.{n}" in self.new and not p.requires_grad]
-            if frozen:
-                parts = sorted({plain_name(name) for name in frozen})
+            names = {plain_name(name) for name, p in network.named_parameters() if not p.requires_grad}
+            if parts := sorted(name for name in names if f"{prefix}.{name}" in self.new):
                 raise ValueError(
                     f"{prefix}.adapters leave {', '.join(parts[:4])} as they are, but the checkpoint does not have "
                     f"them: train them too, by --model.{prefix}.adapters.also '{json.dumps(parts)}'"
@@ -195,9 +208,15 @@ class _Plan:
 def _differing(before: dict[str, Any], now: dict[str, Any], model: nn.Module) -> dict[str, str]:
     """Return the arguments that two models do not share, beside networks, classes, sizes and the optimisation."""
     aside = {"num_classes", "image_shape", "guidance", "sampler", *(name for name, _ in model.named_children())}
-    names = [n for n in {**before, **now} if n not in aside and not n.endswith(("optimizer", "lr_scheduler"))]
-    return {n: f"{_short(before.get(n))} in the file, {_short(now.get(n))} here" for n in names if before.get(n) != now.get(n)}
+    pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
+    return {
+        name: f"{_short(old)} in the file, {_short(new)} here"
+        for name, (old, new) in pairs.items()
+        if old != new and name not in aside and not name.endswith(("optimizer", "lr_scheduler"))
+    }
 
 
 def _short(value: Any) -> str:
-    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, dict) and "class_path" in value else f"{value}"
+    return (
+        str(value["class_path"]).rpartition(".")[2] if isinstance(value, dict) and "class_path" in value else f"{value}"
+    )

@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 
 from lit_generative.contracts import ImageData
+from lit_generative.nn.adapters import adapted_networks
 
 __all__ = ["Outlook", "duration", "total_steps"]
 
@@ -88,16 +89,25 @@ def _say(trainer: L.Trainer, line: str) -> None:
 
 def _facts(trainer: L.Trainer, model: L.LightningModule) -> list[str]:
     """Return what a training is about, in words."""
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     images = _num_images(trainer)
     total, done = total_steps(trainer), trainer.global_step
     steps = f"{int(total):,} steps" if total < inf else f"as many steps as {_limit(trainer)}"
     return [
-        f"{parameters:,} parameters",
+        _parameters(model),
         "training images of unknown number" if images is None else f"{images:,} training images",
         steps + (f", {done:,} of them done" if done else ""),
         f"on {trainer.strategy.root_device}" + (f" x {trainer.world_size}" if trainer.world_size > 1 else ""),
     ]
+
+
+def _parameters(model: L.LightningModule) -> str:
+    """Return how many weights are trained and, of a network with adapters, beside how many that are not."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    networks = [
+        network for _, network, _ in adapted_networks(model) if any(p.requires_grad for p in network.parameters())
+    ]
+    frozen = sum(p.numel() for network in networks for p in network.parameters() if not p.requires_grad)
+    return f"{trained:,} parameters" + (f" trained (adapters) beside {frozen:,} that are not" if frozen else "")
 
 
 def _num_images(trainer: L.Trainer) -> int | None:

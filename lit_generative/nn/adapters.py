@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -36,11 +36,10 @@ class LowRankUpdate(nn.Module):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__()
-        like = {"dtype": weight.dtype, "device": weight.device}
         columns = prod(weight.shape[1:])
         self.scale = alpha / rank
-        self.down = nn.Parameter(torch.randn(rank, columns, **like) * columns**-0.5)
-        self.up = nn.Parameter(torch.zeros(len(weight), rank, **like))  # so that nothing is changed at first
+        self.down = nn.Parameter(weight.new_empty(rank, columns).normal_(std=columns**-0.5))
+        self.up = nn.Parameter(weight.new_zeros(len(weight), rank))  # so that nothing is changed at first
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the adapted weight, of the shape of ``weight``."""
@@ -107,7 +106,9 @@ class LowRankAdapters(Described):
             for pattern in getattr(self, argument):
                 if not any(_is_one(name, [pattern]) for name in names):
                     few = ", ".join(names[:: max(len(names) // 4, 1)][:4])
-                    raise ValueError(f"{argument}={pattern!r} names nothing in {type(network).__name__}, which has {few}")
+                    raise ValueError(
+                        f"{argument}={pattern!r} names nothing in {type(network).__name__}, which has {few}"
+                    )
         if not is_any_large:
             raise ValueError(
                 f"rank={self.rank}: of {len(chosen)} layers, no matrix has more rows and columns than that; give a "
@@ -139,8 +140,8 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     """
     state = {name: value for name, value in module.state_dict().items() if not is_added(name)}
     for name in [name for name in state if name.endswith(ORIGINAL)]:
-        layer = module.get_submodule(name.removesuffix(f".{ORIGINAL}"))
-        state[name] = layer.weight.detach()  # type: ignore[union-attr]
+        layer: Any = module.get_submodule(name.removesuffix(f".{ORIGINAL}"))
+        state[name] = layer.weight.detach()
     return {plain_name(name): value for name, value in state.items()}
 
 

@@ -47,6 +47,7 @@ from lit_generative.training.help import put_aside
 from lit_generative.training.parser import Parser, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
 from lit_generative.training.tuning import Tuning, declared_classes
+from lit_generative.training_options import check_adapters
 
 __all__ = ["TrainerCLI"]
 
@@ -250,16 +251,9 @@ class TrainerCLI(LightningCLI):
                 if name in options and options[name] is None and not is_settled:
                     options[name] = value
 
-    def instantiate_classes(self) -> None:
-        """Build everything; a new run takes the weights that it is to begin with, before anything is written."""
-        super().instantiate_classes()
-        if self.tuning.source is not None:
-            taken = take_weights(self.model, self.tuning.source)  # type: ignore[arg-type]
-            if self.says_where:
-                rank_zero_only(print)(taken)
-
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Put the run's folder first among the loggers, and add what needs no options."""
+        self._take_weights()
         config = self._get(self.config_init, "trainer")
         if config["barebones"]:
             return self._bare_trainer(config)
@@ -283,6 +277,15 @@ class TrainerCLI(LightningCLI):
         if not config["fast_dev_run"]:  # now that the trainer has taken its options
             make_folder(Path(folder.log_dir), "trainer.default_root_dir")
         return trainer
+
+    def _take_weights(self) -> None:
+        """Let a new run begin with the weights that it is to have; what does not go is said before a folder is made."""
+        if self.tuning.source is not None:
+            taken = take_weights(self.model, self.tuning.source)  # type: ignore[arg-type]
+            if self.says_where:
+                rank_zero_only(print)(taken)
+        elif self.command == "fit" and self.checkpoint_path is None:
+            check_adapters(self.model)
 
     def _bare_trainer(self, config: Any) -> L.Trainer:
         """Return a trainer that trains and does nothing else: no folder, no evaluation, no checkpoint."""

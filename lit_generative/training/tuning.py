@@ -97,7 +97,7 @@ class Tuning:
         has_others = self._says("data", ("--data", "--data.class_path", "--data.dataset"))
         if self.data is not None and not has_others:
             return self.data
-        shape = _find(self.model, "image_shape") or ()
+        shape: Any = _find(self.model, "image_shape") or ()
         size = {"image_size": shape[1]} if len(shape) == 3 and shape[1] == shape[2] else {}
         channels = {"channels": shape[0]} if len(shape) == 3 and shape[0] in (1, 3) else {}
         is_other = self._says("data", ("--data", "--data.class_path"))
@@ -137,7 +137,9 @@ def _without_sizes(model: dict[str, Any], parts: Sequence[str]) -> dict[str, Any
 
 def _find(description: Any, name: str) -> Any:
     """Return the first value of an argument in a description."""
-    parts = description.values() if isinstance(description, dict) else description if isinstance(description, list) else ()
+    parts = (
+        description.values() if isinstance(description, dict) else description if isinstance(description, list) else ()
+    )
     if isinstance(description, dict) and name in description:
         return description[name]
     return next((found for part in parts if (found := _find(part, name)) is not None), None)
