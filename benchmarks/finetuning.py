@@ -96,9 +96,8 @@ def main() -> None:
     if not base.is_file():
         old = write(OLD, 10**6, options.output / "old")
         train(build(3e-3), old, options.base_seconds).save_checkpoint(base)
-    print(
-        f"{platform.machine()}, 1 thread, torch {torch.__version__}, {options.images} images, {options.seconds:g} s of CPU"
-    )
+    machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
+    print(f"{machine}, {options.images} images, {options.seconds:g} s of CPU")
     print("\n| | learning rate | trained parameters | images seen | Fréchet distance |\n|---|---|---|---|---|")
     untouched = build(1e-3)
     take_weights(untouched, base)
