@@ -13,7 +13,7 @@ from lit_generative import GenerativeModule, ImageDataModule
 from lit_generative.pictures import save_png
 
 ADAPTERS = ["--model.network.adapters", "LowRankAdapters", "--model.network.adapters.rank", "2"]
-SHORT = [*TINY, "--evaluate.every_n_epochs", "100", "--trainer.max_epochs", "1"]
+SHORT = [*TINY, "--evaluate.every_n_epochs", "100", "--trainer.max_epochs", "1", "--data.subset", "60"]
 Run = Callable[..., Outcome]
 
 
