@@ -2,7 +2,7 @@
 
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -17,7 +17,9 @@ __all__ = [
     "WholeCheckpoints",
     "check_weights",
     "data_of",
+    "model_of",
     "pack",
+    "read_adapters",
     "read_checkpoint",
     "read_weights",
     "unpack",
@@ -25,20 +27,28 @@ __all__ = [
 
 KEY = "lit_generative"
 FORMAT = 2
+ADAPTERS = ".adapters.pt"
 # attributes of a model that a checkpoint keeps
-STATE = ("images_seen", "weights", "precision", "noise_seed", "class_names")
+STATE = ("images_seen", "weights", "precision", "noise_seed", "class_names", "origin")
 
 T = TypeVar("T")
 
 
-def pack(checkpoint: dict[str, Any], model: Any, data: Any = None) -> None:
-    """Add to a Lightning checkpoint the descriptions of the model and its data, and the model's counters."""
+def pack(checkpoint: dict[str, Any], model: Any, data: Any = None, adapted: Sequence[str] = ()) -> None:
+    """Add to a Lightning checkpoint the descriptions of the model and its data, and the model's counters.
+
+    Args:
+        checkpoint: What it is added to.
+        model: A GenerativeModule.
+        data: Its data module.
+        adapted: The names of the weights that belong into a file of adapters.
+    """
     checkpoint[KEY] = {
         "format": FORMAT,
         "model": describe(model),
         "data": describe(data) if isinstance(data, Described) else None,
         "state": {name: getattr(model, name) for name in STATE} | checkpoint.pop("averaged", {}),
-    }
+    } | ({"adapted": list(adapted)} if adapted else {})
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -46,6 +56,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     Lightning writes into the temporary folder and moves, which on another file system is a copy: a kill or a full disk
     in the middle destroys both.
+
+    Beside that of a network with adapters there is a small file of what was trained, with the digest of its base.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -60,10 +72,30 @@ class WholeCheckpoints(TorchCheckpointIO):
         try:
             with replacing(Path(path)) as scratch:
                 torch.save(checkpoint, scratch)
+            if adapted := checkpoint.get(KEY, {}).get("adapted"):
+                with replacing(_beside(path)) as scratch:
+                    torch.save(_adapters_of(checkpoint, adapted), scratch)
         except (OSError, RuntimeError) as error:  # torch's zip writer raises a RuntimeError where the disk is full
             reason = error.strerror if isinstance(error, OSError) else "the disk is full, or it went away"
             kept = "; the one before is still there" if Path(path).is_file() else ""
             raise OSError(f"checkpoint {path} cannot be written: {reason}{kept}") from error
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, and the adapters beside it."""
+        super().remove_checkpoint(path)
+        _beside(path).unlink(missing_ok=True)
+
+
+def _beside(checkpoint: str | Path) -> Path:
+    return Path(checkpoint).with_suffix(ADAPTERS)
+
+
+def _adapters_of(checkpoint: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return the named part of a checkpoint's weights, with what it says of the model and of its base."""
+    contents = {name: checkpoint[KEY][name] for name in ("format", "model", "data", "state")}
+    weights = {name: checkpoint["state_dict"][name].clone() for name in names}  # else all of a storage is written
+    base = {"base_sha256": contents["state"]["origin"]["weights_sha256"]}
+    return {KEY: contents | base, "state_dict": weights}
 
 
 def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any]:
@@ -79,6 +111,26 @@ def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any
         ValueError: If the file is damaged, holds code, or was not written by this package.
     """
     checkpoint = read_weights(path, "checkpoint", map_location)
+    _check_contents(checkpoint, path)
+    if "base_sha256" in checkpoint[KEY]:
+        raise ValueError(
+            f"checkpoint {path} holds adapters alone: put them on their base by `lit-generative export BASE.ckpt "
+            f"--adapters {path} --output FILE.ckpt`"
+        )
+    return checkpoint
+
+
+def read_adapters(path: str | Path) -> dict[str, Any]:
+    """Read a file of adapters as :class:`WholeCheckpoints` writes it, on the CPU; errors as of a checkpoint's."""
+    adapters = read_weights(path, "adapters", "cpu")
+    _check_contents(adapters, path)
+    if not isinstance(adapters[KEY].get("base_sha256"), str):
+        raise ValueError(f"adapters {path} is a whole checkpoint; give the file beside it, *{ADAPTERS}")
+    return adapters
+
+
+def _check_contents(checkpoint: Any, path: str | Path) -> None:
+    """Refuse what this package has not written, or another version of it."""
     contents = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(contents, dict) or not _is_description(contents.get("model")) or "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} was not written by lit_generative: it does not say which model it holds")
@@ -86,7 +138,6 @@ def read_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any
         raise ValueError(f"checkpoint {path} has format {contents.get('format')}; this version reads format {FORMAT}")
     if not _is_state(contents.get("state")):
         raise ValueError(f"checkpoint {path} is damaged: its counters are not numbers")
-    return checkpoint
 
 
 def read_weights(path: str | Path, kind: str, map_location: Any = None) -> Any:
@@ -143,40 +194,81 @@ def data_of(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
         ImportError: If a class is not imported.
         ValueError: If something is named that a file may not have built.
     """
-    description = checkpoint[KEY].get("data")
+    return _for_parser(checkpoint[KEY].get("data"), "data")
+
+
+def model_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a checkpoint's model as a configuration, if all that it names may be built.
+
+    Raises:
+        ImportError: If a class is not imported.
+        ValueError: If something is named that a file may not have built, or was put together by hand.
+    """
+    return _for_parser(_as_configuration(checkpoint[KEY]["model"]), "model")
+
+
+def _for_parser(description: Any, what: str) -> Any:
+    """Return a description that a parser of options is to read, once it names nothing that the parser would import."""
     try:
         check(description)
         for cls, name, value in _arguments(description):
-            if any(isinstance(v, str) for v in _values(value)) and not _takes_text(cls, name):
-                raise TypeError(f"{name} is {value!r}, which a parser would import")
+            for text in (v for v in _values(value) if isinstance(v, str)):
+                if not _takes_text(cls, name, text):
+                    raise TypeError(f"{name} is {value!r}, which a parser would import")
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"the data that the checkpoint names are refused: {error}") from None
+        raise ValueError(f"the {what} that the checkpoint names are refused: {error}") from None
     return description
+
+
+def _as_configuration(description: Any, name: str = "") -> Any:
+    """Return a description in the form of a configuration, in which optimizers have ``init_args`` as all else."""
+    if isinstance(description, list | tuple):
+        return [_as_configuration(value, name) for value in description]
+    if not isinstance(description, dict):
+        return description
+    if "opaque" in description:
+        raise ValueError(f"{name} is a {description['opaque']}, which no file describes: give --model or --config")
+    parts = {key: _as_configuration(value, key) for key, value in description.items()}
+    if parts.keys() == {"partial", "keywords"}:
+        return {"class_path": parts["partial"], "init_args": parts["keywords"]}
+    return {"class_path": parts["import_path"], "init_args": {}} if parts.keys() == {"import_path"} else parts
 
 
 def _arguments(description: Any) -> Iterator[tuple[type, str, Any]]:
     """Yield each class in a description, and its arguments' names and values."""
-    if isinstance(description, dict) and "class_path" in description:
+    if isinstance(description, list | tuple):
+        for value in description:
+            yield from _arguments(value)
+    elif isinstance(description, dict) and "class_path" in description:
         for name, value in description["init_args"].items():
             yield find(description["class_path"]), name, value
             yield from _arguments(value)
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """Yield a value, or those in a list of them; what a description names in turn is looked at by itself."""
-    for item in value if isinstance(value, list | tuple) else [value]:
-        yield from _values(item) if isinstance(item, list | tuple) else [item]
+    """Yield a value, or those in lists and tables of them; what a description names in turn is looked at by itself."""
+    if isinstance(value, dict) and "class_path" not in value:
+        yield from _values([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _values(item)
+    else:
+        yield value
 
 
-def _takes_text(cls: type, name: str) -> bool:
+def _takes_text(cls: type, name: str, text: str) -> bool:
     """Whether an argument is meant to be text; where a class is, a parser takes text for the class's name."""
     try:
-        hints = [get_type_hints(cls.__init__).get(name, str)]  # type: ignore[misc]
+        hints = [get_type_hints(cls.__init__).get(name, Any)]  # type: ignore[misc]
     except NameError:  # of types that only type checkers import, a parser knows nothing either
-        return True
+        hints = [Any]
     for hint in hints:
         hints += get_args(hint) if get_origin(hint) is not Literal else []
-    return any(hint in (str, Any, Path) or get_origin(hint) is Literal for hint in hints)
+    if Any in hints:  # which a parser reads as YAML
+        return "class_path" not in text
+    if any(isinstance(hint, type) and issubclass(hint, Described | nn.Module) for hint in hints):
+        return False
+    return any(hint in (str, Path) or get_origin(hint) is Literal for hint in hints)
 
 
 def unpack(checkpoint: dict[str, Any], expected: type[T], overrides: dict[str, Any], source: str) -> T:
@@ -221,6 +313,8 @@ def _is_description(value: Any) -> bool:
 
 
 def _is_state(state: Any) -> bool:
-    kinds = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None, "class_names": list | None}
+    kinds: dict[str, Any] = {"images_seen": int, "weights": str, "precision": str, "noise_seed": int | None}
+    kinds |= {"class_names": list | None, "origin": dict | None}
     has_kinds = isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+    has_kinds = has_kinds and all(isinstance(v, str | int) for v in (state.get("origin") or {}).values())
     return has_kinds and state["images_seen"] >= 0 and all(isinstance(name, str) for name in state["class_names"] or ())

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "measure models by one protocol and write a report: lit-generative compare CKPT CKPT --output DIR",
     "evaluate": "measure any samples against real images: lit-generative evaluate SAMPLES --real REAL",
     "latent": "draw the latent space of a model: lit-generative latent CKPT --output DIR",
+    "export": "write a model in another form: lit-generative export CKPT --merge_adapters --output FILE.ckpt",
     "extractor": "train a feature extractor for evaluation on labelled data of one's own",
     "recipes": "list the recipes that ship, with what each costs",
 }

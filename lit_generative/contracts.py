@@ -210,6 +210,14 @@ class HasLearnedBuffers(Protocol):
     """Their names."""
 
 
+@runtime_checkable
+class BeginsAnew(Protocol):
+    """A module that keeps in its state what a run has come to, which a run from the same weights begins without."""
+
+    def begin_anew(self, model: Any) -> None:
+        """Forget it; ``model`` is the whole model, which has its first weights."""
+
+
 class HasBoundary(Protocol):
     """A loss of a discriminator."""
 

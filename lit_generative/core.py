@@ -23,12 +23,13 @@ from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, NamesClasses, as_batch
 from lit_generative.description import Described, describe
 from lit_generative.finite import broken_weight
+from lit_generative.nn.adapters import adapted_names
 from lit_generative.optim import check_optimisation
 from lit_generative.optimisation import make_optimizer, make_schedule
 from lit_generative.precision import use_half_weights
 from lit_generative.resuming import RESUMED, Changes
 from lit_generative.savable import check_savable
-from lit_generative.training_options import check_training_options
+from lit_generative.training_options import check_adapters, check_training_options
 
 __all__ = ["GenerativeModule"]
 
@@ -55,6 +56,7 @@ class GenerativeModule(Described, L.LightningModule):
         weights: Which weights the parameters hold, "raw" or for instance "ema 0.999".
         class_names: What the classes are called that a conditional model was trained on; None: not known.
         precision: Lightning's name of the precision trained in; sampling uses it too.
+        origin: Whose weights the training began with, by name and digest; None: those of nothing else.
         resumed_at: The ``images_seen`` of the checkpoint that its weights are from; None: a new model.
         loss_units: The units of what :meth:`losses` returns, by name, for reports.
         loss_is_quality: Whether a lower validation loss means better samples, so that a best state is chosen by it.
@@ -85,6 +87,7 @@ class GenerativeModule(Described, L.LightningModule):
         self.class_names: list[str] | None = None
         self._looked_at: set[str] = set()
         self.noise_seed: int | None = None
+        self.origin: dict[str, Any] | None = None
         self._has_tried_networks = False
         self.resumed_at: int | None = None
         self._saved: dict[str, Any] | None = None  # of a checkpoint, what a run that goes on from it has to know
@@ -328,6 +331,7 @@ class GenerativeModule(Described, L.LightningModule):
             saved = before["lit_generative"]["model"]
             schedules, steps = before["lr_schedulers"], before["global_step"]
             self._changes = Changes(self.trainer, saved, describe(self), schedules, steps)
+        check_adapters(self)
         self._has_tried_networks = False
         self.precision = str(self.trainer.precision)
         self.weights = "raw"
@@ -373,7 +377,7 @@ class GenerativeModule(Described, L.LightningModule):
         if name := broken_weight(self):
             raise self._divergence(name)
         checkpoint["state_dict"] = {key.replace(COMPILED, ""): v for key, v in checkpoint["state_dict"].items()}
-        pack(checkpoint, self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        pack(checkpoint, self, self.trainer.datamodule, adapted_names(self))  # type: ignore[attr-defined]
         runs = {type(logger).__name__: logger.version for logger in self.trainer.loggers}
         checkpoint["lit_generative"]["runs"] = {name: run for name, run in runs.items() if isinstance(run, str)}
         for logger in self.trainer.loggers:

@@ -6,8 +6,9 @@ import lightning as L
 from torch import nn
 
 from lit_generative.checks import check_count, check_range
+from lit_generative.nn.adapters import adapted_networks
 
-__all__ = ["check_batch_norm", "check_training_options"]
+__all__ = ["check_adapters", "check_batch_norm", "check_training_options"]
 
 
 def check_training_options(trainer: L.Trainer) -> None:
@@ -42,4 +43,21 @@ def check_batch_norm(networks: dict[str, nn.Module], sizes: list[int], where: st
             raise ValueError(
                 f"{name} normalises batches, but a part of a batch has 1 image: change {where}, or take a network "
                 "without batch normalisation"
+            )
+
+
+def check_adapters(model: Any) -> None:
+    """Refuse to adapt networks that were never trained.
+
+    Args:
+        model: A GenerativeModule.
+
+    Raises:
+        ValueError: It says where weights come from.
+    """
+    for name, _, adapters in adapted_networks(model):
+        if model.origin is None:
+            raise ValueError(
+                f"{name}.adapters=LowRankAdapters(rank={adapters.rank}): there are no trained weights to adapt; give "
+                "--from CKPT, or in Python take_weights(model, CKPT) before fit"
             )

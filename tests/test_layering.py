@@ -34,11 +34,12 @@ ROOMS = (
     *("core", "sampling", "manual_optimization"),
     "data",
     "evaluation",
+    "fine_tuning",
     *("loggers", "callbacks"),
     *("vae", "gan", "diffusion"),
     "training",
     "report",
-    *("comparison", "latent_space", "drawing"),
+    *("comparison", "latent_space", "drawing", "exporting"),
     *("commands", "cli", "__init__"),
 )
 FAMILIES = ("vae", "gan", "diffusion")

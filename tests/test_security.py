@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from lit_generative import VAE, GenerativeModule, ImageDataModule
-from lit_generative.checkpoints import data_of, read_checkpoint
+from lit_generative.checkpoints import data_of, model_of, read_checkpoint
 from lit_generative.cli import main
 from lit_generative.description import MOST_VALUES, rebuild
 from lit_generative.evaluation.cache import TensorCache
@@ -120,6 +120,47 @@ def test_the_data_that_a_checkpoint_names_go_through_the_same_gate(hostile: Call
     with pytest.raises((ValueError, ImportError), match=r"are refused|is not imported"):
         data_of(read_checkpoint(path))
     assert "evil_module" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "evil_module.Evil",
+        "{class_path: evil_module.Evil}",
+        named("evil_module.Evil"),
+        ["evil_module.Evil"],
+        [["evil_module.Evil"]],
+        {"x": "evil_module.Evil"},
+        {"partial": "evil_module.Evil", "keywords": {}},
+        {"import_path": "evil_module.Evil"},
+        {"opaque": "evil_module.Evil", "is_module": True},
+        named("torch.nn.Linear", in_features="evil_module.Evil", out_features=1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["encoder", "optimizer", "likelihood", "prior_model", "latent_dim"])
+def test_a_new_run_takes_no_model_that_names_more_than_a_file_may(hostile: Callable, value: Any, place: str) -> None:
+    path = hostile(lambda c: c["lit_generative"]["model"]["init_args"].update({place: value}))
+    with pytest.raises((ValueError, ImportError), match=r"are refused|is not imported|which no file describes"):
+        model_of(read_checkpoint(path))
+    assert "evil_module" not in sys.modules
+
+
+def test_text_of_a_network_that_may_also_be_a_file_is_no_class(hostile: Callable) -> None:
+    guide = named(
+        "lit_generative.diffusion.checkpoint_guidance.CheckpointGuidance", guide="evil_module.Evil", scale=2.0
+    )
+    path = hostile(lambda c: c["lit_generative"]["model"]["init_args"].update(guidance=guide))
+    with pytest.raises(ValueError, match=r"are refused: guide is .evil_module\.Evil., which a parser"):
+        model_of(read_checkpoint(path))
+
+
+def test_a_hostile_model_ends_a_new_run_in_a_sentence(hostile: Callable, capsys: pytest.CaptureFixture) -> None:
+    path = hostile(lambda c: c["lit_generative"]["model"]["init_args"].update(encoder="evil_module.Evil"))
+    assert main(["fit", "--from", str(path)]) == 1
+    assert "are refused: encoder is 'evil_module.Evil', which a parser would import" in capsys.readouterr().err
+    assert "evil_module" not in sys.modules
+    assert not Path("runs").exists()
 
 
 def test_sound_data_pass_the_gate(checkpoint: Path) -> None:

@@ -13,6 +13,7 @@ from lit_generative.budgets import budget_of
 from lit_generative.callbacks.budget import Budget
 from lit_generative.callbacks.ema import EMA
 from lit_generative.contracts import DeclaresBatchSize, DeclaresShape, ImageData, TellsItsPlan
+from lit_generative.nn.adapters import adapted_networks
 
 __all__ = ["duration", "outcome", "plan", "seconds_allowed", "shortness", "size_of_set", "total_steps"]
 
@@ -72,15 +73,24 @@ def _found(trainer: L.Trainer) -> dict[str, str]:
 
 def _network(trainer: L.Trainer, model: L.LightningModule) -> str:
     """Say what is trained, where, and what it needs besides the images' way through it."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in model.parameters() if p.requires_grad]
     averages = sum(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     copies = 4 + averages  # weights, gradients, and two moments of them
-    memory = copies * sum(p.numel() * p.element_size() for p in parameters)
+    memory = copies * sum(p.numel() * p.element_size() for p in trained)
     where = f"{trainer.strategy.root_device}" + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     return (
-        f"{sum(p.numel() for p in parameters):,} parameters on {where}; about {_bytes(memory)} with gradients, "
-        "optimizer and averages"
+        f"{sum(p.numel() for p in trained):,} parameters{_beside(model)} on {where}; about {_bytes(memory)} with "
+        "gradients, optimizer and averages"
     )
+
+
+def _beside(model: L.LightningModule) -> str:
+    """Say how many weights of networks with adapters are not trained; "" of other networks."""
+    networks = [
+        network for _, network, _ in adapted_networks(model) if any(p.requires_grad for p in network.parameters())
+    ]
+    frozen = sum(p.numel() for network in networks for p in network.parameters() if not p.requires_grad)
+    return f" of adapters beside {frozen:,} that are not trained" if frozen else ""
 
 
 def _bytes(count: float) -> str:

@@ -1,16 +1,17 @@
-"""``sample``, ``latent`` and ``extractor``: functions whose signatures are their options."""
+"""``sample``, ``latent``, ``export`` and ``extractor``: functions whose signatures are their options."""
 
 import inspect
 
 from lit_generative.data import ImageDataModule
 from lit_generative.drawing import draw_samples
+from lit_generative.exporting import export_checkpoint
 from lit_generative.latent_space.selection import LatentRequest
 from lit_generative.latent_space.write import draw_latents
 from lit_generative.training.extractor import train_extractor
 from lit_generative.training.parser import command_parser
 from lit_generative.training.spellings import spelled
 
-__all__ = ["extractor", "latent", "sample"]
+__all__ = ["export", "extractor", "latent", "sample"]
 
 
 def sample(arguments: list[str]) -> None:
@@ -30,6 +31,15 @@ def latent(arguments: list[str]) -> None:
     names = parser.add_class_arguments(LatentRequest, instantiate=False)
     options = parser.instantiate(parser.parse_args(spelled("latent", arguments))).as_dict()
     draw_latents(request=LatentRequest(**{name: options.pop(name) for name in names}), **options)
+
+
+def export(arguments: list[str]) -> None:
+    """Write the model of a checkpoint in another form: with its adapters merged, or with adapters put on it."""
+    usage = "lit-generative export CKPT --merge_adapters --output FILE.ckpt [OPTIONS]"
+    parser = command_parser("export", export.__doc__, usage=usage)
+    parser.add_function_arguments(export_checkpoint, skip={"merge_adapters"})
+    parser.add_argument("--merge_adapters", action="store_true", help="Put what adapters add into the weights.")
+    export_checkpoint(**parser.instantiate(parser.parse_args(spelled("export", arguments))).as_dict())
 
 
 def extractor(arguments: list[str]) -> None:

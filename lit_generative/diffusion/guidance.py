@@ -189,6 +189,12 @@ class AutoGuidance(Guidance):
             self.guide.load_state_dict(network.state_dict())
             self.kept_at.fill_(images_seen)
 
+    def begin_anew(self, model: Any) -> None:
+        """Forget the guide, which is of another training."""
+        assert self.guide is not None
+        self.guide.load_state_dict(model.network.state_dict())
+        self.kept_at.zero_()
+
     def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
         """Return the guide and the same labels."""
         assert self.guide is not None  # or nothing was kept

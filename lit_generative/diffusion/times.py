@@ -6,6 +6,7 @@ Random numbers come from torch's global generator.
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -182,6 +183,11 @@ class LossAwareTimes(TimeSampler):
         mean_square = (sums[1] / sums[0].clamp(min=1))[:, None]
         self.mean_squares.copy_(mean_square.where(is_oldest & has_occurred[:, None], self.mean_squares))
         self.counts += has_occurred
+
+    def begin_anew(self, model: Any) -> None:
+        """Forget all losses."""
+        self.mean_squares.zero_()
+        self.counts.zero_()
 
 
 def _uniform(n: int, device: Device) -> Tensor:

@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +36,10 @@ def tensor_digest(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256, hexadecimal, of a module's parameters and buffers, with their names."""
+def weights_digest(module: nn.Module | Mapping[str, Any]) -> str:
+    """SHA-256, hexadecimal, of a module's parameters and buffers, or those of its state, with their names."""
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    for name, value in (module.state_dict() if isinstance(module, nn.Module) else module).items():
         if isinstance(value, Tensor):
             digest.update(f"{name} {tensor_digest(value)}".encode())
     return digest.hexdigest()

@@ -41,6 +41,7 @@ def make_stamp(
         "data_content": real.content,
         "weights": model.weights,
         "weights_sha256": weights_digest(model),
+        **({} if model.origin is None else {"origin": model.origin}),
         **model.sampling,
         "labels": None if model.num_classes is None else "as real" if real.label_counts is not None else "balanced",
         "kernel_distance": "unbiased over all pairs, (x.y / D + 1)^3",

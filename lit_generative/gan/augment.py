@@ -7,7 +7,7 @@ generator, and no image is handled by a loop.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -224,6 +224,11 @@ class AdaptiveAugment(Augmentation):
         self.mean_sign.lerp_(margins.sign().to(self.mean_sign.dtype).mean(), 0.25)
         self.augmentation.observe(margins, num_images)
 
+    def begin_anew(self, model: Any) -> None:
+        """Begin without augmentation."""
+        self.raised.zero_()
+        self.mean_sign.zero_()
+
 
 class InstanceNoiseAugment(Augmentation):
     """x + N(0, scale^2 I), so that the two distributions overlap (Sønderby et al. 2017; Arjovsky & Bottou 2017).
@@ -253,6 +258,10 @@ class InstanceNoiseAugment(Augmentation):
     def observe(self, margins: Tensor, num_images: int) -> None:
         """Count the images."""
         self.seen.add_(num_images)
+
+    def begin_anew(self, model: Any) -> None:
+        """Begin with all of the noise."""
+        self.seen.zero_()
 
 
 class ComposedAugment(Augmentation):

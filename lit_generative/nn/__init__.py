@@ -1,5 +1,6 @@
 """Networks, all injected into the models from outside. They take plain data and remember it (``Described``)."""
 
+from lit_generative.nn.adapters import LowRankAdapters
 from lit_generative.nn.code_prior import CodeTransformer
 from lit_generative.nn.conv import ConvDecoder, ConvEncoder, SpatialDecoder, SpatialEncoder
 from lit_generative.nn.dcgan import DCGANDiscriminator, DCGANGenerator

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_generative.description import Described
+from lit_generative.nn.adapters import LowRankAdapters
 from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times, grid_sinusoids
 from lit_generative.nn.layers import draw_glorot
@@ -54,6 +55,7 @@ class DiT(Described, nn.Module):
         num_classes: How many classes there are. The label ``num_classes`` means that none is given.
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
         position: What the network is told of the time. None: the number of the step, 1000 t - 1.
+        adapters: Fits a trained network to other data by a few weights beside its own. None: all weights are trained.
 
     Raises:
         ValueError: If ``dim`` is no multiple of 4 or of ``heads``, or ``patch``, ``depth`` or ``output_multiple`` is
@@ -70,6 +72,7 @@ class DiT(Described, nn.Module):
         num_classes: int | None = None,
         output_multiple: int = 1,
         position: TimePosition | None = None,
+        adapters: LowRankAdapters | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, patch=patch, dim=dim, depth=depth, heads=heads)
@@ -87,6 +90,9 @@ class DiT(Described, nn.Module):
         self.head = nn.Linear(dim, channels * patch**2 * output_multiple)
         self.positions = nn.Buffer(grid_sinusoids(self.grid, dim), persistent=False)
         self._initialise()
+        self.adapters = adapters
+        if adapters is not None:
+            adapters.adapt(self)
 
     def _initialise(self) -> None:
         """Start as the paper has it: Glorot & Bengio's uniform weights, embeddings of deviation 0.02, and zeros."""

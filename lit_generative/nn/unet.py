@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
+from lit_generative.nn.adapters import LowRankAdapters
 from lit_generative.nn.attention import SelfAttention
 from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times
 from lit_generative.nn.group_norm import GroupNorm
@@ -140,6 +141,7 @@ class UNet(Described, nn.Module):
             the patches unfold to. None, or patches of one pixel: there are none. Without them the borders of patches
             may show in samples as a grid.
         augmentations: How many numbers tell the network of an image's augmentation; 0: it is not told.
+        adapters: Fits a trained network to other data by a few weights beside its own. None: all weights are trained.
 
     Raises:
         ValueError: If ``widths`` is empty or not of multiples of ``groups``, ``blocks``, ``patch`` or
@@ -163,6 +165,7 @@ class UNet(Described, nn.Module):
         position: TimePosition | None = None,
         pixel_width: int | None = None,
         augmentations: int = 0,
+        adapters: LowRankAdapters | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
@@ -199,6 +202,9 @@ class UNet(Described, nn.Module):
         else:
             nn.init.zeros_(self.head.weight)
         self.to(memory_format=torch.channels_last)
+        self.adapters = adapters
+        if adapters is not None:
+            adapters.adapt(self)
 
     def _add_levels(self) -> None:
         """Make the residual blocks, their attention, and what is between levels."""

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import lit_generative.diffusion
 import lit_generative.gan
@@ -39,6 +40,7 @@ from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
 from lit_generative.evaluation import Evaluator
 from lit_generative.files import make_folder, replacing
+from lit_generative.fine_tuning import take_weights
 from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.training.classes import fill_in_classes
@@ -56,14 +58,18 @@ from lit_generative.training.help import put_aside
 from lit_generative.training.lengths import one_length
 from lit_generative.training.parser import Parser, config_files, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
+from lit_generative.training.tuning import Tuning, declared_classes
+from lit_generative.training_options import check_adapters
 
 __all__ = ["TrainerCLI"]
 
-USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [OPTIONS]"} | {
+USAGE = {"fit": "lit-generative fit --config RECIPE [--config EXTRA] [--from CKPT] [OPTIONS]"} | {
     command: f"lit-generative {command} CKPT [OPTIONS]" for command in ("validate", "test", "predict")
 }
 HELP = """`lit-generative recipes` lists the recipes. The options of the data, of a model and of its parts are listed by
 --data.help ImageDataModule, --model.help VAE and, with a recipe, --model.encoder.help ConvEncoder. """
+FROM = """Begin a new run with the weights of this checkpoint, as far as they fit. Without --config and --model it also
+says what the model is."""
 PARTS = (
     *("encoder", "decoder", "encoder.init_args.posterior", "prior_model", "code_prior"),
     *("generator", "discriminator", "network"),
@@ -168,8 +174,9 @@ class TrainerCLI(LightningCLI):
         arguments, recipes = resolve_recipes(arguments)
         arguments = one_length(arguments) if command == "fit" else arguments
         checkpoint_path = take_option(arguments, "--ckpt_path")
+        self.tuning = Tuning(arguments if command == "fit" else ())
         has_model = bool(recipes or take_option(arguments, "--model") or take_option(arguments, "--model.class_path"))
-        if not (has_model or checkpoint_path or wants_help(arguments)):
+        if not (has_model or checkpoint_path or self.tuning.source or wants_help(arguments)):
             of_fit = "--config vae/fashion (see lit-generative recipes)"
             hint = of_fit if command == "fit" else f"a checkpoint: lit-generative {command} CKPT"
             raise ValueError(f"no model is given; add for instance {hint}")
@@ -181,6 +188,8 @@ class TrainerCLI(LightningCLI):
             raise ValueError(f"checkpoint {checkpoint_path} does not say which data it was trained with: give --data")
         self.restored_from = checkpoint_path if is_restored else None  # else the configuration says what the model is
         self.recipe_name, self.recipe_files = "-".join(recipes), config_files(arguments)
+        if self.tuning.describes:
+            self.recipe_name = self.tuning.run_name
         self.run_name = command if self.restored_from else run_name
         super().__init__(
             restored if self.restored_from else GenerativeModule,
@@ -217,19 +226,27 @@ class TrainerCLI(LightningCLI):
             parser.add_lightning_class_args(SampleGrid, "grid")
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults(CHECKPOINTS)
+            parser.add_argument("--from", type=str | None, help=FROM)
         put_aside(parser)
         if self.restored_from is None:
             self._link_networks(parser)
+            if self.tuning.describes:
+                parser.set_defaults(self.tuning.defaults(PARTS))
         else:
             parser.set_defaults(self._restored_defaults(Path(self.restored_from)))
 
     def _link_networks(self, parser: LightningArgumentParser) -> None:
         """Let networks learn shape and classes from the data and the model."""
+        follows_classes = self.tuning.follows_classes
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
             parser.link_arguments("data", f"{target}.image_shape", declared_shape, apply_on="instantiate")
-            for shared in ("latent_dim", "num_classes"):
+            for shared in ("latent_dim",) if follows_classes else ("latent_dim", "num_classes"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
+            if follows_classes:
+                parser.link_arguments("data", f"{target}.num_classes", declared_classes, apply_on="instantiate")
+        if follows_classes:
+            parser.link_arguments("data", "model.init_args.num_classes", declared_classes, apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.image_shape", declared_shape, apply_on="instantiate")
 
     def _restored_defaults(self, checkpoint: Path) -> dict[str, Any]:
@@ -263,6 +280,7 @@ class TrainerCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Put the run's folder first among the loggers, and add what needs no options."""
+        self._take_weights()
         config = self._get(self.config_init, "trainer")
         if self.command == "fit" and self._get(self.config_init, "budget").is_active:  # in place of a recipe's length
             config["max_epochs"], config["max_steps"], config["max_time"] = -1, -1, None
@@ -288,6 +306,15 @@ class TrainerCLI(LightningCLI):
         if not config["fast_dev_run"]:  # now that the trainer has taken its options
             make_folder(Path(folder.log_dir), "trainer.default_root_dir")
         return trainer
+
+    def _take_weights(self) -> None:
+        """Let a new run begin with the weights that it is to have; what does not go is said before a folder is made."""
+        if self.tuning.source is not None:
+            taken = take_weights(self.model, self.tuning.source)  # type: ignore[arg-type]
+            if self.says_where:
+                rank_zero_only(print)(taken)
+        elif self.command == "fit" and self.checkpoint_path is None:
+            check_adapters(self.model)
 
     def _bare_trainer(self, config: Any) -> L.Trainer:
         """Return a trainer that trains and does nothing else: no folder, no evaluation, no checkpoint."""

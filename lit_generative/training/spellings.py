@@ -53,8 +53,8 @@ SHORT: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What an option of each command stands for."""
 
-_TAKE_A_CHECKPOINT = ("validate", "test", "predict", "sample", "latent")
-_WITHOUT_VALUE = ("-h", "--help", "--print_config")
+_TAKE_A_CHECKPOINT = ("validate", "test", "predict", "sample", "latent", "export")
+_WITHOUT_VALUE = ("-h", "--help", "--print_config", "--merge_adapters")
 
 
 def spelled(command: str, arguments: Sequence[str]) -> list[str]:

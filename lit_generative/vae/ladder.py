@@ -78,6 +78,10 @@ class LadderVAE(GenerativeModule):
         self.skipped_updates = nn.Buffer(torch.zeros((), dtype=torch.long))
         self._skipped_in_a_row = 0
 
+    def begin_anew(self, model: Any) -> None:
+        """Count from 0."""
+        self.skipped_updates.zero_()
+
     # ---------------------------------------------------------------- learning
 
     def decode(self, decoded: Tensor) -> Distribution:

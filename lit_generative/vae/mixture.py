@@ -1,7 +1,7 @@
 """A mixture of normals with full covariances, fitted to latents by expectation maximisation."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,10 @@ class GaussianMixture(FullPrecisionModule):
         for name in Components._fields:
             getattr(self, name).copy_(torch.stack([getattr(components, name) for components in fitted]))
         self.fitted_at.fill_(images_seen)
+
+    def begin_anew(self, model: Any) -> None:
+        """Forget that it was fitted, to the latents of other images."""
+        self.fitted_at.fill_(-1)
 
     def sample(self, n: int, y: Tensor | None = None) -> Tensor:
         """Draw latents (n, d), of the classes ``y`` (n,)."""

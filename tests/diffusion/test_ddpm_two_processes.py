@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_generative import DDPM
 from lit_generative.diffusion import ClassifierFree, CosineSchedule, LearnedVariance, LossAwareTimes, VelocityPrediction
-from lit_generative.nn import UNet
+from lit_generative.nn import LowRankAdapters, UNet
 
 STEPS = 6
 Found = dict[str, dict[str, Any]]
@@ -36,15 +36,29 @@ class JoinedDDPM(DDPM):
         return joined.chunk(self.trainer.world_size)[self.global_rank]
 
 
-def build(cls: type[DDPM] = JoinedDDPM, output_multiple: int = 1, lr: float = 0.3, **options: Any) -> DDPM:
+def build(
+    cls: type[DDPM] = JoinedDDPM,
+    output_multiple: int = 1,
+    lr: float = 0.3,
+    adapters: LowRankAdapters | None = None,
+    **options: Any,
+) -> DDPM:
     torch.manual_seed(0)
-    network = UNet(SHAPE, (8, 16), 1, (), groups=4, num_classes=3, output_multiple=output_multiple)
+    ways: dict[str, Any] = {"num_classes": 3, "output_multiple": output_multiple, "adapters": adapters}
+    network = UNet(SHAPE, (8, 16), 1, (), groups=4, **ways)
     optimizer = functools.partial(torch.optim.SGD, lr=lr)
     return cls(network, SHAPE, CosineSchedule(), VelocityPrediction(), num_classes=3, optimizer=optimizer, **options)
 
 
+def adapted() -> DDPM:
+    model = build(adapters=LowRankAdapters(2))
+    model.origin = {"checkpoint": "here"}  # so that it may be trained
+    return model
+
+
 MODELS: dict[str, Callable[[], DDPM]] = {
     "uniform": build,
+    "adapted": adapted,
     "loss-aware": lambda: build(times=LossAwareTimes(num_bins=4, history=2)),
     "variance": lambda: build(output_multiple=2, lr=0.05, variance=LearnedVariance(weight=0.01, num_steps=100)),
     "own-noise": lambda: build(
@@ -73,7 +87,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", ["uniform", "loss-aware", "variance"])
+@pytest.mark.parametrize("name", ["uniform", "adapted", "loss-aware", "variance"])
 def test_both_processes_have_the_weights_of_one(found: list[Found], name: str) -> None:
     alone = train(MODELS[name](), 0, 1)
     assert alone["counted"] == {"step": STEPS, "images_seen": STEPS * JOINED}
