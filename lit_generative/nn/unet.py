@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
-from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times
+from lit_generative.nn.conditions import Condition, channels_beside, condition_of, embedding_of, labels_of, with_condition
+from lit_generative.nn.embeddings import TimeEmbedding, TimePosition, check_times
 from lit_generative.nn.group_norm import GroupNorm
 from lit_generative.nn.layers import draw_glorot
 from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, fold, unfold
@@ -131,6 +132,7 @@ class UNet(Described, nn.Module):
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
         conventions: See :class:`UNetConventions`. None: Ho et al.'s.
         position: What the network is told of the time. None: the number of the step, 1000 t - 1.
+        condition: What else it is told; ``num_classes`` is short for one of classes. None: nothing.
 
     Raises:
         ValueError: If ``widths`` is empty or not of multiples of ``groups``, ``blocks``, ``patch`` or
@@ -152,6 +154,7 @@ class UNet(Described, nn.Module):
         output_multiple: int = 1,
         conventions: UNetConventions | None = None,
         position: TimePosition | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
@@ -160,15 +163,18 @@ class UNet(Described, nn.Module):
         _check(widths, groups, attention)
         self.image_shape, self.widths, self.blocks = tuple(image_shape), tuple(widths), blocks
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
-        self.dropout, self.num_classes, self.patch, self.output_multiple = dropout, num_classes, patch, output_multiple
+        self.condition = condition_of(num_classes, condition)
+        self.num_classes = labels_of(self.condition)
+        self.dropout, self.patch, self.output_multiple = dropout, patch, output_multiple
         self.conventions = conventions or UNetConventions()
         self.stem_width = self.conventions.stem_width or widths[0]
         self.time = TimeEmbedding(self.stem_width, 4 * self.stem_width, self.conventions.frequency_shift, position)
-        self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, 4 * self.stem_width)
-        self.stem = nn.Conv2d(image_shape[0] * patch**2, self.stem_width, 3, padding=1)
+        self.classes = embedding_of(self.condition, 4 * self.stem_width)
+        channels = image_shape[0] + channels_beside(self.condition, image_shape[0])
+        self.stem = nn.Conv2d(channels * patch**2, self.stem_width, 3, padding=1)
         self._add_levels()
         self.norm = GroupNorm(groups, widths[0], self.conventions.norm_eps)
-        self.head = nn.Conv2d(widths[0], self.stem.in_channels * output_multiple, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], image_shape[0] * patch**2 * output_multiple, 3, padding=1)
         self.apply(_initialise)
         nn.init.zeros_(self.head.weight)
         self.to(memory_format=torch.channels_last)
@@ -238,7 +244,8 @@ class UNet(Described, nn.Module):
         Args:
             x: Noisy images (B, C, H, W).
             t: Times (B,) in [0, 1]; the i-th of DDPM's 1,000 steps is (i + 1) / 1000.
-            y: Classes (B,), int64; ``num_classes`` where none is given. Needed if ``num_classes`` is set.
+            y: What the condition says, (B, ...): classes (B,), int64, ``num_classes`` where none is given. Needed if
+                there is a condition.
 
         Returns:
             (B, output_multiple * C, H, W), float32.
@@ -246,6 +253,7 @@ class UNet(Described, nn.Module):
         check_times(x, t)
         c = F.silu(self.classes(self.time(t), y))
         size = x.shape[2:]
+        x = with_condition(self.condition, x, y)
         x = self.stem(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
         skips = [x]
         for level in cast(Iterable[UNetLevel], self.down):

@@ -207,7 +207,7 @@ class TrainerCLI(LightningCLI):
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
             parser.link_arguments("data", f"{target}.image_shape", declared_shape, apply_on="instantiate")
-            for shared in ("latent_dim", "num_classes"):
+            for shared in ("latent_dim", "num_classes", "condition"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
         parser.link_arguments("data", "model.init_args.image_shape", declared_shape, apply_on="instantiate")
 
