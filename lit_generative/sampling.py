@@ -15,7 +15,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.finite import broken_weight
 from lit_generative.precision import computing
 
-__all__ = ["check_images", "check_labels", "inference", "sampling_mode"]
+__all__ = ["check_images", "check_is_of_classes", "check_labels", "inference", "sampling_mode"]
 
 
 def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -61,6 +61,19 @@ def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | 
     model.condition.check(y, n)
     assert y is not None
     return y.to(model.device)
+
+
+def check_is_of_classes(model: GenerativeModule, who: str) -> None:
+    """Refuse a model that is told something else than classes, where nothing else can be given.
+
+    Raises:
+        ValueError: It names ``who`` cannot.
+    """
+    if model.condition is not None and model.num_classes is None:
+        raise ValueError(
+            f"{who} knows no conditions but classes, and this model's {type(model.condition).__name__} asks for "
+            f"{model.condition.asks}: give images to `lit-generative edit`, or y to model.sample() in Python"
+        )
 
 
 def check_images(model: GenerativeModule, **images: Tensor) -> None:

@@ -130,7 +130,9 @@ class AttributeCondition(Condition):
 
     def __init__(self, attributes: dict[str, int]) -> None:
         if not isinstance(attributes, Mapping) or not attributes:
-            raise ValueError(f"attributes={attributes!r}: give numbers of values by name, such as {{colour: 5, hat: 2}}")
+            raise ValueError(
+                f"attributes={attributes!r}: give numbers of values by name, such as {{colour: 5, hat: 2}}"
+            )
         for name, count in attributes.items():
             check_count(f"attributes[{name!r}]", count, at_least=2, optional=False)
         self.attributes = dict(attributes)

@@ -19,9 +19,13 @@ class ImageCondition(Condition):
 
     The network gets it as channels beside its input (Saharia et al. 2021, "SR3"; 2022, "Palette"), and one more that
     is 1 where the condition is given and 0 where it is not.
+
+    Attributes:
+        baseline_name: What reports call :meth:`baseline`.
     """
 
     none = float("nan")
+    baseline_name: str = "condition"
 
     @abstractmethod
     def make(self, image: Tensor) -> Tensor:
@@ -69,11 +73,14 @@ class LowResolutionCondition(ImageCondition):
     """
 
     asks = "low-resolution images, upscaled to the model's size"
+    baseline_name = "bicubic"
 
     def __init__(self, factor: int, noise: float = 0.3, sampling_noise: float = 0.05) -> None:
         check_count("factor", factor, at_least=2, optional=False)
         check_range("noise", noise, at_least=0, below=1)
-        check_range("sampling_noise", sampling_noise, at_least=0, at_most=noise, hint="training knows no more than noise")
+        check_range(
+            "sampling_noise", sampling_noise, at_least=0, at_most=noise, hint="training knows no more than noise"
+        )
         self.factor, self.noise, self.sampling_noise = factor, noise, sampling_noise
 
     def small(self, image: Tensor) -> Tensor:
@@ -112,6 +119,7 @@ class GrayCondition(ImageCondition):
     """The same image in gray, for colourisation; y (B, 1, H, W) is the luma of ITU-R 601, as PIL has it."""
 
     asks = "gray images"
+    baseline_name = "gray"
 
     def make(self, image: Tensor) -> Tensor:
         """Return the luma."""
@@ -140,6 +148,7 @@ class MaskedCondition(ImageCondition):
     """
 
     asks = "images with a hole, and where they are known"
+    baseline_name = "hole"
 
     def __init__(self, smallest: float = 0.25, largest: float = 0.75) -> None:
         check_range("smallest", smallest, above=0, at_most=1)

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.attention import SelfAttention
-from lit_generative.nn.conditions import Condition, channels_beside, condition_of, embedding_of, labels_of, with_condition
+from lit_generative.nn.conditions import (
+    Condition,
+    channels_beside,
+    condition_of,
+    embedding_of,
+    labels_of,
+    with_condition,
+)
 from lit_generative.nn.embeddings import TimeEmbedding, TimePosition, check_times
 from lit_generative.nn.group_norm import GroupNorm
 from lit_generative.nn.layers import draw_glorot
