@@ -28,7 +28,7 @@ ROOMS = (
     *("vae", "gan", "diffusion"),
     "training",
     "report",
-    *("comparison", "latent_space", "drawing"),
+    *("comparison", "latent_space", "drawing", "editing"),
     *("commands", "cli", "__init__"),
 )
 FAMILIES = ("vae", "gan", "diffusion")

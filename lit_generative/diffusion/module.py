@@ -267,18 +267,27 @@ class DDPM(GenerativeModule):
             return list(self.sampler.trajectory(denoise, self._noise(n, self.sampler), self.schedule))
 
     def inpaint(
-        self, image: Tensor, known: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+        self,
+        image: Tensor,
+        known: Tensor,
+        y: Tensor | None = None,
+        *,
+        passes: int = 1,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return ``image`` (B, C, H, W) in [-1, 1] with all that is not ``known`` made up.
 
-        ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number.
+        ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number. More
+        ``passes`` make the two agree better (:meth:`~lit_generative.diffusion.samplers.Sampler.resampled`); a model
+        with a coupling has one.
         """
         check_images(self, image=image)
         if y is None and isinstance(self.condition, MaskedCondition):
             y = self.condition.given(image, known.expand(image.shape)[:, :1])
         with self._drawing(len(image), y, generator) as denoise:
             image, known = image.to(self.device), known.to(self.device)
-            return inpaint(self.sampler, denoise, image, known, self.schedule).clamp(-1, 1)
+            sampler = self.sampler.resampled(passes) if self.coupling is None else self.sampler
+            return inpaint(sampler, denoise, image, known, self.schedule).clamp(-1, 1)
 
     def sdedit(
         self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None

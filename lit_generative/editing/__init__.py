@@ -1,0 +1,1 @@
+"""Edits of picture files by a model: holes filled, pictures remade and enlarged."""
