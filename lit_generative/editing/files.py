@@ -83,7 +83,7 @@ def _open(path: Path, argument: str) -> Image.Image:
             values = np.asarray(image)
             image = Image.fromarray(to_bytes(values, 65_535 if has_16_bits(image) else float(values.max()) or 1.0))
     except ImageReadError as error:
-        raise ValueError(f"{argument} {str(error).partition('; on_error')[0]}; give a picture") from error
+        raise ValueError(f"{argument} {str(error).partition('; on_error')[0]}; give a picture") from None
     return image
 
 

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from lit_generative.description import Described
+from lit_generative.nn.conditions import Condition, condition_of, embedding_of
 from lit_generative.nn.embeddings import ClassEmbedding
 from lit_generative.nn.heads import PosteriorHead
 from lit_generative.nn.layers import hidden_layers
@@ -32,6 +33,7 @@ class ConvEncoder(Described, nn.Module):
         num_classes: For q(z|x, y): how many classes there are.
         posterior: Makes q of what the last layer puts out: any module with ``num_parameters(latent_dim)``, such as
             ``lit_generative.vae.FullNormalPosterior``; None: a diagonal normal.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -46,13 +48,14 @@ class ConvEncoder(Described, nn.Module):
         hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
         posterior: nn.Module | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
         self.levels = DownLevels(image_shape, widths, blocks)
         sizes = [prod(self.levels.shape), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
-        self.head = PosteriorHead(sizes[-1], latent_dim, num_classes, posterior)
+        self.head = PosteriorHead(sizes[-1], latent_dim, condition_of(num_classes, condition), posterior)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
@@ -72,6 +75,7 @@ class ConvDecoder(Described, nn.Module):
         num_classes: For p(x|z, y): how many classes there are.
         output_channels: The channels of the likelihood's parameters, where they are more than the images' (its
             ``channels(C)``, for instance 2 C for ``GaussianPerPixelLikelihood``); None: C.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty or ``output_channels`` below 1.
@@ -86,11 +90,12 @@ class ConvDecoder(Described, nn.Module):
         hidden: Sequence[int] = (512,),
         num_classes: int | None = None,
         output_channels: int | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
         self.coarsest = level_shapes(image_shape, widths)[-1]
-        self.classes = ClassEmbedding(num_classes, latent_dim)
+        self.classes = embedding_of(condition_of(num_classes, condition), latent_dim, has_none=False)
         sizes = [latent_dim, *reversed(hidden)]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.stem = nn.Linear(sizes[-1], prod(self.coarsest))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
 
 from lit_generative.description import Described
+from lit_generative.nn.conditions import Condition, condition_of
 from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
 from lit_generative.nn.sizes import Crop, ImageShape, check_sizes, level_shapes
 
@@ -26,6 +27,7 @@ class DCGANGenerator(Described, nn.Module):
         hidden: Widths of fully connected layers between z and the coarsest level. The paper has none; they help the
             parts of an image to agree.
         num_classes: For p(x|y): how many classes there are.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -38,6 +40,7 @@ class DCGANGenerator(Described, nn.Module):
         widths: Sequence[int] | None = None,
         hidden: Sequence[int] = (),
         num_classes: int | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, num_classes=num_classes)
@@ -45,7 +48,8 @@ class DCGANGenerator(Described, nn.Module):
         features, stem = [latent_dim, *hidden], []
         for i, o in pairwise(features):
             stem += [_linear(i, o), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
-        self.stem = LatentStem([*stem, _linear(features[-1], prod(shapes[-1]))], shapes[-1], num_classes)
+        stem.append(_linear(features[-1], prod(shapes[-1])))
+        self.stem = LatentStem(stem, shapes[-1], condition_of(num_classes, condition))
         levels: list[nn.Module] = [nn.BatchNorm2d(shapes[-1][0]), nn.ReLU(inplace=True)]
         for (coarse, *_), (fine, *size) in pairwise(reversed(shapes)):
             doubling = nn.ConvTranspose2d(coarse, fine, 4, 2, padding=1, bias=False)
@@ -73,6 +77,7 @@ class DCGANDiscriminator(Described, nn.Module):
             spectral normalisation, stand in for it: turn it off.
         spectral_norm: Whether to divide each weight by its spectral norm (Miyato et al. 2018, eq. 8).
         num_classes: For D(x, y): how many classes there are.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty or has more levels than the image can be halved, or if both normalisations
@@ -86,6 +91,7 @@ class DCGANDiscriminator(Described, nn.Module):
         batch_norm: bool = True,
         spectral_norm: bool = False,
         num_classes: int | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, num_classes=num_classes)
@@ -105,7 +111,9 @@ class DCGANDiscriminator(Described, nn.Module):
             levels += [nn.LeakyReLU(0.2)]
         self.levels = nn.Sequential(*levels)
         # the kernel covers an odd size whole while rounding its half down
-        self.head = ProjectionHead(channels[-1] * (height >> times) * (width >> times), num_classes)
+        self.head = ProjectionHead(
+            channels[-1] * (height >> times) * (width >> times), condition_of(num_classes, condition)
+        )
         for module in levels:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.2)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lit_generative.checks import check_count, check_range
 from lit_generative.nn.conditions import Condition
 
-__all__ = ["GrayCondition", "ImageCondition", "LowResolutionCondition", "MaskedCondition"]
+__all__ = ["GrayCondition", "ImageCondition", "LowResolutionCondition", "MaskedCondition", "refuse_images"]
 
 
 class ImageCondition(Condition):
@@ -180,3 +180,14 @@ class MaskedCondition(ImageCondition):
     def baseline(self, y: Tensor) -> Tensor:
         """Return the image with gray in the hole."""
         return y[:, :-1]
+
+
+def refuse_images(condition: Condition | None, model: str) -> None:
+    """Refuse a condition that is an image, where networks take vectors alone.
+
+    Raises:
+        ValueError: It names the condition.
+    """
+    if isinstance(condition, ImageCondition):
+        own = type(condition).__name__
+        raise ValueError(f"condition={own}: a {model} is told classes, attributes or vectors; take a DDPM for images")
