@@ -35,7 +35,7 @@ class ConditionColumns:
         for name in names:
             if name not in table.column_names or name in ("image", "label"):
                 others = ", ".join(c for c in table.column_names if c not in ("image", "label")) or "none"
-                raise ValueError(f"condition_columns: {name!r} is no further column; there are {others}")
+                raise ValueError(f"condition_columns={list(names)}: {name!r} is no further column; there are {others}")
             kinds = {type(value) for value in table[name] if value is not None}
             if kinds & {str, bool}:
                 values[name] = sorted({value for value in table[name] if value is not None}, key=str)

@@ -142,10 +142,9 @@ class ImageDataModule(SplitLoaders):
         if self.binarise is not None and not isinstance(self.binarise, Binarisation):
             raise ValueError(f"binarise={self.binarise!r}: it must be StaticBinarisation, DynamicBinarisation or null")
         check_background(self.background)
-        if isinstance(self.condition_columns, str) or not all(isinstance(n, str) for n in self.condition_columns):
-            raise ValueError(
-                f"condition_columns={self.condition_columns!r}: give a list of names, such as [colour, age]"
-            )
+        columns = self.condition_columns
+        if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
+            raise ValueError(f"condition_columns={columns!r}: give a list of names, such as [colour, age]")
         self._check_streaming()
 
     def _check_streaming(self) -> None:
