@@ -28,10 +28,10 @@ Draw = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def edit_file(
-    ckpt_path: Path,
-    image: Path,
-    output: Path,
-    mask: Path | None = None,
+    ckpt_path: str | Path,
+    image: str | Path,
+    output: str | Path,
+    mask: str | Path | None = None,
     start: float | None = None,
     upscale: bool = False,
     num_samples: int = 1,
@@ -63,9 +63,9 @@ def edit_file(
         ValueError: If the model cannot do that, something would be overwritten, or an argument has no meaning.
     """
     _check_arguments(mask, start, upscale, num_samples, seed)
-    picture = PictureFile.read(image)
-    is_hole = None if mask is None else read_mask(mask, picture.size, image)
-    paths = _outputs(output, num_samples)
+    picture = PictureFile.read(Path(image))
+    is_hole = None if mask is None else read_mask(Path(mask), picture.size, Path(image))
+    paths = _outputs(Path(output), num_samples)
     check_new_files(paths, picture.alpha is not None)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
     check_finite_weights(model, ckpt_path)
@@ -126,7 +126,7 @@ def _as_channels(image: Tensor, channels: int) -> Tensor:
     return image.expand(channels, -1, -1)
 
 
-def _check_arguments(mask: Path | None, start: float | None, upscale: bool, num_samples: int, seed: int) -> None:
+def _check_arguments(mask: str | Path | None, start: float | None, upscale: bool, num_samples: int, seed: int) -> None:
     options = {"mask": mask, "start": start, "upscale": upscale or None}
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
@@ -141,7 +141,7 @@ def _outputs(output: Path, n: int) -> list[Path]:
     return [output] if n == 1 else [output.with_name(f"{output.stem}_{i}{output.suffix}") for i in range(n)]
 
 
-def _check_can(model: GenerativeModule, source: Path, option: str) -> None:
+def _check_can(model: GenerativeModule, source: str | Path, option: str) -> None:
     """Refuse an edit that a model cannot make."""
     shape, name = shape_of(model), type(model).__name__
     if not isinstance(model, Edits):
