@@ -32,6 +32,7 @@ def save(path: Path, num_classes: int | None = None, condition: Condition | None
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_steps=0
     )
     trainer.strategy.connect(model)
+    model.trainer = trainer
     trainer.save_checkpoint(path, weights_only=True)
     return path
 
