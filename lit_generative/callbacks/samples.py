@@ -43,7 +43,9 @@ class SampleGrid(PictureCallback):
         columns = model.num_classes or round(self.num_samples**0.5)
         y, batch = conditions_of(trainer, self, model, self.num_samples, columns)
         images = model.sample(self.num_samples, y, generator=torch.Generator().manual_seed(self.seed))
-        if isinstance(model.condition, ImageCondition) and (given := model.condition.baseline(y)) is not None:
+        told = model.condition if isinstance(model.condition, ImageCondition) else None
+        given = None if told is None or y is None else told.baseline(y)
+        if given is not None:
             rows = torch.stack([given, images.to(given.device), batch["image"]], dim=1)
             return {"samples": picture(rows.flatten(0, 1).float(), 3 * max(1, columns // 3))}
         return {"samples": picture(images, columns)}

@@ -384,8 +384,8 @@ class VAE(GenerativeModule):
             for batch in batches:
                 x, y = self.unpack({name: value.to(self.device) for name, value in as_batch(batch).items()})
                 latents.append(self.encode(x, y).sample().float())
-                is_one = y is None or self.num_classes is None
-                labels.append(torch.zeros(len(x), dtype=torch.long, device=x.device) if is_one else y)
+                one = torch.zeros(len(x), dtype=torch.long, device=x.device)
+                labels.append(one if y is None or self.num_classes is None else y)
         z, y = gather(torch.cat(latents)), gather(torch.cat(labels))
         fitted = [self.aggregate_prior.fit(z[y == label]) for label in range(self.num_classes or 1)]
         self.mixture.keep(fitted, self.images_seen)
