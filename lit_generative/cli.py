@@ -17,6 +17,7 @@ COMMANDS = {
     "test": "measure the losses and the samples' quality on the test split: lit-generative test CKPT",
     "predict": "draw one sample per test image into the run's folder: lit-generative predict CKPT",
     "sample": "draw images into a folder: lit-generative sample CKPT --num_samples 64 --output DIR",
+    "edit": "fill, remake or enlarge a picture: lit-generative edit CKPT IMAGE --mask M.png --output FILE",
     "compare": "measure models by one protocol and write a report: lit-generative compare CKPT CKPT --output DIR",
     "evaluate": "measure any samples against real images: lit-generative evaluate SAMPLES --real REAL",
     "latent": "draw the latent space of a model: lit-generative latent CKPT --output DIR",

@@ -187,6 +187,27 @@ class Inverts(Protocol):
 
 
 @runtime_checkable
+class Edits(Protocol):
+    """A model that completes images, and that remakes them from a noisy state."""
+
+    def inpaint(
+        self,
+        image: Tensor,
+        known: Tensor,
+        y: Tensor | None = None,
+        *,
+        passes: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return ``image`` (B, C, H, W) with all that is not ``known``, boolean, made up."""
+
+    def sdedit(
+        self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled."""
+
+
+@runtime_checkable
 class Trajectories(Protocol):
     """A model that makes images in steps, which can be shown."""
 

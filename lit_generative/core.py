@@ -19,11 +19,11 @@ from lit_generative.agreement import check_agreement, check_batch, shape_of
 from lit_generative.budgets import advance, budget_of, place, share_of_training
 from lit_generative.calls import FEW, NetworkCall, try_calls
 from lit_generative.checkpoints import STATE, WholeCheckpoints, check_weights, pack, read_checkpoint, unpack
-from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, NamesClasses, as_batch
 from lit_generative.description import Described, describe
 from lit_generative.finite import broken_weight
 from lit_generative.nn.adapters import adapted_names
+from lit_generative.nn.conditions import Condition, condition_of, labels_of
 from lit_generative.optim import check_optimisation
 from lit_generative.optimisation import make_optimizer, make_schedule
 from lit_generative.precision import use_half_weights
@@ -50,6 +50,7 @@ class GenerativeModule(Described, L.LightningModule):
             ``class_path`` with ``init_args`` in YAML. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule from the optimizer. It advances every step, and a
             ``total_steps`` that it takes (``OneCycle``) is filled in from the trainer.
+        condition: What else the model is told of each image; ``num_classes`` is short for one of classes.
 
     Attributes:
         images_seen: Training images seen so far, over all processes: the axis of every plot.
@@ -74,11 +75,12 @@ class GenerativeModule(Described, L.LightningModule):
         num_classes: int | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes)
+        self.condition = condition_of(num_classes, condition)
+        self.num_classes = labels_of(self.condition)
         check_optimisation(optimizer, lr_scheduler)
-        self.num_classes = num_classes
         self.make_optimizer = optimizer or torch.optim.AdamW
         self.make_lr_scheduler = lr_scheduler
         self.images_seen = 0
@@ -193,17 +195,13 @@ class GenerativeModule(Described, L.LightningModule):
         return self.sample(len(x), y)
 
     def unpack(self, batch: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the images and, for a conditional model, the labels of what a loader gives.
+        """Return the images of what a loader gives and, for a conditional model, the labels or what else it is told.
 
         Raises:
-            ValueError: If there are no images, or no labels for a conditional model.
+            ValueError: If there are no images, or not what a conditional model is told.
         """
         batch = as_batch(batch)
-        if self.num_classes is None:
-            return batch["image"], None
-        if "label" not in batch:
-            raise ValueError(f"num_classes={self.num_classes}, but a batch has no labels: give (image, label)")
-        return batch["image"], batch["label"]
+        return batch["image"], None if self.condition is None else self.condition.of(batch)
 
     @property
     def is_logged_step(self) -> bool:
@@ -301,8 +299,10 @@ class GenerativeModule(Described, L.LightningModule):
 
     def look_at(self, batch: Any, split: str) -> None:
         """Check a batch, the first of its split ("training", "validation", "test" or "prediction")."""
-        self.unpack(batch)
+        x, y = self.unpack(batch)
         check_batch(as_batch(batch), split, shape_of(self), self.num_classes)
+        if self.condition is not None and self.num_classes is None:
+            self.condition.check(y, len(x))
 
     def _look_once(self, batch: Any, split: str) -> None:
         if split not in self._looked_at:

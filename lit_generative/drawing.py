@@ -14,6 +14,7 @@ from lit_generative.files import check_folder
 from lit_generative.finite import check_finite_samples, check_finite_weights
 from lit_generative.labels import Labels, class_indices, class_suffix
 from lit_generative.pictures import are_points, picture, save_csv, save_png
+from lit_generative.sampling import check_is_of_classes
 
 __all__ = ["draw_samples"]
 
@@ -55,6 +56,7 @@ def draw_samples(
     check_count("seed", seed, at_least=0)
     model = GenerativeModule.load_from_checkpoint(ckpt_path, map_location="cpu").to(device_named(device))
     check_finite_weights(model, ckpt_path)
+    check_is_of_classes(model, "sample")
     names = model.class_names
     y = _labels(model, num_samples, class_indices(labels, model.num_classes, names))
     suffixes = [""] * num_samples if y is None else [class_suffix(label, names) for label in y.tolist()]

@@ -15,7 +15,7 @@ from lit_generative.core import GenerativeModule
 from lit_generative.finite import broken_weight
 from lit_generative.precision import computing
 
-__all__ = ["check_images", "check_labels", "inference", "sampling_mode"]
+__all__ = ["check_images", "check_is_of_classes", "check_labels", "inference", "sampling_mode"]
 
 
 def sampling_mode(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -48,27 +48,32 @@ def _warn_of_broken(model: GenerativeModule, images: Tensor) -> None:
 
 
 def check_labels(model: GenerativeModule, n: int, y: Tensor | None) -> Tensor | None:
-    """Return the labels of ``n`` samples on the model's device, None for a model without classes.
+    """Return the labels, or other conditions, of ``n`` samples on the model's device; None for a model without.
 
     Raises:
         ValueError: If ``n`` is below 1, or the labels are missing, are too many or name classes that are not there.
     """
     check_count("n", n)
-    if model.num_classes is None:
+    if model.condition is None:
         if y is not None:
             raise ValueError("y was given, but the model is unconditional (num_classes is not set)")
         return None
-    if y is not None and not isinstance(y, Tensor):
-        raise ValueError(f"y={y}: it must be a tensor of class numbers, for instance torch.tensor([0, 1])")
-    if y is None or y.shape != (n,):
-        raise ValueError(f"y has shape {None if y is None else tuple(y.shape)}: a model of classes needs labels ({n},)")
-    if y.is_floating_point() or y.dtype == torch.bool:
-        raise ValueError(
-            f"y is {str(y.dtype).removeprefix('torch.')}: give the classes' numbers, for instance y.long()"
-        )
-    if not 0 <= int(y.min()) <= int(y.max()) < model.num_classes:
-        raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: the classes are 0 to {model.num_classes - 1}")
+    model.condition.check(y, n)
+    assert y is not None
     return y.to(model.device)
+
+
+def check_is_of_classes(model: GenerativeModule, who: str) -> None:
+    """Refuse a model that is told something else than classes, where nothing else can be given.
+
+    Raises:
+        ValueError: It names ``who`` cannot.
+    """
+    if model.condition is not None and model.num_classes is None:
+        raise ValueError(
+            f"{who} knows no conditions but classes, and this model's {type(model.condition).__name__} asks for "
+            f"{model.condition.asks}: give images to `lit-generative edit`, or y to model.sample() in Python"
+        )
 
 
 def check_images(model: GenerativeModule, **images: Tensor) -> None:

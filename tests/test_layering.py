@@ -39,7 +39,7 @@ ROOMS = (
     *("vae", "gan", "diffusion"),
     "training",
     "report",
-    *("comparison", "latent_space", "drawing", "exporting"),
+    *("comparison", "latent_space", "drawing", "editing", "exporting"),
     *("commands", "cli", "__init__"),
 )
 FAMILIES = ("vae", "gan", "diffusion")

@@ -51,9 +51,10 @@ def test_an_experiment_is_built(name: str, built: list[Any]) -> None:
         cli.model.sampler.steps = 2
     assert isinstance(cli.model, GenerativeModule)
     assert Path(cli.trainer.log_dir).parts[:3] == ("runs", *name.split("/"))
-    y = torch.zeros(2, dtype=torch.long) if cli.model.num_classes else None
-    assert cli.model.sample(2, y).shape == (2, *cli.datamodule.image_shape)
     x = torch.zeros(2, *cli.datamodule.image_shape)
+    label = torch.zeros(2, dtype=torch.long)
+    y = None if cli.model.condition is None else cli.model.condition.of({"image": x, "label": label})
+    assert cli.model.sample(2, y).shape == (2, *cli.datamodule.image_shape)
     assert torch.isfinite(cli.model.losses(x, y)["loss"]).all()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 
 from lit_generative.contracts import Batch, ImageData, Split
 from lit_generative.core import GenerativeModule
@@ -15,6 +16,7 @@ from lit_generative.files import write_json
 
 __all__ = [
     "append_record",
+    "conditions_of",
     "fixed_images",
     "had_ended",
     "log_scalars",
@@ -61,6 +63,26 @@ def fixed_images(trainer: L.Trainer, callback: L.Callback, split: Split, n: int,
     if not batch or len(batch["image"]) < 2:
         raise ValueError(f"{type(callback).__name__} needs at least 2 images of the split {split}")
     return trainer.precision_plugin.convert_input({name: values[:n].to(device) for name, values in batch.items()})
+
+
+def conditions_of(
+    trainer: L.Trainer, callback: L.Callback, model: GenerativeModule, n: int, columns: int | None = None
+) -> tuple[Tensor | None, Batch]:
+    """Return what ``n`` samples in a picture are told, always the same, and the images that it is of.
+
+    Classes take turns, one a column. Other conditions are those of validation images, repeated if these are too few;
+    they are the second result, which is empty for classes and for a model that is told nothing.
+    """
+    if model.condition is None:
+        return None, {}
+    if model.num_classes is not None:
+        return torch.arange(n) % (columns or model.num_classes), {}
+    batch = fixed_images(trainer, callback, "val", n, model.device)
+    turns = torch.arange(n, device=model.device) % len(batch["image"])
+    batch = {name: values[turns] for name, values in batch.items()}
+    with isolate_rng():
+        torch.manual_seed(0)  # a condition may be drawn
+        return model.condition.of(batch), batch
 
 
 def validates_next(trainer: L.Trainer) -> bool:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from lit_generative.callbacks.pictures import PictureCallback
-from lit_generative.callbacks.run import run_folder
+from lit_generative.callbacks.run import conditions_of, run_folder
 from lit_generative.checks import check_count
 from lit_generative.contracts import NamesClasses
 from lit_generative.core import GenerativeModule
 from lit_generative.labels import class_suffix
+from lit_generative.nn.image_conditions import ImageCondition
 from lit_generative.pictures import are_points, picture, save_csv, save_png
 
 __all__ = ["SampleGrid", "SampleWriter"]
@@ -21,7 +22,8 @@ class SampleGrid(PictureCallback):
     """Draws the same noise through the model after every validation and at the end, so that progress can be watched.
 
     The grid is in the run's folder ``grids``, and goes to every logger that takes images. A conditional model shows one
-    class a column. Points of the plane become a scatter picture instead.
+    class a column, one that is told images shows what it is told, its sample and the validation image side by side.
+    Points of the plane become a scatter picture instead.
 
     Args:
         num_samples: Images in the grid; points need more, 2,000 for instance.
@@ -40,9 +42,14 @@ class SampleGrid(PictureCallback):
     def draw(self, trainer: L.Trainer, model: GenerativeModule) -> dict[str, Tensor]:
         """Return the grid."""
         columns = model.num_classes or round(self.num_samples**0.5)
-        y = torch.arange(self.num_samples) % columns if model.num_classes else None
-        generator = torch.Generator().manual_seed(self.seed)
-        return {"samples": picture(model.sample(self.num_samples, y, generator=generator), columns)}
+        y, batch = conditions_of(trainer, self, model, self.num_samples, columns)
+        images = model.sample(self.num_samples, y, generator=torch.Generator().manual_seed(self.seed))
+        told = model.condition if isinstance(model.condition, ImageCondition) else None
+        given = None if told is None or y is None else told.baseline(y)
+        if given is not None:
+            rows = torch.stack([given, images.to(given.device), batch["image"]], dim=1)
+            return {"samples": picture(rows.flatten(0, 1).float(), 3 * max(1, columns // 3))}
+        return {"samples": picture(images, columns)}
 
 
 class SampleWriter(L.Callback):
@@ -71,7 +78,7 @@ class SampleWriter(L.Callback):
         if are_points(outputs):
             save_csv(outputs, self.folder / f"{name}.csv")
             return
-        labels = pl_module.unpack(batch)[1]
+        labels = None if pl_module.num_classes is None else pl_module.unpack(batch)[1]
         data = trainer.datamodule  # type: ignore[attr-defined]
         names = data.class_names if isinstance(data, NamesClasses) else None
         for i, image in enumerate(outputs):

@@ -1,9 +1,10 @@
-"""``sample``, ``latent``, ``export`` and ``extractor``: functions whose signatures are their options."""
+"""``sample``, ``edit``, ``latent``, ``export`` and ``extractor``: functions whose signatures are their options."""
 
 import inspect
 
 from lit_generative.data import ImageDataModule
 from lit_generative.drawing import draw_samples
+from lit_generative.editing.edit import edit_file
 from lit_generative.exporting import export_checkpoint
 from lit_generative.latent_space.selection import LatentRequest
 from lit_generative.latent_space.write import draw_latents
@@ -11,7 +12,7 @@ from lit_generative.training.extractor import train_extractor
 from lit_generative.training.parser import command_parser
 from lit_generative.training.spellings import spelled
 
-__all__ = ["export", "extractor", "latent", "sample"]
+__all__ = ["edit", "export", "extractor", "latent", "sample"]
 
 
 def sample(arguments: list[str]) -> None:
@@ -51,3 +52,15 @@ def extractor(arguments: list[str]) -> None:
     parser.add_function_arguments(train_extractor, skip={"data"})
     options = parser.instantiate(parser.parse_args(spelled("extractor", arguments)))
     train_extractor(**{name: options[name] for name in inspect.signature(train_extractor).parameters})
+
+
+def edit(arguments: list[str]) -> None:
+    """Change a picture of any size by a diffusion model: fill a hole, remake it, or enlarge it.
+
+    One of --mask, --start and --upscale says which.
+    """
+    usage = "lit-generative edit CKPT IMAGE --mask FILE|--start 0.5|--upscale --output FILE [OPTIONS]"
+    parser = command_parser("edit", edit.__doc__, usage=usage)
+    parser.add_function_arguments(edit_file, skip={"upscale"})
+    parser.add_argument("--upscale", action="store_true", help="Enlarge it by the factor of a super-resolution model.")
+    edit_file(**parser.instantiate(parser.parse_args(spelled("edit", arguments))).as_dict())

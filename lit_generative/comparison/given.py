@@ -14,6 +14,7 @@ from lit_generative.data import ImageDataModule
 from lit_generative.evaluation.identity import content_digest, content_sum
 from lit_generative.evaluation.too_few import LEAST_IMAGES, TooFewImagesError
 from lit_generative.processes import rank_and_world
+from lit_generative.sampling import check_is_of_classes
 
 __all__ = ["GivenImages", "Source", "draw", "is_checkpoint"]
 
@@ -84,6 +85,7 @@ class Source:
 
 def draw(model: GenerativeModule, n: int, seed: int, batch_size: int = 250) -> Tensor:
     """Return n samples of a model on the CPU, of labels in equal numbers if it has any, (n, C, H, W) in [-1, 1]."""
+    check_is_of_classes(model, "evaluate")
     generator = torch.Generator(model.device).manual_seed(seed)
     found = []
     for start in range(0, n, batch_size):

@@ -31,6 +31,7 @@ from lit_generative.loggers import log_picture, log_table
 from lit_generative.report.results import Comparison, Run
 from lit_generative.report.summary import summarise
 from lit_generative.report.write import write_report
+from lit_generative.sampling import check_is_of_classes
 from lit_generative.training.budget import Trained
 
 __all__ = ["log_comparison", "run_comparison"]
@@ -96,6 +97,7 @@ def _check(entries: Sequence[Entry], data: ImageData, request: ComparisonRequest
         except ValueError as error:
             raise ValueError(f"{entry.source}: {error}") from None
         evaluator_for(model, evaluator, entry.source)
+        check_is_of_classes(model, str(entry.source))
         y = None if model.num_classes is None else torch.zeros(1, dtype=torch.long)
         if (shape := tuple(model.sample(1, y).shape[1:])) != tuple(data.image_shape):
             raise ValueError(

@@ -164,7 +164,8 @@ class _Share:
         for batch in _always_alike(self.loader):
             left = None if self.limit is None else self.limit - seen
             share = slice((self.rank - seen) % self.world, left, self.world)
-            new = {name: values[share] for name, values in batch.items() if name in ("image", "label")}
+            size = len(batch["image"])
+            new = {name: values[share] for name, values in batch.items() if values.ndim and len(values) == size}
             held = {name: torch.cat([held[name], new[name]]) for name in held} or new
             while len(held["image"]) >= self.batch_size:
                 yield {name: values[: self.batch_size] for name, values in held.items()}

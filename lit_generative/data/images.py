@@ -37,7 +37,12 @@ def keep_readable(decoded: Sequence[np.ndarray | ImageReadError], skip: bool) ->
     return np.stack([image for image in decoded if isinstance(image, np.ndarray)]), is_good
 
 
-def to_batch(pixels: np.ndarray, labels: np.ndarray | None, mirrored: np.ndarray | None = None) -> Batch:
+def to_batch(
+    pixels: np.ndarray,
+    labels: np.ndarray | None,
+    mirrored: np.ndarray | None = None,
+    conditions: dict[str, np.ndarray] | None = None,
+) -> Batch:
     """Make a batch of uint8 ``pixels`` (B, C, H, W).
 
     It is NumPy that computes, in this thread: for so little work torch's threads wait longer than they compute, a
@@ -45,13 +50,14 @@ def to_batch(pixels: np.ndarray, labels: np.ndarray | None, mirrored: np.ndarray
 
     Returns:
         ``image`` (B, C, H, W) in [-1, 1], flipped where ``mirrored`` (B,) says so, and, if there are ``labels`` (B,),
-        ``label``.
+        ``label``; ``conditions`` (B, ...) by name.
     """
     if mirrored is not None:
         pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
     values = np.divide(pixels, 127.5, dtype=np.float32)
     values -= 1
     batch = {"image": torch.from_numpy(values)}
+    batch |= {name: torch.from_numpy(values) for name, values in (conditions or {}).items()}
     return batch if labels is None else batch | {"label": torch.from_numpy(labels)}
 
 
@@ -71,7 +77,7 @@ class DecodedImages(Dataset):
         self, part: Part, decoder: Decoder, skip_unreadable: bool, binarise: Binarisation | None = None
     ) -> None:
         self.pixels = np.empty((len(part), decoder.channels, *decoder.size), np.uint8)
-        self.labels = part.labels
+        self.labels, self.conditions = part.labels, part.conditions
         errors = {}
         for i, decoded in enumerate(_decode(part, decoder)):
             if isinstance(decoded, np.ndarray):
@@ -97,6 +103,7 @@ class DecodedImages(Dataset):
         is_good[list(errors)] = False
         self.pixels = self.pixels[is_good]
         self.labels = None if self.labels is None else self.labels[is_good]
+        self.conditions = {name: values[is_good] for name, values in self.conditions.items()}
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -107,7 +114,8 @@ class DecodedImages(Dataset):
         pixels = self.pixels.take(picks.index, axis=0)
         if self.binarise is not None:
             pixels = self.binarise(pixels, picks.key)
-        return to_batch(pixels, labels, picks.mirrored)
+        conditions = {name: values[picks.index] for name, values in self.conditions.items()}
+        return to_batch(pixels, labels, picks.mirrored, conditions)
 
 
 def _decode(part: Part, decoder: Decoder) -> Iterator[np.ndarray | ImageReadError]:
@@ -166,7 +174,8 @@ class EncodedImages(Dataset):
         if self.binarise is not None:
             pixels = self.binarise(pixels, picks.key)
         labels = None if self.labels is None else self.labels[index[is_good]]
-        return to_batch(pixels, labels, None if picks.mirrored is None else picks.mirrored[is_good])
+        conditions = {name: values[index[is_good]] for name, values in self.part.conditions.items()}
+        return to_batch(pixels, labels, None if picks.mirrored is None else picks.mirrored[is_good], conditions)
 
     def _decode(self, index: np.ndarray) -> list[np.ndarray | ImageReadError]:
         decoded = [attempt(self.decoder, row, name) for row, name in self.part.encoded(index)]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -65,6 +66,8 @@ class ImageDataModule(SplitLoaders):
         streaming: Read from the hub or from files while training, for sets larger than the disk.
         on_error: Whether an image that cannot be read is an error (``raise``), or left out and counted (``skip``).
         seed: Decides order and mirroring of the training images. Splits and subset do not depend on it.
+        condition_columns: Further columns for models, such as those of ``metadata.csv``, which batches carry by name:
+            text and booleans as the number of the value, in alphabetical order, numbers and lists of them as they are.
         binarise: Makes every value black or white, with its gray level as the probability of white:
             ``StaticBinarisation`` once and for all, ``DynamicBinarisation`` anew in each training batch. None keeps the
             gray levels.
@@ -97,6 +100,7 @@ class ImageDataModule(SplitLoaders):
         on_error: Literal["raise", "skip"] = "raise",
         seed: int = 0,
         binarise: Binarisation | None = None,
+        condition_columns: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if isinstance(dataset, os.PathLike):
@@ -112,6 +116,7 @@ class ImageDataModule(SplitLoaders):
         self.in_memory, self.memory_budget, self.num_workers = in_memory, memory_budget, num_workers
         self.streaming, self.skip_unreadable, self.seed = streaming, on_error == "skip", seed
         self.binarise = binarise
+        self.condition_columns = condition_columns
         self._opened: dict[str, DecodedImages | EncodedImages] = {}
         self._has_warned = False
         self._check_arguments(on_error)
@@ -139,11 +144,15 @@ class ImageDataModule(SplitLoaders):
         if self.binarise is not None and not isinstance(self.binarise, Binarisation):
             raise ValueError(f"binarise={self.binarise!r}: it must be StaticBinarisation, DynamicBinarisation or null")
         check_background(self.background)
+        columns = self.condition_columns
+        if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
+            raise ValueError(f"condition_columns={columns!r}: give a list of names, such as [colour, age]")
         self._check_streaming()
 
     def _check_streaming(self) -> None:
-        for name, value in {"subset": self.subset, "in_memory": self.in_memory}.items():
-            if self.streaming and value not in (None, False, "auto"):
+        whole = {"subset": self.subset, "in_memory": self.in_memory, "condition_columns": list(self.condition_columns)}
+        for name, value in whole.items():
+            if self.streaming and value not in (None, False, "auto", []):
                 raise ValueError(f"{name}={value!r} needs the whole set at once; leave it out, or do without streaming")
 
     @functools.cached_property
@@ -160,7 +169,9 @@ class ImageDataModule(SplitLoaders):
     @functools.cached_property
     def _parts(self) -> Parts:
         columns = self.image_column, self.label_column
-        return open_parts(self._source, self.split_names, self.val_fraction, *columns, self.subset)
+        return open_parts(
+            self._source, self.split_names, self.val_fraction, *columns, self.subset, self.condition_columns
+        )
 
     @functools.cached_property
     def _decoder(self) -> Decoder:
@@ -215,6 +226,7 @@ class ImageDataModule(SplitLoaders):
             "limit": limit if limit is None or num_images is None or limit < num_images else None,
             "version": 1,  # of the rules by which splits are cut and images are decoded
             **self._binarised,
+            **({"condition_columns": list(self.condition_columns)} if self.condition_columns else {}),
         }
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 

@@ -1,12 +1,13 @@
 """From a source's tables to the training, validation and test images, and to what is known of them beforehand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lit_generative.data.columns import Classes, find_image_column, find_label_column, read_labels
+from lit_generative.data.conditions import ConditionColumns
 from lit_generative.data.decode import Decoder, different_sizes
 from lit_generative.data.pixel_lists import PixelLists
 from lit_generative.data.sources import Source
@@ -38,6 +39,7 @@ def open_parts(
     image_column: str,
     label_column: str | None,
     subset: int | None,
+    condition_columns: Sequence[str] = (),
 ) -> Parts:
     """Find columns and splits.
 
@@ -48,6 +50,7 @@ def open_parts(
         image_column: Its name, or ``auto``.
         label_column: Its name, ``auto``, or None for no labels.
         subset: How many training images to keep, equally many a class, or None for all.
+        condition_columns: Further columns for models.
 
     Raises:
         ValueError: If columns, splits or labels are missing or ambiguous, or too few images are left.
@@ -60,7 +63,8 @@ def open_parts(
     if not hasattr(train, "__len__"):
         return _open_streams(source, found, image, label, label_column)
     classes = Classes.of(train, label) if label else None
-    whole = {share.origin: _whole(source, share.origin, image, label, classes) for share in found.values()}
+    more = ConditionColumns.of(train, condition_columns)
+    whole = {share.origin: _whole(source, share.origin, image, label, classes, more) for share in found.values()}
     parts: dict[str, Part | StreamedPart] = {}
     for split, share in found.items():
         part = whole[share.origin].take(share)
@@ -72,7 +76,9 @@ def open_parts(
     return Parts(parts, found, classes, (image, label))
 
 
-def _whole(source: Source, origin: str, image: str, label: str | None, classes: Classes | None) -> Part:
+def _whole(
+    source: Source, origin: str, image: str, label: str | None, classes: Classes | None, more: ConditionColumns
+) -> Part:
     import datasets
 
     table = source.tables[origin]
@@ -83,7 +89,7 @@ def _whole(source: Source, origin: str, image: str, label: str | None, classes: 
     encoded = table.select_columns([image])
     pixels = PixelLists.find(table, image)
     encoded = pixels.apply(encoded) if pixels else encoded.cast_column(image, datasets.Image(decode=False))
-    return Part(encoded, image, np.arange(len(table)), labels, origin)
+    return Part(encoded, image, np.arange(len(table)), labels, origin, more.read(table, origin))
 
 
 def _open_streams(source: Source, found: dict[str, Share], image: str, label: str | None, wanted: str | None) -> Parts:

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -140,6 +140,7 @@ class Part:
         rows: Which rows, (N,).
         labels: Their labels (N,), int64, or None.
         origin: The source's name of the split, for messages.
+        conditions: Further columns by name, (N, ...).
     """
 
     table: "datasets.Dataset"
@@ -147,6 +148,7 @@ class Part:
     rows: np.ndarray
     labels: np.ndarray | None
     origin: str
+    conditions: dict[str, np.ndarray] = field(default_factory=dict)
     num_skipped: ClassVar[int] = 0  # so far: nothing was read
 
     def __len__(self) -> int:
@@ -172,7 +174,8 @@ class Part:
     def only(self, index: np.ndarray) -> "Part":
         """The images at the positions ``index`` (M,)."""
         labels = None if self.labels is None else self.labels[index]
-        return Part(self.table, self.column, self.rows[index], labels, self.origin)
+        conditions = {name: values[index] for name, values in self.conditions.items()}
+        return Part(self.table, self.column, self.rows[index], labels, self.origin, conditions)
 
     def encoded(self, index: Sequence[int] | np.ndarray) -> list[tuple[dict[str, Any], str]]:
         """The encoded images at the positions ``index``, each with a name for messages."""

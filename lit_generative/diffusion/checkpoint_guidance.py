@@ -12,6 +12,7 @@ from lit_generative.diffusion.combinations import Combination
 from lit_generative.diffusion.guidance import Guidance
 from lit_generative.diffusion.predictions import Prediction
 from lit_generative.diffusion.schedules import Schedule
+from lit_generative.nn.conditions import Condition, labels_of
 
 __all__ = ["CheckpointGuidance"]
 
@@ -71,6 +72,12 @@ class CheckpointGuidance(Guidance):
         if (own := getattr(self.guide, "num_classes", None)) not in (None, num_classes):
             raise ValueError(f"guide: its network has num_classes={own}, but the model {num_classes}; make them equal")
 
+    def check_condition(self, condition: Condition | None) -> None:
+        """Refuse a guide that is told something else; classes are compared by :meth:`prepare`."""
+        own = getattr(self.guide, "condition", None)
+        if own is not None and labels_of(own) is None and describe(own) != describe(condition):
+            raise ValueError(f"guide: its network has condition={describe(own)}, the model has {describe(condition)}")
+
     def check(self, schedule: Schedule, prediction: Prediction, image_shape: tuple[int, ...]) -> None:
         """Refuse a guide that was trained otherwise."""
         own = {"schedule": describe(schedule), "prediction": describe(prediction), "image_shape": tuple(image_shape)}
@@ -80,9 +87,10 @@ class CheckpointGuidance(Guidance):
                     f"guide: it was trained with {name}={value}, the model has {own[name]}; make them equal"
                 )
 
-    def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
+    def worse(self, network: nn.Module, y: Tensor | None, no_class: float) -> tuple[nn.Module, Tensor | None]:
         """Return the guide, and the same labels if it takes any."""
-        return self.guide, None if getattr(self.guide, "num_classes", None) is None else y
+        is_told = any(getattr(self.guide, name, None) is not None for name in ("num_classes", "condition"))
+        return self.guide, y if is_told else None
 
     @property
     def stamp(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_generative.callbacks.pictures import PictureCallback
-from lit_generative.callbacks.run import fixed_images, run_data
+from lit_generative.callbacks.run import conditions_of, fixed_images, run_data
 from lit_generative.checks import check_count
 from lit_generative.contracts import MeasuresNoiseLevels, Trajectories
 from lit_generative.core import GenerativeModule
@@ -88,7 +88,7 @@ class DenoisingPictures(PictureCallback):
     def draw(self, trainer: L.Trainer, model: GenerativeModule) -> dict[str, Tensor]:
         """Return both pictures."""
         assert isinstance(model, Trajectories)
-        y = torch.arange(self.num_images) % model.num_classes if model.num_classes else None
+        y, _ = conditions_of(trainer, self, model, self.num_images)
         states = model.trajectory(self.num_images, y, generator=torch.Generator().manual_seed(self.seed))
         frames = evenly_spaced(states, self.num_frames)
         self.curves[model.images_seen] = self._measure(trainer, model)

@@ -14,6 +14,7 @@ from lit_generative.diffusion.combinations import Combination
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.predictions import Prediction
 from lit_generative.diffusion.schedules import Schedule, per_image
+from lit_generative.nn.conditions import Condition
 
 __all__ = ["AutoGuidance", "ClassifierFree", "Guidance"]
 
@@ -34,9 +35,11 @@ class Guidance(Described, nn.Module, ABC):
 
     Attributes:
         follows_training: Whether :meth:`observe` is to be called, for which the training's length must be known.
+        needs_condition: Whether it can guide only what is told something of each image.
     """
 
     follows_training: bool = False
+    needs_condition: bool = False
 
     def __init__(
         self, scale: float, interval: tuple[float, float] | None = None, combination: Combination | None = None
@@ -51,8 +54,11 @@ class Guidance(Described, nn.Module, ABC):
     # ---------------------------------------------------------------- what a subclass decides
 
     @abstractmethod
-    def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
-        """Return the network and the labels (B,) that u is made with, given those of c; ``no_class`` is "none"."""
+    def worse(self, network: nn.Module, y: Tensor | None, no_class: float) -> tuple[nn.Module, Tensor | None]:
+        """Return the network and the labels (B,) that u is made with, given those of c; ``no_class`` is "none".
+
+        With another condition than classes, labels are what it says, (B, ...), and all of it is "none" where none is.
+        """
 
     def combine(self, better: Tensor, worse: Tensor, scale: float | Tensor) -> Tensor:
         """Return the guided estimate of two estimates of x_0, (B, ...); ``scale`` is broadcast against them.
@@ -61,14 +67,19 @@ class Guidance(Described, nn.Module, ABC):
         """
         return torch.lerp(worse, better, scale)
 
+    def check_condition(self, condition: Condition | None) -> None:
+        """Refuse a model that is told nothing, if that cannot be guided so. It calls this when it is made."""
+        if self.needs_condition and condition is None:
+            raise ValueError(NO_LABELS)
+
     def prepare(self, network: nn.Module, num_classes: int | None) -> None:
         """Check, and take, what is needed of the model that is to be guided. It calls this when it is made."""
 
     def check(self, schedule: Schedule, prediction: Prediction, image_shape: tuple[int, ...]) -> None:
         """Refuse a model that cannot be guided so. It calls this when it is made."""
 
-    def training_labels(self, y: Tensor, no_class: int) -> Tensor:
-        """Return the labels to train with, (B,), for a batch of labels ``y``."""
+    def training_labels(self, y: Tensor, no_class: float) -> Tensor:
+        """Return the labels to train with, (B, ...), for a batch of labels ``y``."""
         return y
 
     def observe(self, network: nn.Module, share: float, images_seen: int) -> None:
@@ -114,12 +125,15 @@ class Guidance(Described, nn.Module, ABC):
 class ClassifierFree(Guidance):
     """Away from the estimate without a label (Ho & Salimans 2022, eq. 6 with w = scale - 1).
 
-    For the network to know images without one, some of the training labels are replaced by "none".
+    For the network to know images without one, some of the training labels are replaced by "none". So are other
+    conditions.
 
     Args:
         scale, interval, combination: See :class:`Guidance`.
         label_dropout: The share of training labels that are left out, in (0, 1).
     """
+
+    needs_condition = True
 
     def __init__(
         self,
@@ -132,20 +146,16 @@ class ClassifierFree(Guidance):
         check_range("label_dropout", label_dropout, above=0, below=1, hint="guidance needs some; theirs is 0.1 to 0.2")
         self.label_dropout = label_dropout
 
-    def prepare(self, network: nn.Module, num_classes: int | None) -> None:
-        """Refuse a model without classes."""
-        if num_classes is None:
-            raise ValueError(NO_LABELS)
-
-    def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
-        """Return the network itself and no classes."""
+    def worse(self, network: nn.Module, y: Tensor | None, no_class: float) -> tuple[nn.Module, Tensor | None]:
+        """Return the network itself and no classes, or no other condition."""
         if y is None:
             raise ValueError(NO_LABELS)
         return network, torch.full_like(y, no_class)
 
-    def training_labels(self, y: Tensor, no_class: int) -> Tensor:
+    def training_labels(self, y: Tensor, no_class: float) -> Tensor:
         """Leave some out."""
-        return y.where(torch.rand(len(y), device=y.device) >= self.label_dropout, no_class)
+        is_kept = torch.rand(len(y), device=y.device) >= self.label_dropout
+        return y.where(is_kept.view(-1, *[1] * (y.ndim - 1)), no_class)
 
 
 class AutoGuidance(Guidance):
@@ -195,7 +205,7 @@ class AutoGuidance(Guidance):
         self.guide.load_state_dict(model.network.state_dict())
         self.kept_at.zero_()
 
-    def worse(self, network: nn.Module, y: Tensor | None, no_class: int) -> tuple[nn.Module, Tensor | None]:
+    def worse(self, network: nn.Module, y: Tensor | None, no_class: float) -> tuple[nn.Module, Tensor | None]:
         """Return the guide and the same labels."""
         assert self.guide is not None  # or nothing was kept
         return self.guide, y

@@ -31,6 +31,8 @@ from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import Weight
 from lit_generative.eight_bit import bits_per_dim
 from lit_generative.interpolation import spherical
+from lit_generative.nn.conditions import Condition
+from lit_generative.nn.image_conditions import MaskedCondition
 from lit_generative.sampling import check_images, check_labels, inference, sampling_mode
 
 __all__ = ["DDPM"]
@@ -49,7 +51,7 @@ class DDPM(GenerativeModule):
     Args:
         network: Maps noisy images (B, C, H, W), times (B,) in (0, 1] and labels (B,), of which ``num_classes`` is
             "none", to the prediction (B, C, H, W); (B, 2C, H, W) with a learned variance. It is called with
-            ``forward(x_t, t, y)``, where ``y`` is None for a model without classes.
+            ``forward(x_t, t, y)``, where ``y`` is what the condition says, and None for a model without one.
         image_shape: (C, H, W).
         schedule: alpha_t and sigma_t. None: Ho et al.'s, of linear betas.
         prediction: What the network puts out. None: the noise.
@@ -65,6 +67,8 @@ class DDPM(GenerativeModule):
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
         optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
+        condition: What else the model is told of each image, such as a smaller one; the network takes the same.
+            ``num_classes`` is short for one of classes. None: nothing. Labels ``y`` of the methods are what it says.
     """
 
     family = "DDPM"
@@ -86,8 +90,9 @@ class DDPM(GenerativeModule):
         num_classes: int | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        condition: Condition | None = None,
     ) -> None:
-        super().__init__(num_classes, optimizer, lr_scheduler)
+        super().__init__(num_classes, optimizer, lr_scheduler, condition)
         check_image_shape(image_shape)
         self.network = network
         self.image_shape = tuple(image_shape)
@@ -104,7 +109,8 @@ class DDPM(GenerativeModule):
             coupling.check(self.sampler)
         self.augment = augment
         if guidance is not None:
-            guidance.prepare(network, num_classes)
+            guidance.check_condition(self.condition)
+            guidance.prepare(network, self.num_classes)
             guidance.check(self.schedule, self.prediction, self.image_shape)
 
     def network_calls(self, x: Tensor, y: Tensor | None = None) -> list[NetworkCall]:
@@ -112,6 +118,7 @@ class DDPM(GenerativeModule):
         if type(self).predict is not DDPM.predict:
             return []
         channels = x.shape[1] if self.variance is None else 2 * x.shape[1]
+        y = self._told(y)
         arguments = {"x_t": x, "t": torch.full((len(x),), 0.5, device=x.device), "y": y}
         if self.augment is not None:
             arguments["augmentation"] = x.new_zeros(len(x), self.augment.numbers)
@@ -187,8 +194,9 @@ class DDPM(GenerativeModule):
             x, augmentation = self.augment(x)
         (t, importance), noise = self.sample_time(len(x)), torch.randn_like(x)
         noise = noise if self.coupling is None else self.coupling(x, noise, y)
+        y = self._told(y)
         if y is not None and self.guidance is not None and self.training:
-            y = self.guidance.training_labels(y, self._no_class)
+            y = self.guidance.training_labels(y, self._none)
         told = {} if augmentation is None else {"augmentation": augmentation}
         losses = self.losses_at(t, x, noise, y, **told)
         if self.training:
@@ -226,7 +234,7 @@ class DDPM(GenerativeModule):
         check_count("num_levels", num_levels)
         x, y = x.to(self.device), None if y is None else y.to(self.device)
         with inference(self, torch.Generator(self.device).manual_seed(0)):
-            noise = torch.randn_like(x)
+            noise, y = torch.randn_like(x), self._told(y)
             times = (torch.arange(num_levels, device=x.device) + 0.5) / num_levels
             errors = [self.losses_at(t.expand(len(x)), x, noise, y)["noise_mse"].mean() for t in times]
         return {"t": times, "log_snr": self.schedule.log_snr(times), "noise_mse": torch.stack(errors)}
@@ -240,17 +248,22 @@ class DDPM(GenerativeModule):
         return per_image(alpha, x), per_image(sigma, x)
 
     @property
-    def _no_class(self) -> int:
-        return self.num_classes or 0
+    def _none(self) -> Any:
+        return 0 if self.condition is None else self.condition.none
+
+    def _told(self, y: Tensor | None) -> Tensor | None:
+        """Return what the network is told of ``y``; training may make it noisy."""
+        return y if y is None or self.condition is None else self.condition.told(y, self.training)
 
     # ---------------------------------------------------------------- sampling
 
     def denoiser(self, y: Tensor | None = None, *, is_guided: bool = True) -> Denoiser:
         """Return what a sampler asks: :meth:`denoise` for labels ``y`` (B,), guided if the model is."""
+        y = self._told(y)
         own, guidance = partial(self.denoise, y=y), self.active_guidance
         if guidance is None or not is_guided:
             return own
-        network, labels = guidance.worse(self.network, y, self._no_class)
+        network, labels = guidance.worse(self.network, y, self._none)
         return guidance.wrap(own, partial(self._denoise_by, network, y=labels))
 
     def _denoise_by(self, network: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> Estimate:
@@ -278,16 +291,27 @@ class DDPM(GenerativeModule):
             return list(self.sampler.trajectory(denoise, self._noise(n, self.sampler), self.schedule))
 
     def inpaint(
-        self, image: Tensor, known: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+        self,
+        image: Tensor,
+        known: Tensor,
+        y: Tensor | None = None,
+        *,
+        passes: int = 1,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return ``image`` (B, C, H, W) in [-1, 1] with all that is not ``known`` made up.
 
-        ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number.
+        ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number. More
+        ``passes`` make the two agree better (:meth:`~lit_generative.diffusion.samplers.Sampler.resampled`); a model
+        with a coupling has one.
         """
         check_images(self, image=image)
+        if y is None and isinstance(self.condition, MaskedCondition):
+            y = self.condition.given(image, known.expand(image.shape)[:, :1])
         with self._drawing(len(image), y, generator) as denoise:
             image, known = image.to(self.device), known.to(self.device)
-            return inpaint(self.sampler, denoise, image, known, self.schedule).clamp(-1, 1)
+            sampler = self.sampler.resampled(passes) if self.coupling is None else self.sampler
+            return inpaint(sampler, denoise, image, known, self.schedule).clamp(-1, 1)
 
     def sdedit(
         self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None

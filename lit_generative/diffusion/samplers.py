@@ -20,7 +20,7 @@ from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.schedules import NoiseLevel, Schedule
-from lit_generative.diffusion.spacings import Spacing, StraightOrKarrasSpacing, UniformSpacing
+from lit_generative.diffusion.spacings import ResampledSpacing, Spacing, StraightOrKarrasSpacing, UniformSpacing
 from lit_generative.diffusion.thresholding import Thresholding
 
 __all__ = [
@@ -134,6 +134,18 @@ class Sampler(Described, ABC):
             raise ValueError(f"{type(self).__name__} cannot be made with steps={steps}") from None
         other = copy.copy(self)
         other.steps, other._init_args = steps, self._init_args | {"steps": steps}
+        return other
+
+    def resampled(self: Self, passes: int) -> Self:
+        """Return one that takes each sixth of its steps ``passes`` times, with the noise put back in between.
+
+        That is RePaint's (:class:`~lit_generative.diffusion.spacings.ResampledSpacing`). One that puts noise back of
+        itself stays as it is.
+        """
+        if passes == 1 or self.spacing.puts_noise_back:
+            return self
+        other = copy.copy(self)
+        other.spacing = ResampledSpacing(self.spacing, max(1, self.steps // 6), passes)
         return other
 
     # ---------------------------------------------------------------- the loop

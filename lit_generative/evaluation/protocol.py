@@ -21,8 +21,10 @@ from lit_generative.evaluation.jackknife import quality_errors
 from lit_generative.evaluation.metrics import SampleQuality, class_report, count_classes
 from lit_generative.evaluation.progress import counter
 from lit_generative.evaluation.reference import Reference
+from lit_generative.evaluation.restoration import Given, Restoration
 from lit_generative.evaluation.stamp import is_of_points, make_stamp, make_warnings
 from lit_generative.evaluation.too_few import LEAST_IMAGES
+from lit_generative.nn.image_conditions import ImageCondition
 from lit_generative.pictures import to_uint8
 from lit_generative.processes import gather, rank_and_world
 
@@ -36,7 +38,8 @@ class Evaluation:
     Attributes:
         metrics: Name to value. Fréchet and kernel distance are called ``fid`` and ``kid`` only in Inception's features;
             ``class_accuracy`` is the share of a conditional model's samples that the extractor puts into the class that
-            they were asked to be of.
+            they were asked to be of. A model that is told images has ``psnr``, in dB, of its samples against the images
+            that these are of, and the same and the distances of a baseline without a model, such as ``bicubic_psnr``.
         classes: If the extractor is a classifier, its ``histogram`` of the samples by class name, the numbers that were
             ``expected``, and the names of ``missing`` and ``rare`` classes; of an extended evaluation, the
             ``distances`` by class; else empty.
@@ -183,7 +186,9 @@ class Evaluator:
         extractor = self.extractor_for(data).to(device)
         with isolate_rng():
             real = Reference.make(extractor, data, self.split, self.num_real, self.num_samples, self.cache, progress)
-            drawn = self._compare(model, data, extractor, real, progress, on_samples)
+            given = Given.of(model, data, self.split, self.num_samples, self.seed)
+            restoration = self._restoration(model, given, extractor, real)
+            drawn = self._compare(model, data, extractor, real, progress, on_samples, given, restoration)
         quality = drawn.quality
         metrics = {extractor.metric_names.get(name, name): value.item() for name, value in quality.compute().items()}
         collected, classes = quality.collected(), {}
@@ -200,6 +205,8 @@ class Evaluator:
         settings = {"split": self.split, "num_fake": self.num_samples, "batch_size": self.batch_size, "seed": self.seed}
         stamp = make_stamp(settings, model, data, extractor, real)
         warnings = make_warnings(self.num_samples, drawn.broken, extractor, real, unmeasured, without_accuracy or "")
+        if restoration is not None and not unmeasured:
+            metrics |= restoration.compute()
         if self.extended and not unmeasured:
             found, floor = extended_metrics(*collected, extractor)
             metrics |= found
@@ -215,6 +222,8 @@ class Evaluator:
         real: Reference,
         progress: bool,
         on_samples: Callable[[Tensor, Tensor], None] | None,
+        given: Given | None,
+        restoration: Restoration | None,
     ) -> _Drawn:
         """Draw the samples, of all processes, and collect what is known of them and of the real images."""
         device = extractor.device
@@ -222,7 +231,8 @@ class Evaluator:
         quality.update(real.features, real=True)
         broken, as_asked, timed, seconds = 0, 0, 0, 0.0
         asked: list[Tensor] = []
-        for images, labels, duration in self._samples(model, data, real.label_counts, progress):
+        told = self._labels(model, real.label_counts) if given is None else given.y
+        for start, images, labels, duration in self._samples(model, data, told, progress):
             if duration is not None:
                 seconds, timed = seconds + duration, timed + len(images)
             broken += int((~images.isfinite()).flatten(1).any(dim=1).sum())
@@ -232,8 +242,10 @@ class Evaluator:
             features = torch.cat([extractor(part) for part in images.split(extractor.max_batch)])
             if on_samples is not None:
                 on_samples(images, features)
+            if restoration is not None:
+                restoration.update(images, start)
             quality.update(features, real=False)
-            if labels is not None:
+            if labels is not None and given is None:
                 asked.append(labels.to(device))
                 if extractor.class_names is not None:
                     as_asked += int((extractor.classify(features).argmax(dim=1) == asked[-1]).sum())
@@ -243,20 +255,19 @@ class Evaluator:
         return _Drawn(quality, broken, as_asked, labels, timed / seconds if seconds else 0.0)
 
     def _samples(
-        self, model: GenerativeModule, data: ImageData, label_counts: Tensor | None, progress: bool
-    ) -> Iterator[tuple[Tensor, Tensor | None, float | None]]:
-        """This process's share of the samples (every ``world``-th batch), their labels, and the seconds they took.
+        self, model: GenerativeModule, data: ImageData, told: Tensor | None, progress: bool
+    ) -> Iterator[tuple[int, Tensor, Tensor | None, float | None]]:
+        """This process's share of the samples (every ``world``-th batch), the first one's place, labels and seconds.
 
         The first batch warms up, and has no seconds; where there is no other, a device draws it once more to be timed.
         """
         rank, world = rank_and_world()
-        labels = self._labels(model, label_counts)
         batches = range(rank, -(-self.num_samples // self.batch_size), world)
         is_alone = len(batches) == 1
         with counter("samples", self.num_samples, progress) as bar:
             for batch in batches:
                 start, stop = batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_samples)
-                y = None if labels is None else labels[start:stop].to(model.device)
+                y = None if told is None else told[start:stop].to(model.device)
                 images, duration = self._draw(model, batch, stop - start, y)
                 if images.shape != (stop - start, *data.image_shape):
                     raise ValueError(
@@ -265,7 +276,7 @@ class Evaluator:
                     )
                 if is_alone and model.device.type != "cpu":
                     _, duration = self._draw(model, batch, stop - start, y)
-                yield images, y, duration if is_alone or batch != rank else None
+                yield start, images, y, duration if is_alone or batch != rank else None
                 bar.update(len(images))
 
     def _draw(self, model: GenerativeModule, batch: int, n: int, y: Tensor | None) -> tuple[Tensor, float]:
@@ -278,6 +289,16 @@ class Evaluator:
         images = model.sample(n, y, generator=generator)
         _wait_for(model.device)
         return images, perf_counter() - begin
+
+    def _restoration(
+        self, model: GenerativeModule, given: Given | None, extractor: Extractor, real: Reference
+    ) -> Restoration | None:
+        """Return what compares samples with the very images that they are made from, where the model is told any."""
+        if given is None or not isinstance(model.condition, ImageCondition):
+            return None
+        quality = SampleQuality(real.features.shape[1], extractor.metrics).to(extractor.device)
+        quality.update(real.features, real=True)
+        return Restoration(given, model.condition, extractor, quality)
 
     def _labels(self, model: GenerativeModule, label_counts: Tensor | None) -> Tensor | None:
         """Labels (num_samples,) in the real images' proportions (equal ones if those have no labels), shuffled."""

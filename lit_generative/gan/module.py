@@ -26,6 +26,8 @@ from lit_generative.manual_optimization import (
     frozen,
     optimizer_step,
 )
+from lit_generative.nn.conditions import Condition
+from lit_generative.nn.image_conditions import refuse_images
 from lit_generative.optim import check_optimisation
 from lit_generative.optimisation import make_optimizer, make_schedule
 from lit_generative.processes import world_size
@@ -73,6 +75,8 @@ class GAN(GenerativeModule):
         discriminator_lr_scheduler: The same for the discriminator.
         generator_clip: The norm that the generator's gradient is clipped to.
         discriminator_clip: The same for the discriminator.
+        condition: What else the model and its networks are told, such as attributes; ``num_classes`` is short for one
+            of classes. No image.
 
     Raises:
         ValueError: If a number is not positive; and in the trainer, if that is told to clip or to accumulate gradients
@@ -100,8 +104,10 @@ class GAN(GenerativeModule):
         discriminator_lr_scheduler: LRSchedulerCallable | None = None,
         generator_clip: float | None = None,
         discriminator_clip: float | None = None,
+        condition: Condition | None = None,
     ) -> None:
-        super().__init__(num_classes)
+        super().__init__(num_classes, condition=condition)
+        refuse_images(condition, "GAN")
         counts = {"latent_dim": latent_dim, "discriminator_steps": discriminator_steps, "micro_batches": micro_batches}
         for name, count in counts.items():
             check_count(name, count)

@@ -11,6 +11,7 @@ from lit_generative.checks import check_count
 from lit_generative.contracts import Batch, ImageData, Split
 from lit_generative.core import GenerativeModule
 from lit_generative.labels import Labels, class_indices
+from lit_generative.sampling import check_is_of_classes
 
 __all__ = ["LatentRequest", "Selection"]
 
@@ -54,6 +55,7 @@ class Selection:
     """
 
     def __init__(self, model: GenerativeModule, data: ImageData | None, request: LatentRequest) -> None:
+        check_is_of_classes(model, "latent")
         self.model, self.data, self.request = model, data, request
         count, names = (None, None) if data is None else (data.num_classes, data.class_names)
         self.labels = class_indices(request.labels, model.num_classes or count, names)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lit_generative.checks import check_range
 from lit_generative.description import Described
+from lit_generative.nn.conditions import Condition, condition_of, embedding_of
 from lit_generative.nn.embeddings import ClassEmbedding
 from lit_generative.nn.heads import PosteriorHead
 from lit_generative.nn.layers import hidden_layers
@@ -35,6 +36,7 @@ class ConvEncoder(Described, nn.Module):
         posterior: Makes q of what the last layer puts out: any module with ``num_parameters(latent_dim)``, such as
             ``lit_generative.vae.FullNormalPosterior``; None: a diagonal normal.
         dropout: The probability with which a feature of the coarsest level is set to 0 in training.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -50,6 +52,7 @@ class ConvEncoder(Described, nn.Module):
         num_classes: int | None = None,
         posterior: nn.Module | None = None,
         dropout: float = 0.0,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
@@ -58,7 +61,7 @@ class ConvEncoder(Described, nn.Module):
         self.levels = DownLevels(image_shape, widths, blocks)
         sizes = [prod(self.levels.shape), *hidden]
         self.hidden = hidden_layers(sizes, nn.SiLU)
-        self.head = PosteriorHead(sizes[-1], latent_dim, num_classes, posterior)
+        self.head = PosteriorHead(sizes[-1], latent_dim, condition_of(num_classes, condition), posterior)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
@@ -81,6 +84,7 @@ class ConvDecoder(Described, nn.Module):
             ``channels(C)``, for instance 2 C for ``GaussianPerPixelLikelihood``); None: C.
         smooth: Whether sizes are doubled without the trace of a grid, see :class:`~lit_generative.nn.levels.UpLevels`.
         dropout: The probability with which a hidden feature is set to 0 in training.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty or ``output_channels`` below 1.
@@ -97,6 +101,7 @@ class ConvDecoder(Described, nn.Module):
         output_channels: int | None = None,
         smooth: bool = False,
         dropout: float = 0.0,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
@@ -104,7 +109,7 @@ class ConvDecoder(Described, nn.Module):
         widths = autoencoder_widths(*image_shape[1:]) if widths is None else widths
         self.dropout = nn.Dropout(dropout)
         self.coarsest = level_shapes(image_shape, widths)[-1]
-        self.classes = ClassEmbedding(num_classes, latent_dim)
+        self.classes = embedding_of(condition_of(num_classes, condition), latent_dim, has_none=False)
         sizes = [latent_dim, *reversed(hidden)]
         self.hidden = hidden_layers(sizes, nn.SiLU)
         self.stem = nn.Linear(sizes[-1], prod(self.coarsest))

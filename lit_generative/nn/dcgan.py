@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
 
 from lit_generative.description import Described
+from lit_generative.nn.conditions import Condition, condition_of
 from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead, SmoothImageHead
 from lit_generative.nn.sizes import Crop, ImageShape, check_sizes, level_shapes
 
@@ -28,6 +29,7 @@ class DCGANGenerator(Described, nn.Module):
         num_classes: For p(x|y): how many classes there are.
         smooth: Whether sizes are doubled bilinearly, followed by a convolution. Transposed convolutions, which the
             paper has, print a grid of 2 x 2 pixels until they have unlearned it (Odena et al. 2016).
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -41,6 +43,7 @@ class DCGANGenerator(Described, nn.Module):
         hidden: Sequence[int] = (),
         num_classes: int | None = None,
         smooth: bool = False,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, num_classes=num_classes)
@@ -48,7 +51,8 @@ class DCGANGenerator(Described, nn.Module):
         features, stem = [latent_dim, *hidden], []
         for i, o in pairwise(features):
             stem += [_linear(i, o), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
-        self.stem = LatentStem([*stem, _linear(features[-1], prod(shapes[-1]))], shapes[-1], num_classes)
+        stem.append(_linear(features[-1], prod(shapes[-1])))
+        self.stem = LatentStem(stem, shapes[-1], condition_of(num_classes, condition))
         levels: list[nn.Module] = [nn.BatchNorm2d(shapes[-1][0]), nn.ReLU(inplace=True)]
         for (coarse, *_), (fine, *size) in pairwise(reversed(shapes)):
             doubling = _smooth_doubling if smooth else _doubling
@@ -76,6 +80,7 @@ class DCGANDiscriminator(Described, nn.Module):
             spectral normalisation, stand in for it: turn it off.
         spectral_norm: Whether to divide each weight by its spectral norm (Miyato et al. 2018, eq. 8).
         num_classes: For D(x, y): how many classes there are.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty or has more levels than the image can be halved, or if both normalisations
@@ -89,6 +94,7 @@ class DCGANDiscriminator(Described, nn.Module):
         batch_norm: bool = True,
         spectral_norm: bool = False,
         num_classes: int | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, num_classes=num_classes)
@@ -108,7 +114,9 @@ class DCGANDiscriminator(Described, nn.Module):
             levels += [nn.LeakyReLU(0.2)]
         self.levels = nn.Sequential(*levels)
         # the kernel covers an odd size whole while rounding its half down
-        self.head = ProjectionHead(channels[-1] * (height >> times) * (width >> times), num_classes)
+        self.head = ProjectionHead(
+            channels[-1] * (height >> times) * (width >> times), condition_of(num_classes, condition)
+        )
         for module in levels:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.2)

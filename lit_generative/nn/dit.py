@@ -8,7 +8,15 @@ from torch.nn import functional as F
 from lit_generative.description import Described
 from lit_generative.nn.adapters import LowRankAdapters
 from lit_generative.nn.attention import SelfAttention
-from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times, grid_sinusoids
+from lit_generative.nn.conditions import (
+    Condition,
+    channels_beside,
+    condition_of,
+    embedding_of,
+    labels_of,
+    with_condition,
+)
+from lit_generative.nn.embeddings import TimeEmbedding, TimePosition, check_times, grid_sinusoids
 from lit_generative.nn.layers import draw_glorot
 from lit_generative.nn.sizes import ImageShape, check_sizes, fold, unfold
 
@@ -56,6 +64,7 @@ class DiT(Described, nn.Module):
         output_multiple: Channels of the output for one of the image: 2 for a learned variance (Nichol & Dhariwal 2021).
         position: What the network is told of the time. None: the number of the step, 1000 t - 1.
         adapters: Fits a trained network to other data by a few weights beside its own. None: all weights are trained.
+        condition: What else it is told; ``num_classes`` is short for one of classes. None: nothing.
 
     Raises:
         ValueError: If ``dim`` is no multiple of 4 or of ``heads``, or ``patch``, ``depth`` or ``output_multiple`` is
@@ -73,6 +82,7 @@ class DiT(Described, nn.Module):
         output_multiple: int = 1,
         position: TimePosition | None = None,
         adapters: LowRankAdapters | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, patch=patch, dim=dim, depth=depth, heads=heads)
@@ -82,9 +92,11 @@ class DiT(Described, nn.Module):
         channels, height, width = image_shape
         self.size, self.patch = (height, width), patch
         self.grid = (ceil(height / patch), ceil(width / patch))
-        self.stem = nn.Linear(channels * patch**2, dim)
+        self.condition = condition_of(num_classes, condition)
+        self.num_classes = labels_of(self.condition)
+        self.stem = nn.Linear((channels + channels_beside(self.condition, channels)) * patch**2, dim)
         self.time = TimeEmbedding(256, dim, position=position)
-        self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, dim)
+        self.classes = embedding_of(self.condition, dim)
         self.transformer = nn.ModuleList(TransformerBlock(dim, heads) for _ in range(depth))
         self.modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, channels * patch**2 * output_multiple)
@@ -113,7 +125,8 @@ class DiT(Described, nn.Module):
         Args:
             x: Noisy images (B, C, H, W), of the size the network was made for.
             t: Times (B,) in [0, 1]; the i-th of DDPM's 1,000 steps is (i + 1) / 1000.
-            y: Classes (B,), int64; ``num_classes`` where none is given. Needed if ``num_classes`` is set.
+            y: What the condition says, (B, ...): classes (B,), int64, ``num_classes`` where none is given. Needed if
+                there is a condition.
 
         Returns:
             (B, output_multiple * C, H, W), float32.
@@ -122,6 +135,7 @@ class DiT(Described, nn.Module):
         if x.shape[2:] != self.size:
             raise ValueError(f"x is of {tuple(x.shape[2:])} pixels, but image_shape says {self.size}; resize it")
         c = F.silu(self.classes(self.time(t), y))
+        x = with_condition(self.condition, x, y)
         h = self.stem(fold(x, self.patch).flatten(2).transpose(1, 2)) + self.positions  # (B, N, dim)
         for block in self.transformer:
             h = block(h, c)

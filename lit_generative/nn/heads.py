@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from lit_generative.nn.embeddings import ClassEmbedding, require_labels
+from lit_generative.nn.conditions import Condition, embedding_of, labels_of
+from lit_generative.nn.embeddings import require_labels
 from lit_generative.nn.sizes import Crop, ImageShape
 from lit_generative.numerics import at_least_single
 
@@ -27,13 +28,13 @@ LOG_SCALES = (-10.0, 10.0)
 
 
 class LatentStem(nn.Module):
-    """The beginning of a generator: layers from z to as many numbers as ``shape`` has, and a vector of the class."""
+    """The beginning of a generator: layers from z to as many numbers as ``shape`` has, and the condition's vector."""
 
-    def __init__(self, layers: Iterable[nn.Module], shape: ImageShape, num_classes: int | None) -> None:
+    def __init__(self, layers: Iterable[nn.Module], shape: ImageShape, condition: Condition | None) -> None:
         super().__init__()
         self.shape = shape
         self.layers = nn.Sequential(*layers)
-        self.classes = ClassEmbedding(num_classes, prod(shape))
+        self.classes = embedding_of(condition, prod(shape), has_none=False)
 
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Return features (B, *shape) of latents (B, latent_dim) and classes (B,)."""
@@ -78,21 +79,25 @@ class ProjectionHead(nn.Module):
 
     Args:
         features: The size of phi.
-        num_classes: How many classes there are; None leaves the last term out.
+        condition: What v_y is of; None leaves the last term out.
     """
 
-    def __init__(self, features: int, num_classes: int | None) -> None:
+    def __init__(self, features: int, condition: Condition | None) -> None:
         super().__init__()
         self.linear = nn.Linear(features, 1)
+        num_classes = labels_of(condition)
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, features)
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, std=features**-0.5)
+        self.others = None if num_classes is not None or condition is None else condition.embedding(features)
 
     def forward(self, phi: Tensor, y: Tensor | None) -> Tensor:
         """Return logits (B,), float32, of features (B, features) and classes (B,)."""
         weight = self.linear.weight  # (1, features)
         if self.embedding is not None:
             weight = weight + self.embedding(require_labels(y))  # (B, features)
+        if self.others is not None:
+            weight = self.others(weight, y)
         # self.linear(phi) would be bf16 under autocast: too coarse for losses that take differences of large logits
         return (at_least_single(phi) * weight).sum(1) + self.linear.bias
 
@@ -104,9 +109,9 @@ class PosteriorHead(nn.Module):
     normal of means and log-variances.
     """
 
-    def __init__(self, features: int, latent_dim: int, num_classes: int | None, posterior: Any) -> None:
+    def __init__(self, features: int, latent_dim: int, condition: Condition | None, posterior: Any) -> None:
         super().__init__()
-        self.classes = ClassEmbedding(num_classes, features)
+        self.classes = embedding_of(condition, features, has_none=False)
         size = 2 * latent_dim if posterior is None else posterior.num_parameters(latent_dim)
         self.linear = nn.Linear(features, size)
         self.posterior = posterior

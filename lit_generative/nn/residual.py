@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_generative.description import Described
+from lit_generative.nn.conditions import Condition, condition_of
 from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
 from lit_generative.nn.sizes import Crop, ImageShape, check_sizes, level_shapes
 
@@ -57,6 +58,7 @@ class ResidualGenerator(Described, nn.Module):
         blocks: Residual blocks a level.
         hidden: Widths of fully connected layers between z and the coarsest level.
         num_classes: For p(x|y): how many classes there are.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -70,6 +72,7 @@ class ResidualGenerator(Described, nn.Module):
         blocks: int = 1,
         hidden: Sequence[int] = (),
         num_classes: int | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
@@ -78,7 +81,7 @@ class ResidualGenerator(Described, nn.Module):
         for i, o in pairwise(features):
             stem += [_keeping_scale(nn.Linear(i, o), slope=0.2), nn.LeakyReLU(0.2)]
         last = _keeping_scale(nn.Linear(features[-1], prod(shapes[-1])))
-        self.stem = LatentStem([*stem, last], shapes[-1], num_classes)
+        self.stem = LatentStem([*stem, last], shapes[-1], condition_of(num_classes, condition))
         levels = _blocks(shapes[-1][0], blocks, len(shapes))
         for (coarse, *_), (fine, *size) in pairwise(reversed(shapes)):
             doubling = nn.Upsample(scale_factor=2, mode="bilinear")
@@ -102,6 +105,7 @@ class ResidualDiscriminator(Described, nn.Module):
             until the smaller side is at most 4 pixels.
         blocks: Residual blocks a level.
         num_classes: For D(x, y): how many classes there are.
+        condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -113,6 +117,7 @@ class ResidualDiscriminator(Described, nn.Module):
         widths: Sequence[int] | None = None,
         blocks: int = 1,
         num_classes: int | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, blocks=blocks, num_classes=num_classes)
@@ -125,7 +130,7 @@ class ResidualDiscriminator(Described, nn.Module):
             levels += [nn.AvgPool2d(2, ceil_mode=True), _keeping_scale(nn.Conv2d(fine, coarse, 1))]
             levels += _blocks(coarse, blocks, len(shapes))
         self.levels = nn.Sequential(*levels, nn.LeakyReLU(0.2))
-        self.head = ProjectionHead(prod(shapes[-1]), num_classes)
+        self.head = ProjectionHead(prod(shapes[-1]), condition_of(num_classes, condition))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -13,7 +13,15 @@ from lit_generative.checks import check_count, check_range
 from lit_generative.description import Described
 from lit_generative.nn.adapters import LowRankAdapters
 from lit_generative.nn.attention import SelfAttention
-from lit_generative.nn.embeddings import ClassEmbedding, TimeEmbedding, TimePosition, check_times
+from lit_generative.nn.conditions import (
+    Condition,
+    channels_beside,
+    condition_of,
+    embedding_of,
+    labels_of,
+    with_condition,
+)
+from lit_generative.nn.embeddings import TimeEmbedding, TimePosition, check_times
 from lit_generative.nn.group_norm import GroupNorm
 from lit_generative.nn.layers import draw_glorot
 from lit_generative.nn.sizes import ImageShape, check_sizes, check_widths, fold, unet_sizes, unfold
@@ -142,6 +150,7 @@ class UNet(Described, nn.Module):
             may show in samples as a grid.
         augmentations: How many numbers tell the network of an image's augmentation; 0: it is not told.
         adapters: Fits a trained network to other data by a few weights beside its own. None: all weights are trained.
+        condition: What else it is told; ``num_classes`` is short for one of classes. None: nothing.
 
     Raises:
         ValueError: If ``widths`` is empty or not of multiples of ``groups``, ``blocks``, ``patch`` or
@@ -166,6 +175,7 @@ class UNet(Described, nn.Module):
         pixel_width: int | None = None,
         augmentations: int = 0,
         adapters: LowRankAdapters | None = None,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, blocks=blocks, head_dim=head_dim, groups=groups, patch=patch)
@@ -179,13 +189,16 @@ class UNet(Described, nn.Module):
         _check(widths, groups, attention)
         self.image_shape, self.widths, self.blocks = tuple(image_shape), tuple(widths), blocks
         self.attention, self.head_dim, self.groups = tuple(sorted(set(attention))), head_dim, groups
-        self.dropout, self.num_classes, self.patch, self.output_multiple = dropout, num_classes, patch, output_multiple
+        self.condition = condition_of(num_classes, condition)
+        self.num_classes = labels_of(self.condition)
+        self.dropout, self.patch, self.output_multiple = dropout, patch, output_multiple
         self.conventions = conventions or UNetConventions()
         _check_levels("conventions.residual_resizing", self.conventions.residual_resizing or (), widths)
         self.stem_width = self.conventions.stem_width or widths[0]
         self.time = TimeEmbedding(self.stem_width, 4 * self.stem_width, self.conventions.frequency_shift, position)
-        self.classes = ClassEmbedding(None if num_classes is None else num_classes + 1, 4 * self.stem_width)
-        self.stem = nn.Conv2d(image_shape[0] * patch**2, self.stem_width, 3, padding=1)
+        self.classes = embedding_of(self.condition, 4 * self.stem_width)
+        channels = image_shape[0] + channels_beside(self.condition, image_shape[0])
+        self.stem = nn.Conv2d(channels * patch**2, self.stem_width, 3, padding=1)
         self._add_levels()
         self.norm = GroupNorm(groups, widths[0], self.conventions.norm_eps)
         outputs = image_shape[0] * output_multiple
@@ -271,7 +284,8 @@ class UNet(Described, nn.Module):
         Args:
             x: Noisy images (B, C, H, W).
             t: Times (B,) in [0, 1]; the i-th of DDPM's 1,000 steps is (i + 1) / 1000.
-            y: Classes (B,), int64; ``num_classes`` where none is given. Needed if ``num_classes`` is set.
+            y: What the condition says, (B, ...): classes (B,), int64, ``num_classes`` where none is given. Needed if
+                there is a condition.
             augmentation: What was done to the images, (B, augmentations), 0 where nothing was. None: nothing.
 
         Returns:
@@ -283,6 +297,7 @@ class UNet(Described, nn.Module):
             c = c + self._told(augmentation)
         c = F.silu(c)
         size, noisy = x.shape[2:], x
+        x = with_condition(self.condition, x, y)
         x = self.stem(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
         skips = [x]
         for level in cast(Iterable[UNetLevel], self.down):

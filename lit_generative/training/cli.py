@@ -241,7 +241,9 @@ class TrainerCLI(LightningCLI):
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
             parser.link_arguments("data", f"{target}.image_shape", declared_shape, apply_on="instantiate")
-            for shared in ("latent_dim",) if follows_classes else ("latent_dim", "num_classes"):
+            for shared in (
+                ("latent_dim", "condition") if follows_classes else ("latent_dim", "num_classes", "condition")
+            ):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
             if follows_classes:
                 parser.link_arguments("data", f"{target}.num_classes", declared_classes, apply_on="instantiate")

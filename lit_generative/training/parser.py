@@ -153,7 +153,7 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
     if found := re.search(r"the following arguments are required: (.*)", message):
         positional = {a.dest: str(a.metavar) for a in parser._actions if a.metavar and not a.option_strings}
         names = found[1].split(", ")
-        positional["ckpt_path"] = "CKPT"
+        positional |= {"ckpt_path": "CKPT", "image": "IMAGE"}
         missing = [f"--{path}.{name}" if path else positional.get(name, f"--{name}") for name in names]
         hint = "; recipes have them all: lit-generative recipes" if "--model" in missing[0] else ""
         return f"missing {', '.join(missing)}{hint}"

@@ -53,8 +53,9 @@ SHORT: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What an option of each command stands for."""
 
-_TAKE_A_CHECKPOINT = ("validate", "test", "predict", "sample", "latent", "export")
-_WITHOUT_VALUE = ("-h", "--help", "--print_config", "--merge_adapters")
+_TAKE_A_CHECKPOINT = ("validate", "test", "predict", "sample", "latent", "export", "edit")
+_BY_POSITION = {"edit": ("--ckpt_path", "--image")}  # of the others: the checkpoint alone
+_WITHOUT_VALUE = ("-h", "--help", "--print_config", "--merge_adapters", "--upscale")
 
 
 def spelled(command: str, arguments: Sequence[str]) -> list[str]:
@@ -113,6 +114,8 @@ def _with_checkpoint(command: str, arguments: Sequence[str]) -> list[str]:
     found = [arguments[i] for i in positions]
     if command not in _TAKE_A_CHECKPOINT:
         raise ValueError(f"{found[0]} belongs to no option{_meant(command, found[0])}")
+    if command in _BY_POSITION:
+        return _named(command, found, [a for i, a in enumerate(arguments) if i not in positions])
     if len(found) > 1:
         raise ValueError(f"{found[1]} belongs to no option; {command} takes one checkpoint, here {found[0]}")
     if twice := [argument for argument in arguments if argument.partition("=")[0] == "--ckpt_path"]:
@@ -120,6 +123,17 @@ def _with_checkpoint(command: str, arguments: Sequence[str]) -> list[str]:
     others = [argument for i, argument in enumerate(arguments) if i not in positions]
     _check_is_no_folder(found[0])
     return [f"--ckpt_path={found[0]}", *others]
+
+
+def _named(command: str, found: list[str], others: list[str]) -> list[str]:
+    """Return the arguments with each that is given by position under its name; what is named already is not meant."""
+    given = {argument.partition("=")[0] for argument in others}
+    names = [name for name in _BY_POSITION[command] if name not in given]
+    if len(found) > len(names):
+        raise ValueError(f"{found[len(names)]} belongs to no option; {command} takes CKPT IMAGE before the options")
+    named = [f"{name}={value}" for name, value in zip(names, found, strict=False)]
+    _check_is_no_folder(take_option([*named, *others], "--ckpt_path"))
+    return [*named, *others]
 
 
 def _positions(arguments: Sequence[str]) -> Iterator[int]:

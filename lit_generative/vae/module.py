@@ -16,6 +16,8 @@ from lit_generative.core import GenerativeModule
 from lit_generative.data import image_data
 from lit_generative.description import describe
 from lit_generative.interpolation import linear, spherical
+from lit_generative.nn.conditions import Condition
+from lit_generative.nn.image_conditions import refuse_images
 from lit_generative.processes import gather
 from lit_generative.sampling import check_images, check_labels, inference, sampling_mode
 from lit_generative.vae.active_units import ActiveUnits
@@ -52,6 +54,8 @@ class VAE(GenerativeModule):
         num_classes: How many classes the model is conditioned on; None: it takes no labels.
         optimizer: Makes the optimizer from the parameters. None: AdamW with a learning rate of 1e-3.
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
+        condition: What else the model and its networks are told, such as attributes; ``num_classes`` is short for one
+            of classes. No image.
     """
 
     family = "VAE"
@@ -74,8 +78,10 @@ class VAE(GenerativeModule):
         num_classes: int | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        condition: Condition | None = None,
     ) -> None:
-        super().__init__(num_classes, optimizer, lr_scheduler)
+        super().__init__(num_classes, optimizer, lr_scheduler, condition)
+        refuse_images(condition, "VAE")
         check_count("latent_dim", latent_dim)
         self.encoder = encoder
         self.decoder = decoder
@@ -85,7 +91,7 @@ class VAE(GenerativeModule):
         self.regulariser = regulariser or BetaRegulariser(1.0)
         self.aggregate_prior = aggregate_prior
         components = None if aggregate_prior is None else aggregate_prior.components
-        self.mixture = None if components is None else GaussianMixture(num_classes or 1, components, latent_dim)
+        self.mixture = None if components is None else GaussianMixture(self.num_classes or 1, components, latent_dim)
         self.active_units = ActiveUnits(latent_dim)
         self._has_warned = False
 
@@ -380,7 +386,8 @@ class VAE(GenerativeModule):
             for batch in batches:
                 x, y = self.unpack({name: value.to(self.device) for name, value in as_batch(batch).items()})
                 latents.append(self.encode(x, y).sample().float())
-                labels.append(torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y)
+                one = torch.zeros(len(x), dtype=torch.long, device=x.device)
+                labels.append(one if y is None or self.num_classes is None else y)
         z, y = gather(torch.cat(latents)), gather(torch.cat(labels))
         of_classes = [z[y == label] for label in range(self.num_classes or 1)]
         fitted = [self.aggregate_prior.fit(own if len(own) > 1 else z) for own in of_classes]

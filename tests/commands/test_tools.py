@@ -10,6 +10,7 @@ from PIL import Image
 from lit_generative.comparison.measure import MeasurementProtocol
 from lit_generative.comparison.request import ComparisonRequest
 from lit_generative.drawing import draw_samples
+from lit_generative.editing import edit_file
 from lit_generative.latent_space.selection import LatentRequest
 from lit_generative.latent_space.write import draw_latents
 from lit_generative.recipes import recipes
@@ -105,6 +106,7 @@ def test_help_is_help(lit_generative: Callable, command: list[str]) -> None:
     ("command", "called"),
     [
         ("sample", [draw_samples]),
+        ("edit", [edit_file]),
         ("latent", [draw_latents, LatentRequest]),
         ("extractor", [train_extractor]),
         ("compare", [ComparisonRequest, MeasurementProtocol]),

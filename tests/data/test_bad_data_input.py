@@ -57,6 +57,7 @@ ARGUMENTS = [
     *(("on_error", value) for value in ("ignore", "Skip", "", None, True)),
     *(("seed", value) for value in (-1, 0.5, None, "a")),
     *(("binarise", value) for value in ("static", True, StaticBinarisation)),
+    *(("condition_columns", value) for value in ("colour", None, 3, [3], ["nope"], ["label"])),
 ]
 
 

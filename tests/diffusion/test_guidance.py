@@ -223,7 +223,7 @@ def test_guidance_is_rebuilt_from_its_description(guidance: Guidance) -> None:
         (lambda: ClassifierFree(2, label_dropout=0.0), r"label_dropout=0\.0: .*guidance needs some"),
         (lambda: AutoGuidance(2, keep_at=0.0), r"keep_at=0\.0: it must be in \(0, 1\]; it is a share of the training"),
         (lambda: AutoGuidance(2, keep_at=14000), r"keep_at=14000: .*such as 0\.1"),
-        (lambda: ClassifierFree(2).prepare(nn.Identity(), None), r"the model has no labels; set num_classes"),
+        (lambda: ClassifierFree(2).check_condition(None), r"the model has no labels; set num_classes"),
         (lambda: ClassifierFree(2).worse(nn.Identity(), None, 0), r"the model has no labels; set num_classes"),
     ],
 )
