@@ -8,7 +8,7 @@ from lit_generative.data import ImageDataModule
 from lit_generative.diffusion import DDPM, ConditionalAugment
 from lit_generative.gan import AdaptiveAugment, DiffAugment, GeometricAugment
 from lit_generative.geometry import NUMBERS, draw_affine, warp
-from lit_generative.nn import UNet
+from lit_generative.nn import GrayCondition, UNet
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,13 @@ def test_fewer_images_are_augmented_more_and_a_given_chance_stays() -> None:
     assert ConditionalAugment(0.4).settle(100_000) == 0.4
     with pytest.raises(ValueError, match="probability=2"):
         ConditionalAugment(2)
+
+
+def test_moved_images_would_not_fit_a_condition_that_is_an_image() -> None:
+    condition = GrayCondition()
+    network = UNet((3, 8, 8), [16], groups=8, attention=[], augmentations=9, condition=condition)
+    with pytest.raises(ValueError, match="augment=ConditionalAugment.*GrayCondition.*leave augment out"):
+        DDPM(network, (3, 8, 8), augment=ConditionalAugment(0.2), condition=condition)
 
 
 def test_adaptive_augmentation_goes_no_further_than_its_limit(images: Tensor) -> None:

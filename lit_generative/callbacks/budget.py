@@ -32,7 +32,7 @@ class Budget(TrainingBudget):
         minutes: Of training, in all.
         images: Training images in all, counted again each time that they are seen; such as 500_000, "500k" or "2M".
         validations: How many there are, the last one after the last step; None leaves them to the trainer's options.
-        evaluations: How many of them evaluate samples, too; None leaves that to :class:`Evaluate`.
+        evaluations: How many of them evaluate samples, too; None leaves that to the options of ``evaluate``.
 
     Raises:
         ValueError: If both lengths are given, one is no positive number, or the trainer has another one.

@@ -79,8 +79,9 @@ class ComparisonRequest:
     def trainings(self) -> list[TimedTraining]:
         """Those of each recipe."""
         folder = self.output / "training"
-        names = {recipe: own_name(self.data, resolve(recipe, "--recipes")) for recipe in self.recipes}
-        return [TimedTraining(recipe, self.length, folder, self.fit_options, name) for recipe, name in names.items()]
+        names = [own_name(self.data, resolve(recipe, "--recipes")) for recipe in self.recipes]
+        named = zip(self.recipes, names, strict=True)
+        return [TimedTraining(recipe, self.length, folder, self.fit_options, name) for recipe, name in named]
 
     @property
     def length(self) -> dict[str, float]:

@@ -164,10 +164,11 @@ class Part:
             return self
         first, last = (round(end * len(self)) for end in (share.first, share.last))
         if first == last:
-            images = "1 image" if len(self) == 1 else f"{len(self):,} images"
+            images = "1 image is" if len(self) == 1 else f"{len(self):,} images are"
+            larger = "" if len(self) == 1 else ", or raise val_fraction"
             raise ValueError(
-                f"{images} in {self.origin!r} are too few to set {share} aside; give at least "
-                f"{ceil(1 / (share.last - share.first))} images, or raise val_fraction"
+                f"{self.origin!r}: {images} too few to set {share} aside; give at least "
+                f"{ceil(1 / (share.last - share.first))} images{larger}. A model of a handful can only copy them"
             )
         return self.only(np.sort(spread(self.labels, len(self))[first:last]))
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.geometry import NUMBERS, draw_affine, warp
+from lit_generative.nn.conditions import Condition
+from lit_generative.nn.image_conditions import ImageCondition
 
 __all__ = ["ConditionalAugment"]
 
@@ -34,6 +36,18 @@ class ConditionalAugment(Described):
         check_range("probability", probability, at_least=0, at_most=1, hint="null chooses it by the set's size")
         self.probability = probability
         self._settled = probability or 0.0
+
+    def check(self, condition: Condition | None) -> None:
+        """Refuse a condition that is an image, which would stay where its picture is moved.
+
+        Raises:
+            ValueError: It names the condition.
+        """
+        if isinstance(condition, ImageCondition):
+            name = type(condition).__name__
+            raise ValueError(
+                f"augment={type(self).__name__}: it moves images, and {name} would stay as it is; leave augment out"
+            )
 
     def settle(self, num_images: int | None) -> float:
         """Choose the probability for a set of so many training images (None: very many) and return it.

@@ -108,6 +108,8 @@ class DDPM(GenerativeModule):
         if coupling is not None:
             coupling.check(self.sampler)
         self.augment = augment
+        if augment is not None:
+            augment.check(self.condition)
         if guidance is not None:
             guidance.check_condition(self.condition)
             guidance.prepare(network, self.num_classes)

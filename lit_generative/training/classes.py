@@ -28,7 +28,8 @@ def fill_in_classes(model: Any, data: Any) -> None:
     if not count:
         raise ValueError(
             f"model.num_classes=0 stands for as many as the data have, but {getattr(module, 'name', 'the data')} has "
-            "no classes: take the recipe without -conditional, or give images in a folder for each class"
+            "no classes: give images in a folder for each class, or take a model without classes, such as the recipe "
+            "without -conditional"
         )
     _replace(arguments, int(count))
 

@@ -58,7 +58,7 @@ from lit_generative.training.help import put_aside
 from lit_generative.training.lengths import one_length
 from lit_generative.training.parser import Parser, config_files, resolve_recipes, take_option
 from lit_generative.training.spellings import in_short
-from lit_generative.training.tuning import Tuning, declared_classes
+from lit_generative.training.tuning import Tuning
 from lit_generative.training_options import check_adapters
 
 __all__ = ["TrainerCLI"]
@@ -237,18 +237,11 @@ class TrainerCLI(LightningCLI):
 
     def _link_networks(self, parser: LightningArgumentParser) -> None:
         """Let networks learn shape and classes from the data and the model."""
-        follows_classes = self.tuning.follows_classes
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
             parser.link_arguments("data", f"{target}.image_shape", declared_shape, apply_on="instantiate")
-            for shared in (
-                ("latent_dim", "condition") if follows_classes else ("latent_dim", "num_classes", "condition")
-            ):
+            for shared in ("latent_dim", "num_classes", "condition"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
-            if follows_classes:
-                parser.link_arguments("data", f"{target}.num_classes", declared_classes, apply_on="instantiate")
-        if follows_classes:
-            parser.link_arguments("data", "model.init_args.num_classes", declared_classes, apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.image_shape", declared_shape, apply_on="instantiate")
 
     def _restored_defaults(self, checkpoint: Path) -> dict[str, Any]:

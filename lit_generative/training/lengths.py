@@ -21,19 +21,21 @@ def one_length(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: If the command line has two lengths, one of which is in minutes or images.
     """
-    result = list(arguments)
+    result, settled = list(arguments), []
+    if result and result[-1] in ("--config", "-c"):  # its value is missing, which the parser says
+        return result
     given = {option: value for option in (*BUDGETS, *OTHERS) if (value := _given(result, option))}
     budgets = [option for option in given if option in BUDGETS]
     if budgets and len(given) > 1:
         named = [f"{(BUDGETS | OTHERS)[option]} {value}" for option, value in given.items()]
         raise ValueError(f"{' and '.join(named)}: a training has one length; give one of them")
     if given:
-        result += [f"{option}=null" for option in BUDGETS if option not in given]
+        settled += [f"{option}=null" for option in BUDGETS if option not in given]
     if any(_given(result, option) for option in VALIDATIONS):
-        result.append("--budget.validations=null")
+        settled.append("--budget.validations=null")
     if any(_given(result, option) for option in EVALUATIONS):
-        result.append("--budget.evaluations=null")
-    return result
+        settled.append("--budget.evaluations=null")
+    return [*result, *settled]
 
 
 def _given(arguments: list[str], option: str) -> str | None:

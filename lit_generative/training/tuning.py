@@ -6,22 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-
 from lit_generative.checkpoints import data_of, model_of, read_checkpoint
-from lit_generative.contracts import DeclaresClasses
 from lit_generative.files import read_yaml
 from lit_generative.training.folder import run_folder_of, run_name
 from lit_generative.training.parser import take_option
 
-__all__ = ["Tuning", "declared_classes"]
+__all__ = ["Tuning"]
 
 SIZES = ("image_shape", "num_classes", "latent_dim")  # that networks are told by data and model
-
-
-def declared_classes(data: L.LightningDataModule) -> int | None:
-    """Return how many classes data have, for models that follow them."""
-    return data.num_classes if isinstance(data, DeclaresClasses) else None
 
 
 class Tuning:
@@ -33,7 +25,6 @@ class Tuning:
     Attributes:
         source: The checkpoint; None: it begins with new weights.
         describes: Whether the checkpoint says what the model is, since the options do not.
-        follows_classes: Whether the model has as many classes as the data, since the options do not say.
 
     Raises:
         ValueError: If the file is refused, or it is also to be gone on from.
@@ -54,7 +45,6 @@ class Tuning:
         source = given if given is not None else None if goes_on else self.configuration.get("from")
         self.source = None if source is None else Path(str(source))
         self.describes = self.source is not None and not self._says("model", ("--model", "--model.class_path"))
-        self.follows_classes = False
         if self.source is not None:
             self._read(self.source)
 
@@ -67,8 +57,6 @@ class Tuning:
         if self.describes:
             self.model = model_of(checkpoint)
             self.data = data_of(checkpoint)
-            is_conditional = self.model["init_args"].get("num_classes") is not None
-            self.follows_classes = is_conditional and take_option(self.arguments, "--model.num_classes") is None
 
     @property
     def run_name(self) -> str:
@@ -84,6 +72,8 @@ class Tuning:
             parts: The places of networks that learn sizes from data and model.
         """
         defaults: dict[str, Any] = {"model": _without_sizes(self.model, parts)}
+        if self.model["init_args"].get("num_classes") is not None:
+            defaults["model"]["init_args"]["num_classes"] = 0  # as many as the data have
         defaults["trainer.precision"] = self.state["precision"]
         defaults["data"] = self._data()
         # EMA's own name of itself; a training that was averaged is so again
@@ -112,7 +102,7 @@ def _configs(arguments: Sequence[str]) -> list[Path]:
     found = []
     for argument, following in pairwise([*arguments, ""]):
         name, equals, value = argument.partition("=")
-        if name in ("--config", "-c"):
+        if name in ("--config", "-c") and (value or following):
             found.append(Path(value if equals else following))
     return found
 
