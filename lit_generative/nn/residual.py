@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lit_generative.description import Described
 from lit_generative.nn.conditions import Condition, condition_of
-from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead
+from lit_generative.nn.heads import ImageHead, LatentStem, ProjectionHead, SmoothImageHead
 from lit_generative.nn.sizes import Crop, ImageShape, check_sizes, level_shapes
 
 __all__ = ["ResidualDiscriminator", "ResidualGenerator"]
@@ -58,6 +58,7 @@ class ResidualGenerator(Described, nn.Module):
         blocks: Residual blocks a level.
         hidden: Widths of fully connected layers between z and the coarsest level.
         num_classes: For p(x|y): how many classes there are.
+        smooth: Whether the last doubling is bilinear too, and not a transposed convolution, which may print a grid.
         condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
 
     Raises:
@@ -72,6 +73,7 @@ class ResidualGenerator(Described, nn.Module):
         blocks: int = 1,
         hidden: Sequence[int] = (),
         num_classes: int | None = None,
+        smooth: bool = False,
         condition: Condition | None = None,
     ) -> None:
         super().__init__()
@@ -88,7 +90,7 @@ class ResidualGenerator(Described, nn.Module):
             levels += [_keeping_scale(nn.Conv2d(coarse, fine, 1)), doubling, Crop(size)]
             levels += _blocks(fine, blocks, len(shapes))
         self.levels = nn.Sequential(*levels, nn.LeakyReLU(0.2))
-        self.head = ImageHead(shapes[0][0], image_shape)
+        self.head = (SmoothImageHead if smooth else ImageHead)(shapes[0][0], image_shape)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -82,14 +82,16 @@ def unet_sizes(height: int, width: int) -> tuple[int, list[int], list[int]]:
 
     Images are folded into patches of 1, 2, 4, ... pixels until the smaller side is at most 32 patches, and 16 where the
     images have at most 32 pixels: there the pixels' own level costs more than it gives. Levels halve that to 8 or less;
-    they have 64, 128, 192, 192, ... channels. Attention is at levels of at most 8.
+    they have 32, 64, 128, 128, ... channels: few, as most is learned from seeing many images. Attention is at levels of
+    at most 8, but where there are two levels: convolutions reach across these.
     """
     side = min(height, width)
     finest = 16 if side <= 32 else 32
     patch = 2 ** max(0, (ceil(side / finest) - 1).bit_length())
     levels = 1 + max(1, (ceil(side / patch / 8) - 1).bit_length())
-    widths = [64 * min(level + 1, 3) for level in range(levels)]
-    return patch, widths, [level for level in range(levels) if ceil(side / patch / 2**level) <= 8]
+    widths = [32 * 2 ** min(level, 2) for level in range(levels)]
+    attention = [level for level in range(levels) if levels > 2 and ceil(side / patch / 2**level) <= 8]
+    return patch, widths, attention
 
 
 def autoencoder_widths(height: int, width: int) -> list[int]:

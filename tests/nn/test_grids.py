@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from lit_generative.data import ImageDataModule
 from lit_generative.evaluation.grid import grid_strength
-from lit_generative.nn import ConvDecoder, ConvEncoder, DCGANDiscriminator, DCGANGenerator, SpatialDecoder, UNet
+from lit_generative.nn import (
+    ConvDecoder,
+    ConvEncoder,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    ResidualGenerator,
+    SpatialDecoder,
+    UNet,
+)
 from lit_generative.nn.sizes import unet_sizes
 
 SHAPES = [(1, 16, 16), (3, 28, 28), (3, 32, 32), (3, 64, 64), (3, 96, 64), (3, 45, 70), (1, 128, 128)]
@@ -33,6 +41,10 @@ def drawn_by_gan(smooth: bool) -> Tensor:
     return DCGANGenerator((3, 32, 32), 16, smooth=smooth)(torch.randn(32, 16))
 
 
+def drawn_by_residual_gan(smooth: bool) -> Tensor:
+    return ResidualGenerator((3, 32, 32), 16, smooth=smooth)(torch.randn(32, 16))
+
+
 def drawn_by_unet(smooth: bool) -> Tensor:
     network = unet((3, 32, 32), pixel_width=16 if smooth else None)
     last = network.head if network.pixels is None else network.pixels.last
@@ -40,7 +52,7 @@ def drawn_by_unet(smooth: bool) -> Tensor:
     return network(torch.randn(32, 3, 32, 32), torch.rand(32))
 
 
-@pytest.mark.parametrize("draw", [drawn_by_vae, drawn_by_codes, drawn_by_gan, drawn_by_unet])
+@pytest.mark.parametrize("draw", [drawn_by_vae, drawn_by_codes, drawn_by_gan, drawn_by_residual_gan, drawn_by_unet])
 def test_smooth_networks_start_without_a_grid(draw: Callable[[bool], Tensor]) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
@@ -86,7 +98,7 @@ def test_larger_images_get_larger_patches_and_levels_down_to_eight_at_most() -> 
         finest = -(-side // patch)
         assert finest <= 32
         assert -(-finest // 2 ** (len(widths) - 1)) <= 8
-        assert attention
+        assert bool(attention) == (len(widths) > 2)
     patches = [unet_sizes(side, side)[0] for side in (16, 32, 64, 128)]
     assert patches == sorted(patches)
 
