@@ -113,7 +113,7 @@ def test_fewer_images_are_augmented_more_and_a_given_chance_stays() -> None:
 def test_moved_images_would_not_fit_a_condition_that_is_an_image() -> None:
     condition = GrayCondition()
     network = UNet((3, 8, 8), [16], groups=8, attention=[], augmentations=9, condition=condition)
-    with pytest.raises(ValueError, match="augment=ConditionalAugment.*GrayCondition.*leave augment out"):
+    with pytest.raises(ValueError, match=r"augment=ConditionalAugment.*GrayCondition.*leave augment out"):
         DDPM(network, (3, 8, 8), augment=ConditionalAugment(0.2), condition=condition)
 
 

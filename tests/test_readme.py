@@ -26,9 +26,11 @@ SECTIONS = {
     for title, text in re.findall(r"^##? (.*?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
 }
 FEW = "--evaluation.num_samples 50 --evaluation.num_real 50"
-SHORT = "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --grid.num_samples 4"
+ONCE = "--trainer.limit_val_batches 1 --grid.num_samples 4"
+SHORT = f"--trainer.max_epochs 1 --trainer.limit_train_batches 2 {ONCE} {FEW}"
+SHORT_TIME = f"--budget.minutes 0.01 --budget.validations 1 --budget.evaluations 1 {ONCE} {FEW}"
 SMALL = {
-    "fit": f"{SHORT} {FEW}",
+    "fit": SHORT,
     "test": f"--trainer.limit_test_batches 1 --likelihood.num_images 4 --likelihood.evaluations 4 {FEW}",
     "extractor": "--epochs 1",
     "latent": "--num_images 2 --steps 3 --max_images 100",
@@ -59,6 +61,8 @@ def run(line: str, capsys: pytest.CaptureFixture) -> None:
             run(f"lit-generative fit --config {recipe}", capsys)
     arguments = shlex.split(line)[1:]
     small = SMALL.get(arguments[0], "") + (f" {SMALL_TRAINING}" if "--recipes" in arguments else "")
+    if arguments[0] == "fit" and "--minutes" in arguments:
+        small = SHORT_TIME
     if arguments[0] == "fit" and not any(other in line for other in OTHER_DATA):
         small += f" {SMALL_SET}"
     assert main([*arguments, *shlex.split(small)]) == 0, (line, capsys.readouterr().err)

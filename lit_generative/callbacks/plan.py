@@ -158,9 +158,7 @@ def _expectations(trainer: L.Trainer) -> list[str]:
     lines = []
     if images is not None and images < FEW:
         count = "1 image" if images == 1 else f"{images:,} images"
-        lines.append(
-            f"{count}: samples that are good will be near copies; evaluations tell their share, `memorised`"
-        )
+        lines.append(f"{count}: samples that are good will be near copies; evaluations tell their share, `memorised`")
     if isinstance(budget, Budget):
         seen: float = inf if budget.images is None else budget.images
     else:

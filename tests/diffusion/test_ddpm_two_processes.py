@@ -51,7 +51,7 @@ def build(
 
 
 def adapted() -> DDPM:
-    model = build(adapters=LowRankAdapters(2, also=["head*"]))  # new networks answer 0 until their last layer is trained
+    model = build(adapters=LowRankAdapters(2, also=["head*"]))  # a new network answers 0 until its head is trained
     model.origin = {"checkpoint": "here"}  # so that it may be trained
     return model
 

@@ -234,7 +234,8 @@ def test_scaling_a_normalised_weight_changes_nothing(clothes: Tensor) -> None:
 
 @pytest.mark.parametrize("num_classes", [None, 3])
 def test_the_head_is_a_projection(num_classes: int | None) -> None:
-    head, phi, y = ProjectionHead(40, condition_of(num_classes, None)), torch.randn(5, 40), torch.tensor([0, 1, 2, 1, 0])
+    head = ProjectionHead(40, condition_of(num_classes, None))
+    phi, y = torch.randn(5, 40), torch.tensor([0, 1, 2, 1, 0])
     expected = (phi.double() @ head.linear.weight.double().T).squeeze(1) + head.linear.bias.double()
     if head.embedding is not None:
         expected = expected + (F.one_hot(y).double() @ head.embedding.weight.double() * phi.double()).sum(1)
