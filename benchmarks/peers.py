@@ -48,7 +48,7 @@ class Ours:
 
 
 OURS = {
-    "diffusion/images": Ours(8e-3, ("model.optimizer.init_args.lr",)),
+    "diffusion/images": Ours(4e-3, ("model.optimizer.init_args.lr",)),
     "gan/images": Ours(8e-4, ("model.generator_optimizer.init_args.lr", "model.discriminator_optimizer.init_args.lr")),
     "vae/images": Ours(2e-3, ("model.optimizer.init_args.lr",)),
 }
@@ -78,7 +78,7 @@ def our_samples(name: str, factor: float, given: argparse.Namespace, folder: Pat
     ours = OURS[name]
     rates = [f"--{option}={factor * ours.rate:g}" for option in ours.options]
     data = ["--data.dataset", given.folder, "--data.image_size", str(given.image_size), "--evaluation.extractor=random"]
-    checkpoint = TimedTraining(name, given.minutes, folder, [*data, *rates]).train(0).checkpoint
+    checkpoint = TimedTraining(name, {"minutes": given.minutes}, folder, [*data, *rates]).train(0).checkpoint
     model = GenerativeModule.load_from_checkpoint(checkpoint)
     generator = torch.Generator().manual_seed(0)
     return lambda n: model.sample(n, generator=generator)

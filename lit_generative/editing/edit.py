@@ -17,12 +17,11 @@ from lit_generative.editing.frames import Frame, softened
 from lit_generative.editing.upscaling import upscaled
 from lit_generative.finite import check_finite_samples, check_finite_weights
 from lit_generative.labels import Labels, class_indices
-from lit_generative.nn.image_conditions import LowResolutionCondition, MaskedCondition
+from lit_generative.nn.image_conditions import LowResolutionCondition, MaskedCondition, luma
 
 __all__ = ["edit_file", "filled", "remade"]
 
 PASSES = 4  # of RePaint; more take longer, and the parts agree no better in 18 steps
-WHITE = 1.0  # behind what is transparent
 
 Draw = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -93,7 +92,7 @@ def filled(
     """Return a picture with its hole (1, H, W) made up; outside of it nothing is changed."""
     channels, *size = shape_of(model)  # type: ignore[misc]
     frame = Frame.around(picture.size, (size[0], size[1]), is_hole)
-    seen = picture.on(WHITE)
+    seen = picture.on()
     seen = torch.where(is_hole, seen[:, ~is_hole[0]].mean(dim=1)[:, None, None], seen)  # what is there is not to show
     x, hole = _as_channels(frame.cut(seen), channels), frame.cut_hole(is_hole)
     made = model.inpaint(x[None], ~hole[None], y, passes=PASSES, generator=generator)[0].float().cpu()
@@ -109,7 +108,7 @@ def remade(
     """Return a picture like one, noised to the time ``start`` and made anew; a gray model leaves its colours alone."""
     channels, *size = shape_of(model)  # type: ignore[misc]
     frame = Frame.around(picture.size, (size[0], size[1]))
-    seen = picture.on(WHITE)
+    seen = picture.on()
     x = _as_channels(frame.cut(seen), channels)
     made = model.sdedit(x[None], start, y, generator=generator)[0].float().cpu()
     if channels < len(seen):
@@ -122,7 +121,7 @@ def _as_channels(image: Tensor, channels: int) -> Tensor:
     if len(image) == channels:
         return image
     if channels == 1:
-        return (image.new_tensor([0.299, 0.587, 0.114])[:, None, None] * image).sum(dim=0, keepdim=True)
+        return luma(image)
     return image.expand(channels, -1, -1)
 
 

@@ -58,8 +58,8 @@ class PictureFile:
         whole = to_pixels(image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA"))
         return cls(whole[:1] if is_gray else whole[:3], (whole[3:] + 1) / 2)
 
-    def on(self, background: float) -> Tensor:
-        """Return the colours as they are seen on a gray ground in [-1, 1], white if that is 1: (C, H, W)."""
+    def on(self, background: float = 1.0) -> Tensor:
+        """Return the colours as they are seen on a gray ground in [-1, 1], by default white: (C, H, W)."""
         if self.alpha is None:
             return self.colours
         return self.alpha * self.colours + (1 - self.alpha) * background

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from lit_generative.agreement import shape_of
 from lit_generative.editing.files import PictureFile
 from lit_generative.editing.frames import resized
+from lit_generative.nn.image_conditions import luma
 
 __all__ = ["upscaled"]
 
 AT_ONCE = 16  # tiles
-WHITE = 1.0  # behind what is transparent
 
 
 def upscaled(model: Any, picture: PictureFile, generator: torch.Generator | None = None) -> PictureFile:
@@ -25,21 +25,16 @@ def upscaled(model: Any, picture: PictureFile, generator: torch.Generator | None
     channels = shape_of(model)[0]  # type: ignore[index]
     factor = model.condition.factor
     size = (picture.size[0] * factor, picture.size[1] * factor)
-    seen = picture.on(WHITE)
+    seen = picture.on()
     alpha = None if picture.alpha is None else (resized(2 * picture.alpha - 1, size) + 1) / 2
     if channels == len(seen):
         return PictureFile(_tiled(model, seen, generator), alpha)
     if channels == 3:
         made = _tiled(model, seen.expand(3, -1, -1), generator)
-        return PictureFile(_luma(made), alpha)
-    luma = _luma(seen)
-    colours = resized(seen, size) + _tiled(model, luma, generator) - resized(luma, size)
+        return PictureFile(luma(made), alpha)
+    brightness = luma(seen)
+    colours = resized(seen, size) + _tiled(model, brightness, generator) - resized(brightness, size)
     return PictureFile(colours.clamp(-1, 1), alpha)
-
-
-def _luma(colours: Tensor) -> Tensor:
-    """Return the brightness of ITU-R 601, (1, H, W)."""
-    return (colours.new_tensor([0.299, 0.587, 0.114])[:, None, None] * colours).sum(dim=0, keepdim=True)
 
 
 def _tiled(model: Any, small: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -58,7 +58,7 @@ class Condition(Described, ABC):
         """
 
     def told(self, y: Tensor, is_training: bool = False) -> Tensor:
-        """Return what the network is given for y: y itself, or, by the torch's random numbers, a noisy one."""
+        """Return what the network is given for y: y itself, or, by torch's random numbers, a noisy one."""
         return y
 
     def embedding(self, dim: int, has_none: bool = True) -> nn.Module:

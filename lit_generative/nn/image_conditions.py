@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lit_generative.checks import check_count, check_range
 from lit_generative.nn.conditions import Condition
 
-__all__ = ["GrayCondition", "ImageCondition", "LowResolutionCondition", "MaskedCondition", "refuse_images"]
+__all__ = ["GrayCondition", "ImageCondition", "LowResolutionCondition", "MaskedCondition", "luma", "refuse_images"]
 
 
 class ImageCondition(Condition):
@@ -125,8 +125,7 @@ class GrayCondition(ImageCondition):
         """Return the luma."""
         if image.shape[1] != 3:
             raise ValueError(f"condition=GrayCondition: the images have {image.shape[1]} channels, but colours need 3")
-        weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-        return (weights * image).sum(dim=1, keepdim=True)
+        return luma(image)
 
     def given_channels(self, image_channels: int) -> int:
         """Return 1."""
@@ -180,6 +179,12 @@ class MaskedCondition(ImageCondition):
     def baseline(self, y: Tensor) -> Tensor:
         """Return the image with gray in the hole."""
         return y[:, :-1]
+
+
+def luma(image: Tensor) -> Tensor:
+    """Return the brightness (..., 1, H, W) of colours (..., 3, H, W), as ITU-R 601 and PIL have it."""
+    weights = image.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+    return (weights * image).sum(dim=-3, keepdim=True)
 
 
 def refuse_images(condition: Condition | None, model: str) -> None:

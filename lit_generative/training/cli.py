@@ -43,6 +43,7 @@ from lit_generative.files import make_folder, replacing
 from lit_generative.fine_tuning import take_weights
 from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
+from lit_generative.recipes import configs_folder
 from lit_generative.training.classes import fill_in_classes
 from lit_generative.training.folder import (
     RunFolder,
@@ -321,7 +322,8 @@ class TrainerCLI(LightningCLI):
 
     def _named_by_data(self) -> str:
         """Return what a new run is called, by its data, if they are not those of the recipe, and by its recipe."""
-        file = self.recipe_files[0] if self.recipe_files else None
+        extras = configs_folder() / "extras"
+        file = next((file for file in self.recipe_files if extras not in file.parents), None)
         return named_by_data(self.recipe_name or type(self.model).__name__.lower(), own_name(self.datamodule, file))
 
     def _run_folder(self, root: Path) -> RunFolder:

@@ -65,14 +65,13 @@ def resolve_recipes(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def config_files(arguments: Sequence[str]) -> list[Path]:
-    """Return the files of options that :func:`resolve_recipes` has put among arguments, without the extras."""
-    pairs = pairwise([*arguments, ""])
-    found = [
-        following if name in ("--config", "-c") else name.partition("=")[2]
-        for name, following in pairs
-        if name.partition("=")[0] in ("--config", "-c")
-    ]
-    return [path for path in map(Path, found) if (configs_folder() / "extras") not in path.parents]
+    """Return the files of options that are given by ``--config FILE`` or ``--config=FILE``."""
+    found = []
+    for argument, following in pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-c") and (value or following):
+            found.append(Path(value if equals else following))
+    return found
 
 
 def _name_of(config: Path) -> str:

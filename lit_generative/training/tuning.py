@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lit_generative.checkpoints import data_of, model_of, read_checkpoint
 from lit_generative.files import read_yaml
 from lit_generative.training.folder import run_folder_of, run_name
-from lit_generative.training.parser import take_option
+from lit_generative.training.parser import config_files, take_option
 
 __all__ = ["Tuning"]
 
@@ -33,7 +32,7 @@ class Tuning:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.arguments = list(arguments)
         self.configuration: dict[str, Any] = {}
-        for path in _configs(arguments):
+        for path in config_files(arguments):
             found = read_yaml(path)
             self.configuration |= found if isinstance(found, dict) else {}
         given = take_option(self.arguments, "--from")
@@ -95,16 +94,6 @@ class Tuning:
 
     def _says(self, key: str, options: Sequence[str]) -> bool:
         return key in self.configuration or any(take_option(self.arguments, option) is not None for option in options)
-
-
-def _configs(arguments: Sequence[str]) -> list[Path]:
-    """Return the files that are given by ``--config FILE`` or ``--config=FILE``."""
-    found = []
-    for argument, following in pairwise([*arguments, ""]):
-        name, equals, value = argument.partition("=")
-        if name in ("--config", "-c") and (value or following):
-            found.append(Path(value if equals else following))
-    return found
 
 
 def _without_sizes(model: dict[str, Any], parts: Sequence[str]) -> dict[str, Any]:
