@@ -115,10 +115,10 @@ class DeclaresBatchSize(Protocol):
 
 @runtime_checkable
 class TellsItsPlan(Protocol):
-    """Data that say what was found and what will be made of it, for the plan before a training."""
+    """Data that say what was found and what will be made of it, or a model, for the plan before a training."""
 
     def plan(self) -> dict[str, str]:
-        """Return lines by what they are about, such as "found" and "made"; what is not known is not there."""
+        """Return lines by what they are about: "found", "made" and "augmented"; what is not known is not there."""
 
 
 # -------------------------------------------------------------------- of models

@@ -20,6 +20,7 @@ __all__ = ["duration", "outcome", "plan", "seconds_allowed", "shortness", "size_
 FEW = 1000  # training images, of which a model that draws good ones draws copies
 ENOUGH = 50_000  # images to be seen before shapes appear, with the recipes here at 28 to 64 pixels a side
 STILL = 0.02  # of all that was gained, in the last third: so much more, and a training was too short
+LOST = 0.2  # of all that was gained, since the best: so much more, and a training was too long
 WIDTH = 10  # of the first column
 
 
@@ -43,9 +44,10 @@ def plan(trainer: L.Trainer, model: L.LightningModule) -> list[str]:
     """Return the lines of the block that is printed before the first step."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     about = data.plan() if isinstance(data, TellsItsPlan) else _found(trainer)
+    about |= model.plan() if isinstance(model, TellsItsPlan) else {}
     lines = about | {"network": _network(trainer, model), "training": _training(trainer)}
     lines |= {"expect": "\n".join(_expectations(trainer))}
-    order = ("found", "made", "network", "training", "expect", "mirrored")
+    order = ("found", "made", "augmented", "network", "training", "expect", "mirrored")
     named = [(name, line) for name in order for line in lines.get(name, "").splitlines()]
     heads = ["" if i and named[i - 1][0] == name else name for i, (name, _) in enumerate(named)]
     shown = [f"  {head:{WIDTH}}{line}" for head, (_, line) in zip(heads, named, strict=True)]
@@ -213,4 +215,6 @@ def _trend(name: str, course: Sequence[float]) -> str:
     gained, lately = values[0] - min(values), before - min(values)
     if gained > 0 and lately > STILL * gained:
         return f" {name} was still getting better: too short, a longer training would be better."
+    if gained > 0 and values[-1] - min(values) > LOST * gained:
+        return f" {name} got worse again: {min(values):.4g} at its best, {values[-1]:.4g} in the end."
     return f" {name} had stopped getting better." if gained > 0 else f" {name} did not get better."

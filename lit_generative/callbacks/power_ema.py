@@ -145,12 +145,16 @@ def exponent(sigma_rel: float) -> float:
 
 
 def mixture(known: Sequence[tuple[int, float]], wanted: tuple[int, float]) -> list[float]:
-    """Return the shares of averages (steps, gamma) whose mixture is nearest to the ``wanted`` one (appendix C)."""
+    """Return the shares of averages (steps, gamma) whose mixture is nearest to the ``wanted`` one (appendix C).
+
+    They are scaled to the sum 1, or weights would shrink where the wanted average ends between two snapshots.
+    """
     products = torch.tensor([[_product(a, b) for b in known] for a in known], dtype=torch.float64)
     target = torch.tensor([_product(a, wanted) for a in known], dtype=torch.float64)
     scale = products.diagonal().rsqrt()
     solution = torch.linalg.lstsq(products * scale * scale[:, None], (target * scale)[:, None], driver="gelsd").solution
-    return (solution[:, 0] * scale).tolist()
+    shares = solution[:, 0] * scale
+    return (shares / shares.sum()).tolist()
 
 
 def _product(a: tuple[int, float], b: tuple[int, float]) -> float:

@@ -49,15 +49,21 @@ class ConditionalAugment(Described):
                 f"augment={type(self).__name__}: it moves images, and {name} would stay as it is; leave augment out"
             )
 
-    def settle(self, num_images: int | None) -> float:
-        """Choose the probability for a set of so many training images (None: very many) and return it.
-
-        One that was given stays.
-        """
+    def settle(self, num_images: int | None) -> None:
+        """Choose the probability for a set of so many training images (None: very many); one that was given stays."""
         if self.probability is None:
             total = inf if num_images is None else num_images
             self._settled = next((chance for limit, chance in _BY_SIZE if total < limit), 0.0)
-        return self._settled
+
+    def plan(self) -> str:
+        """Say what is done to images, and how often."""
+        if not self._settled:
+            return "not at all: there are enough images"
+        why = "as the set's size asks" if self.probability is None else "as augment.probability says"
+        return (
+            f"each of mirrored, turned, scaled, stretched and moved with the chance {self._settled:g}, {why}; "
+            "the network is told, samples show none of it"
+        )
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return augmented images (B, C, H, W) in the range of ``x``, and their numbers (B, 9)."""

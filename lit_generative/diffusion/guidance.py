@@ -167,6 +167,8 @@ class AutoGuidance(Guidance):
         scale, interval, combination: See :class:`Guidance`.
         keep_at: The share of the training, in (0, 1], after which the network's state (its average, with EMA) is kept,
             at the next validation. A much better or worse guide helps less.
+        least_images: Before so many training images were seen, nothing is kept: in a short training the state after a
+            small share of it is so much worse that guidance by it makes samples alike.
 
     Attributes:
         guide: The network in that state.
@@ -182,10 +184,12 @@ class AutoGuidance(Guidance):
         interval: tuple[float, float] | None = None,
         keep_at: float = 0.1,
         combination: Combination | None = None,
+        least_images: int = 0,
     ) -> None:
         super().__init__(scale, interval, combination)
         check_range("keep_at", keep_at, above=0, at_most=1, hint="it is a share of the training, such as 0.1")
-        self.keep_at = keep_at
+        check_range("least_images", least_images, at_least=0)
+        self.keep_at, self.least_images = keep_at, least_images
         self.guide: nn.Module | None = None
         self.register_buffer("kept_at", torch.zeros((), dtype=torch.long))
 
@@ -195,7 +199,8 @@ class AutoGuidance(Guidance):
 
     def observe(self, network: nn.Module, share: float, images_seen: int) -> None:
         """Keep the network's state, if it is time."""
-        if self.guide is not None and not self.kept_at and share >= self.keep_at:
+        is_time = share >= self.keep_at and images_seen >= self.least_images
+        if self.guide is not None and not self.kept_at and is_time:
             self.guide.load_state_dict(network.state_dict())
             self.kept_at.fill_(images_seen)
 

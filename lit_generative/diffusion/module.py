@@ -134,11 +134,11 @@ class DDPM(GenerativeModule):
         super().on_fit_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.augment is not None and isinstance(data, ImageData):
-            total = data.num_images("train")
-            chance = self.augment.settle(total)
-            if self.trainer.is_global_zero:
-                size = "an unknown number of" if total is None else f"{total:,}"
-                print(f"{type(self.augment).__name__}: each part has the chance {chance:g}, for {size} images")
+            self.augment.settle(data.num_images("train"))
+
+    def plan(self) -> dict[str, str]:
+        """Say how images are augmented, for the plan before a training."""
+        return {} if self.augment is None else {"augmented": self.augment.plan()}
 
     def sample_time(self, n: int) -> tuple[Tensor, Tensor]:
         """Return ``n`` times in (0, 1] to train at and how much the loss at each counts, both (n,)."""

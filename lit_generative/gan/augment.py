@@ -111,6 +111,10 @@ class Augmentation(Described, nn.Module, ABC):
             num_images: How many real images the step saw, over all processes.
         """
 
+    def plan(self) -> str:
+        """Say what is done, for the plan before a training."""
+        return f"what the discriminator sees, real and generated images alike, by {type(self).__name__}"
+
 
 class DiffAugment(Augmentation):
     """Random colours, translations and cutouts (Zhao et al. 2020, DiffAugment).
@@ -223,6 +227,11 @@ class AdaptiveAugment(Augmentation):
         self.raised.add_(step).clamp_(0, int(self.limit * self.horizon))
         self.mean_sign.lerp_(margins.sign().to(self.mean_sign.dtype).mean(), 0.25)
         self.augmentation.observe(margins, num_images)
+
+    def plan(self) -> str:
+        """Say how often images are changed."""
+        often = f"as often as its overfitting asks, with a chance of at most {self.limit:g}"
+        return f"{self.augmentation.plan()}, {often}"
 
     def begin_anew(self, model: Any) -> None:
         """Begin without augmentation."""

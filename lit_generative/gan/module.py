@@ -139,6 +139,10 @@ class GAN(GenerativeModule):
             calls.append(NetworkCall("discriminator", self.discriminator, {"x": x, "y": y}, shape[:1], logits))
         return calls
 
+    def plan(self) -> dict[str, str]:
+        """Say how images are augmented, for the plan before a training."""
+        return {} if self.augment is None else {"augmented": self.augment.plan()}
+
     # ---------------------------------------------------------------- the game
 
     def sample_latent(self, n: int) -> Tensor:

@@ -59,6 +59,12 @@ def test_mixtures_of_snapshots_weight_steps_as_the_wanted_average(sigma_rel: flo
     assert (mixed - wanted).norm() < 0.03 * wanted.norm()
 
 
+@pytest.mark.parametrize("end", [100, 119, 137])
+def test_a_mixture_that_ends_between_snapshots_still_is_an_average(end: int) -> None:
+    known = [(steps, exponent(sigma_rel)) for steps in range(20, end + 1, 20) for sigma_rel in (0.05, 0.1)]
+    assert sum(mixture(known, (end, exponent(0.1)))) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("family", ["vae", "gan"])
 def test_an_average_made_afterwards_is_the_one_that_was_not_kept(
     family: str, make_vae: Callable[..., VAE], make_gan: Callable[..., GAN], make_trainer: MakeTrainer
