@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lit_generative import VAE, ImageDataModule
+from lit_generative import DDPM, VAE, ImageDataModule
 from lit_generative.callbacks import Budget, Outlook, TrainingClock, plan
+from lit_generative.diffusion import ConditionalAugment
+from lit_generative.gan import AdaptiveAugment, GeometricAugment
+from lit_generative.nn import UNet
 
 
 class Streamed(IterableDataset):
@@ -126,7 +129,8 @@ def test_a_training_that_is_over_at_once_is_not_measured(told: Callable[..., lis
     [
         ([9, 7, 5, 4, 3.5, 3], "val/loss was still getting better: too short"),
         ([9, 4, 3, 3, 3, 3], "val/loss had stopped getting better"),
-        ([9, 4, 3, 4, 5, 6], "val/loss had stopped getting better"),
+        ([9, 4, 3, 4, 5, 6], "val/loss got worse again: 3 at its best, 6 in the end."),
+        ([9, 4, 3, 3.2, 3.1, 3.3], "val/loss had stopped getting better"),
         ([3, 4, 5, 6], "val/loss did not get better"),
         ([-9, -12, -14, -16], "still getting better"),
         ([9, 3], "."),
@@ -136,6 +140,32 @@ def test_what_came_of_it_goes_by_the_last_third(make_trainer: Any, course: list[
     assert plan.outcome(make_trainer(), 1000, None, "val/loss", course).endswith(words) or words in plan.outcome(
         make_trainer(), 1000, None, "val/loss", course
     )
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        (ConditionalAugment(), "with the chance 0.3, as the set's size asks"),
+        (ConditionalAugment(0.2), "with the chance 0.2, as augment.probability says"),
+        (ConditionalAugment(0.0), "not at all"),
+    ],
+)
+def test_the_plan_says_how_images_are_augmented(
+    make_trainer: Any, capsys: pytest.CaptureFixture, augment: ConditionalAugment, words: str
+) -> None:
+    network = UNet((1, 28, 28), (8, 16), 1, (), head_dim=8, groups=4, patch=4, augmentations=9)
+    model = DDPM(network, (1, 28, 28), augment=augment)
+    make_trainer(max_steps=1, callbacks=[Outlook()]).fit(model, ImageDataModule(subset=60, batch_size=6))
+    assert words in line(capsys.readouterr().out.splitlines(), "augmented")
+
+
+def test_the_plan_says_what_the_discriminator_sees(
+    make_gan: Any, make_trainer: Any, capsys: pytest.CaptureFixture
+) -> None:
+    model = make_gan(augment=AdaptiveAugment(GeometricAugment(), limit=0.7))
+    make_trainer(max_steps=2, callbacks=[Outlook()]).fit(model, ImageDataModule(subset=60, batch_size=6))
+    told = line(capsys.readouterr().out.splitlines(), "augmented")
+    assert "by GeometricAugment, as often as its overfitting asks, with a chance of at most 0.7" in told
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(8, "8 s"), (80, "80 s"), (100, "1.7 min"), (9000, "2.5 h")])

@@ -191,6 +191,16 @@ def test_labels_are_dropped_at_their_share() -> None:
     assert torch.equal(AutoGuidance(2.0).training_labels(y, 10), y)
 
 
+@pytest.mark.parametrize(("total", "kept_at"), [(1000, 500), (10_000, 1000), (400, 0)])
+def test_the_state_of_a_short_training_is_kept_after_the_least_images(total: int, kept_at: int) -> None:
+    guidance, network = AutoGuidance(2.0, keep_at=0.1, least_images=500), nn.Linear(1, 1)
+    guidance.prepare(network, None)
+    for tenth in range(1, 11):
+        guidance.observe(network, tenth / 10, total * tenth // 10)
+    assert int(guidance.kept_at) == kept_at
+    assert guidance.is_active == (kept_at > 0)
+
+
 def test_a_state_is_kept_once_after_its_share_of_the_training() -> None:
     guidance, network = AutoGuidance(2.0, keep_at=0.3), nn.Linear(1, 1)
     guidance.prepare(network, None)
@@ -222,6 +232,7 @@ def test_guidance_is_rebuilt_from_its_description(guidance: Guidance) -> None:
         (lambda: ClassifierFree(2, label_dropout=1.0), r"label_dropout=1\.0: it must be in \(0, 1\)"),
         (lambda: ClassifierFree(2, label_dropout=0.0), r"label_dropout=0\.0: .*guidance needs some"),
         (lambda: AutoGuidance(2, keep_at=0.0), r"keep_at=0\.0: it must be in \(0, 1\]; it is a share of the training"),
+        (lambda: AutoGuidance(2, least_images=-1), "least_images=-1: "),
         (lambda: AutoGuidance(2, keep_at=14000), r"keep_at=14000: .*such as 0\.1"),
         (lambda: ClassifierFree(2).check_condition(None), r"the model has no labels; set num_classes"),
         (lambda: ClassifierFree(2).worse(nn.Identity(), None, 0), r"the model has no labels; set num_classes"),
