@@ -2,6 +2,7 @@
 
 import re
 from math import inf
+from time import monotonic
 from typing import Any
 
 import lightning as L
@@ -16,6 +17,7 @@ __all__ = ["Budget", "number_of_images"]
 WARM_UP = 2  # steps in which memory is found and kernels are compiled: they tell nothing of the pace
 FOR_EVER = 10**9  # batches
 UNLIMITED = (None, -1, 1000)  # epochs, the last of which Lightning fills in
+IN_BETWEEN = 0.2  # of the minutes so far that evaluations before the end may take
 FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -32,7 +34,8 @@ class Budget(TrainingBudget):
         minutes: Of training, in all.
         images: Training images in all, counted again each time that they are seen; such as 500_000, "500k" or "2M".
         validations: How many there are, the last one after the last step; None leaves them to the trainer's options.
-        evaluations: How many of them evaluate samples, too; None leaves that to the options of ``evaluate``.
+        evaluations: How many of them evaluate samples, too; None leaves that to the options of ``evaluate``. Under
+            minutes, those before the last are left out where they would take more than a fifth of the time so far.
 
     Raises:
         ValueError: If both lengths are given, one is no positive number, or the trainer has another one.
@@ -59,6 +62,7 @@ class Budget(TrainingBudget):
         self._measured_at = self._first_step = -1  # steps
         self._base: tuple[int, float] | None = None  # step and seconds behind the warm-up
         self._due = 0  # validations so far
+        self._evaluating = _Stopwatch()
         self._saved: dict[str, Any] = {}
 
     @property
@@ -93,7 +97,7 @@ class Budget(TrainingBudget):
             callbacks.insert(0, clock := TrainingClock())
             self._clock = clock
         self.schedules, self._base, self._saved, self._share = [], None, {}, 0.0
-        self._measured_at, self.evaluates_now = -1, False
+        self._measured_at, self.evaluates_now, self._evaluating = -1, False, _Stopwatch()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look how much is over of a run that goes on, and end it at once if that is all."""
@@ -177,10 +181,27 @@ class Budget(TrainingBudget):
             is_due = (number := self._due_at(share)) > self._due
             if is_due:
                 per_evaluation = self.validations / (self.evaluations or self.validations)
-                self.evaluates_now = number // per_evaluation > self._due // per_evaluation
+                is_planned = number // per_evaluation > self._due // per_evaluation
+                self.evaluates_now = is_planned and (share >= 1 or self._can_afford(trainer))
                 self._due = number
             trainer.val_check_batch = trainer.fit_loop.total_batch_idx + 1 if is_due else FOR_EVER
         trainer.should_stop = trainer.should_stop or share >= 1
+
+    def _can_afford(self, trainer: L.Trainer) -> bool:
+        """Return whether there is time for an evaluation before the end, the same in each process."""
+        if self.minutes is None or self._clock is None:
+            return True
+        is_cheap = self._evaluating.total + self._evaluating.latest <= IN_BETWEEN * self._clock.read()
+        return bool(trainer.strategy.broadcast(is_cheap))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin to measure how long an evaluation takes."""
+        self._evaluating.start()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add it up."""
+        if self.evaluates_now:
+            self._evaluating.stop()
 
     def _due_at(self, share: float) -> int:
         """Return how many validations are due by a share of the training."""
@@ -195,6 +216,20 @@ class Budget(TrainingBudget):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what a checkpoint has; it is used when fitting starts."""
         self._saved = state_dict
+
+
+class _Stopwatch:
+    """Adds up the seconds between ``start`` and ``stop``."""
+
+    def __init__(self) -> None:
+        self.total = self.latest = self._started = 0.0
+
+    def start(self) -> None:
+        self._started = monotonic()
+
+    def stop(self) -> None:
+        self.latest = monotonic() - self._started
+        self.total += self.latest
 
 
 def number_of_images(given: int | str | None) -> int | None:

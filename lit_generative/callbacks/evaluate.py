@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from math import isinf
+from math import inf, isinf
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
@@ -60,6 +60,7 @@ class Evaluate(L.Callback):
     cannot be measured there is no best state: the checkpoint keeps none, or the latest one where nothing else does.
 
     Under a :class:`~lit_generative.callbacks.Budget` that plans evaluations, these take the place of ``every_n_…``.
+    Before the first of them, what a checkpoint monitors is infinitely bad.
 
     Of a training set of fewer than ``copies_below`` images, samples are also compared with the training images, as they
     are and mirrored: ``evaluation/memorised`` is the share of copies. ``evaluation/quality_without_copies`` is the
@@ -104,6 +105,7 @@ class Evaluate(L.Callback):
         self._evaluators: dict[str, Evaluator] = {}
         self._evaluated_at = 0
         self._monitored: list[str] = []
+        self._unmeasured: dict[str, float] = {}  # what a checkpoint is told before the first planned evaluation
 
     @property
     def measures_quality(self) -> bool:
@@ -168,6 +170,11 @@ class Evaluate(L.Callback):
                 f"{type(monitors[0]).__name__} monitors {monitors[0].monitor}, but evaluations are at the end only; "
                 "set evaluate.every_n_epochs or evaluate.every_n_images"
             )
+        self._unmeasured = {}
+        if _planned(trainer) is not None:
+            checkpoints = [callback for callback in monitors if isinstance(callback, ModelCheckpoint)]
+            self._unmeasured = {str(c.monitor): inf if c.mode == "min" else -inf for c in checkpoints}
+            monitors = [callback for callback in monitors if callback not in checkpoints]
         self._monitored = [callback.monitor for callback in monitors if callback.monitor]
 
     def _drop_misleading(self, trainer: L.Trainer, model: Any) -> None:
@@ -186,6 +193,8 @@ class Evaluate(L.Callback):
             evaluation, lines = self._evaluate(self._on("val"), trainer, pl_module, _losses(trainer, "val/"))
             self._latest = pl_module.images_seen, evaluation, lines
             pl_module.log_dict(_scalars("evaluation", evaluation))
+        elif unmeasured := {n: v for n, v in self._unmeasured.items() if n not in trainer.callback_metrics}:
+            pl_module.log_dict(unmeasured)
 
     def _is_due(self, trainer: L.Trainer, model: GenerativeModule) -> bool:
         is_first = any(name not in trainer.callback_metrics for name in self._monitored)

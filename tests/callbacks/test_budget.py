@@ -78,10 +78,12 @@ def train(
         ckpt_path: Path | None = None,
         batch_size: int = 20,
         callbacks: tuple[L.Callback, ...] = (),
+        validation: float = 500.0,
         **options: Any,
     ) -> tuple[L.Trainer, Course]:
-        course = Course(pace)
-        monkeypatch.setattr("lit_generative.callbacks.clock.monotonic", course)
+        course = Course(pace, validation)
+        for module in ("clock", "budget"):
+            monkeypatch.setattr(f"lit_generative.callbacks.{module}.monotonic", course)
         trainer = make_trainer(
             callbacks=[course, TrainingClock(), budget, *callbacks], **({"limit_val_batches": 1} | options)
         )
@@ -193,19 +195,30 @@ def test_a_run_that_is_over_trains_no_more(train: Train, tmp_path: Path) -> None
     assert more.global_step == 10
 
 
+class Due(L.Callback):
+    """Notes when a budget wants an evaluation."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.at: list[int] = []
+
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.budget.evaluates_now:
+            self.at.append(trainer.global_step)
+
+
 def test_evaluations_are_among_the_validations(train: Train) -> None:
-    class Due(L.Callback):
-        def __init__(self) -> None:
-            self.at: list[int] = []
-
-        def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
-            if budget.evaluates_now:
-                self.at.append(trainer.global_step)
-
-    budget, due = Budget(images=24 * 20), Due()
-    _, course = train(budget, callbacks=(due,))
+    budget = Budget(images=24 * 20)
+    _, course = train(budget, callbacks=(due := Due(budget),))
     assert course.validated_at == [*range(2, 25, 2)]
     assert due.at == [6, 12, 18, 24]
+
+
+@pytest.mark.parametrize(("seconds", "at"), [(0.5, [8, 13, 19, 24]), (1.5, [8, 19, 24]), (500, [8, 24])])
+def test_evaluations_before_the_end_take_a_fifth_of_the_time(train: Train, seconds: float, at: list[int]) -> None:
+    budget = Budget(minutes=0.4)
+    train(budget, callbacks=(due := Due(budget),), validation=seconds)
+    assert due.at == at
 
 
 def test_validations_may_be_left_to_the_trainer(train: Train) -> None:

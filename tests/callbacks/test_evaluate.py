@@ -7,10 +7,10 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lit_generative import VAE, Evaluator, ImageDataModule
-from lit_generative.callbacks import EMA, Evaluate
+from lit_generative.callbacks import EMA, Budget, Evaluate
 from lit_generative.callbacks.run import append_record
 from lit_generative.evaluation import Evaluation
 from lit_generative.pictures import save_png
@@ -128,6 +128,31 @@ def test_a_checkpoint_of_the_best_samples(
     assert saved["global_step"] == min(found, key=found.__getitem__)
     assert checkpoint.best_model_score is not None
     assert checkpoint.best_model_score.item() == pytest.approx(min(found.values()), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_before_the_first_planned_evaluation_a_checkpoint_is_told_the_worst(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path, mode: str
+) -> None:
+    checkpoint = best(monitor="evaluation/recall" if mode == "max" else "evaluation/frechet_distance", mode=mode)
+    budget = Budget(images=120, validations=4, evaluations=2)
+    callbacks = [checkpoint, Evaluate(small()), budget]
+    trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, limit_val_batches=1)
+    trainer.fit(make_vae(), datamodule=ImageDataModule(subset=60, batch_size=10))
+    assert [record["images_seen"] for record in records(tmp_path)] == [60, 120]
+    found = [record["metrics"][str(checkpoint.monitor).split("/")[1]] for record in records(tmp_path)]
+    assert checkpoint.best_model_score == pytest.approx(min(found) if mode == "min" else max(found), rel=1e-5)
+
+
+def test_early_stopping_has_a_number_from_the_first_validation_on(
+    make_vae: Callable[..., VAE], make_trainer: MakeTrainer, data: ImageDataModule, tmp_path: Path
+) -> None:
+    stopping = EarlyStopping("evaluation/frechet_distance", patience=100)
+    callbacks = [stopping, Evaluate(small()), Budget(images=120, validations=4, evaluations=2)]
+    make_trainer(callbacks=callbacks, limit_val_batches=1).fit(
+        make_vae(), datamodule=ImageDataModule(subset=60, batch_size=10)
+    )
+    assert [record["images_seen"] for record in records(tmp_path)] == [30, 60, 120]
 
 
 def test_what_is_measured_at_the_end_only_cannot_be_monitored(
