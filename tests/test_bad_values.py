@@ -153,6 +153,8 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "widths=(8, 8, 8, 8)": lambda: DCGANDiscriminator(SHAPE, (8, 8, 8, 8)),
     "blocks=0": lambda: ConvDecoder(SHAPE, 4, blocks=0),
     "blocks=-1": lambda: ResidualGenerator(SHAPE, 4, blocks=-1),
+    "base_width=0": lambda: ResidualGenerator(SHAPE, 4, base_width=0),
+    "base_width=2.5": lambda: ResidualDiscriminator(SHAPE, base_width=2.5),  # type: ignore[arg-type]
     "blocks='8y1'": lambda: LadderNetwork(SHAPE, "8y1", (8,)),
     "blocks=3": lambda: LadderNetwork(SHAPE, 3, (8,)),  # type: ignore[arg-type]
     "num_classes=0": lambda: MLPDecoder(SHAPE, 4, num_classes=0),

@@ -53,13 +53,14 @@ class ResidualGenerator(Described, nn.Module):
     Args:
         image_shape: (C, H, W) of the images.
         latent_dim: The size of z.
-        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: 64, 128, ...
-            until the smaller side is at most 8 pixels.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None:
+            ``base_width`` times 1, 2, 4, 8, 8, ... until the smaller side is at most 8 pixels.
         blocks: Residual blocks a level.
         hidden: Widths of fully connected layers between z and the coarsest level.
         num_classes: For p(x|y): how many classes there are.
         smooth: Whether the last doubling is bilinear too, and not a transposed convolution, which may print a grid.
         condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
+        base_width: Channels of the finest level, if ``widths`` does not say.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -75,10 +76,12 @@ class ResidualGenerator(Described, nn.Module):
         num_classes: int | None = None,
         smooth: bool = False,
         condition: Condition | None = None,
+        base_width: int = 64,
     ) -> None:
         super().__init__()
-        check_sizes(image_shape, {"hidden": hidden}, latent_dim=latent_dim, blocks=blocks, num_classes=num_classes)
-        _, *shapes = level_shapes(image_shape, widths)
+        sizes = {"latent_dim": latent_dim, "blocks": blocks, "base_width": base_width, "num_classes": num_classes}
+        check_sizes(image_shape, {"hidden": hidden}, **sizes)
+        _, *shapes = level_shapes(image_shape, widths, base=base_width)
         features, stem = [latent_dim, *hidden], []
         for i, o in pairwise(features):
             stem += [_keeping_scale(nn.Linear(i, o), slope=0.2), nn.LeakyReLU(0.2)]
@@ -103,11 +106,12 @@ class ResidualDiscriminator(Described, nn.Module):
 
     Args:
         image_shape: (C, H, W) of the images.
-        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None: 64, 128, ...
-            until the smaller side is at most 4 pixels.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest. None:
+            ``base_width`` times 1, 2, 4, 8, 8, ... until the smaller side is at most 4 pixels.
         blocks: Residual blocks a level.
         num_classes: For D(x, y): how many classes there are.
         condition: What else it is told, such as attributes; ``num_classes`` is short for one of classes.
+        base_width: Channels of the finest level, if ``widths`` does not say.
 
     Raises:
         ValueError: If ``widths`` is empty.
@@ -120,10 +124,11 @@ class ResidualDiscriminator(Described, nn.Module):
         blocks: int = 1,
         num_classes: int | None = None,
         condition: Condition | None = None,
+        base_width: int = 64,
     ) -> None:
         super().__init__()
-        check_sizes(image_shape, blocks=blocks, num_classes=num_classes)
-        _, *shapes = level_shapes(image_shape, widths, coarsest=4)
+        check_sizes(image_shape, blocks=blocks, num_classes=num_classes, base_width=base_width)
+        _, *shapes = level_shapes(image_shape, widths, coarsest=4, base=base_width)
         channels, height, width = image_shape
         first = _keeping_scale(nn.Conv2d(channels, shapes[0][0], 4, 2, padding=1))
         levels: list[nn.Module] = [nn.ZeroPad2d((0, width % 2, 0, height % 2)), first]

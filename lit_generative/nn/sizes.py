@@ -71,10 +71,10 @@ def check_sizes(
         check_count(name, value)
 
 
-def default_widths(height: int, width: int, coarsest: int = 8) -> list[int]:
-    """Return 64, 128, 256, 512, 512, ... for as many halvings as bring the smaller side to ``coarsest`` or less."""
+def default_widths(height: int, width: int, coarsest: int = 8, base: int = 64) -> list[int]:
+    """Return ``base`` times 1, 2, 4, 8, 8, ... for as many halvings as bring the smaller side to ``coarsest``."""
     levels = max(1, (ceil(min(height, width) / coarsest) - 1).bit_length())
-    return [64 * 2 ** min(level, 3) for level in range(levels)]
+    return [base * 2 ** min(level, 3) for level in range(levels)]
 
 
 def unet_sizes(height: int, width: int) -> tuple[int, list[int], list[int]]:
@@ -104,13 +104,15 @@ def halvings(height: int, width: int, levels: int) -> list[tuple[int, int]]:
     return [(ceil(height / 2**level), ceil(width / 2**level)) for level in range(levels + 1)]
 
 
-def level_shapes(image_shape: ImageShape, widths: Sequence[int] | None, coarsest: int = 8) -> list[ImageShape]:
+def level_shapes(
+    image_shape: ImageShape, widths: Sequence[int] | None, coarsest: int = 8, base: int = 64
+) -> list[ImageShape]:
     """Return the shape of the image, and of features of ``widths`` channels at 1/2, 1/4, ... of its size.
 
     For ``widths`` None there are as many levels as :func:`default_widths` has.
     """
     channels, height, width = image_shape
-    widths = default_widths(height, width, coarsest) if widths is None else widths
+    widths = default_widths(height, width, coarsest, base) if widths is None else widths
     check_widths(widths)
     sizes = halvings(height, width, len(widths))
     return [(c, *size) for c, size in zip([channels, *widths], sizes, strict=True)]

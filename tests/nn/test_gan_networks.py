@@ -22,6 +22,7 @@ from lit_generative.nn import (
 from lit_generative.nn.conditions import condition_of
 from lit_generative.nn.heads import ProjectionHead
 from lit_generative.nn.residual import FixupBlock
+from lit_generative.nn.sizes import default_widths
 
 Network = tuple[Any, dict[str, Any]]
 LATENT = 8
@@ -310,3 +311,13 @@ def test_a_convolutional_network_needs_a_level(network: Network) -> None:
 def test_an_image_cannot_be_halved_more_often_than_it_has_pixels() -> None:
     with pytest.raises(ValueError, match=r"widths=\(8, 8, 8, 8\): 28 x 10 pixels cannot be halved 4 times"):
         DCGANDiscriminator((1, 28, 10), widths=(8, 8, 8, 8))
+
+
+@pytest.mark.parametrize(("cls", "coarsest"), [(ResidualGenerator, 8), (ResidualDiscriminator, 4)])
+def test_networks_sized_by_the_image_are_those_of_their_widths(cls: type[nn.Module], coarsest: int) -> None:
+    widths = default_widths(40, 28, coarsest, base=16)
+    by_size, by_widths = (
+        build((cls, options), (3, 40, 28)) for options in ({"base_width": 16}, {"widths": tuple(widths)})
+    )
+    expected = {name: p.shape for name, p in by_widths.named_parameters()}
+    assert {name: p.shape for name, p in by_size.named_parameters()} == expected

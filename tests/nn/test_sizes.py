@@ -22,6 +22,7 @@ def test_default_levels_are_the_fewest_that_reach_the_coarsest_size(coarsest: in
         assert last <= coarsest
         assert len(widths) == 1 or min(before) > coarsest
         assert widths == [64, 128, 256, 512, 512, 512, 512][: len(widths)]
+        assert default_widths(size, 2 * size, coarsest, base=16) == [w // 4 for w in widths]
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 8])
