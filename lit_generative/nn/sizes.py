@@ -80,18 +80,12 @@ def default_widths(height: int, width: int, coarsest: int = 8, base: int = 64) -
 def unet_sizes(height: int, width: int) -> tuple[int, list[int], list[int]]:
     """Return (patch, widths, attention) of a U-Net that a few cores train in minutes.
 
-    Images are folded into patches of 1, 2, 4, ... pixels until the smaller side is at most 32 patches, and 16 where the
-    images have at most 32 pixels: there the pixels' own level costs more than it gives. Levels halve that to 8 or less;
-    they have 32, 64, 128, 128, ... channels: few, as most is learned from seeing many images. Attention is at levels of
-    at most 8, but where there are two levels: convolutions reach across these.
+    Images are folded into patches of 1, 2, 4, ... pixels until the smaller side is at most 16 patches: the levels of
+    single pixels cost more than they give, as most is learned from seeing many images. The levels, of 16 and 8 patches,
+    have 32 and 64 channels and no attention: convolutions reach across them.
     """
-    side = min(height, width)
-    finest = 16 if side <= 32 else 32
-    patch = 2 ** max(0, (ceil(side / finest) - 1).bit_length())
-    levels = 1 + max(1, (ceil(side / patch / 8) - 1).bit_length())
-    widths = [32 * 2 ** min(level, 2) for level in range(levels)]
-    attention = [level for level in range(levels) if levels > 2 and ceil(side / patch / 2**level) <= 8]
-    return patch, widths, attention
+    patch = 2 ** max(0, (ceil(min(height, width) / 16) - 1).bit_length())
+    return patch, [32, 64], []
 
 
 def autoencoder_widths(height: int, width: int) -> list[int]:
