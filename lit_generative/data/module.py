@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Split
 from lit_generative.data.about import found, left_out, made, mirroring
-from lit_generative.data.arguments import check_choice, check_text
+from lit_generative.data.arguments import check_choice, check_text, height_and_width
 from lit_generative.data.binarise import Binarisation
 from lit_generative.data.decode import Decoder, check_background
 from lit_generative.data.images import DecodedImages, EncodedImages
@@ -32,8 +32,6 @@ from lit_generative.data.surveys import Survey
 
 __all__ = ["ImageDataModule"]
 
-_LARGEST = 16_384  # pixels a side, beyond which a single image fills the memory
-
 
 class ImageDataModule(SplitLoaders):
     """Images from an embedded set, the Hugging Face hub, a folder or files.
@@ -45,8 +43,9 @@ class ImageDataModule(SplitLoaders):
         dataset: The name of an embedded set (``fashion-mnist``); the hub id ``owner/name``; a folder of images, with
             a subfolder for each class if there are labels; a Parquet, Arrow, zip or WebDataset (tar) file or a folder
             of such files; a folder of IDX files.
-        image_size: Height and width in pixels. The shorter side is resized to it (bicubic, antialiased) and the centre
-            cut out. None keeps the images as they are, if all have the same size.
+        image_size: Height and width in pixels, one number for both or two, such as ``[96, 64]``. Images are resized
+            until they fill it (bicubic, antialiased) and the centre is cut out. None keeps the images as they are, if
+            all have the same size.
         batch_size: Images a training or evaluation batch and process.
         config_name: The configuration of a hub data set that has several.
         revision: The branch, tag or commit of a hub data set.
@@ -79,7 +78,7 @@ class ImageDataModule(SplitLoaders):
     def __init__(
         self,
         dataset: str | Path = "fashion-mnist",
-        image_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
         batch_size: int = 128,
         config_name: str | None = None,
         revision: str | None = None,
@@ -133,7 +132,7 @@ class ImageDataModule(SplitLoaders):
             check_count(name, getattr(self, name), at_least=least, optional=False)
         for name, least in {"subset": 1, "num_workers": 0}.items():
             check_count(name, getattr(self, name), at_least=least)
-        check_count("image_size", self.image_size, at_most=_LARGEST)
+        height_and_width(self.image_size)
         check_range("val_fraction", self.val_fraction, above=0, below=0.5, optional=False)
         check_range("memory_budget", self.memory_budget, at_least=0, optional=False)
         choices = {"channels": ("auto", 1, 3), "in_memory": ("auto", True, False)}

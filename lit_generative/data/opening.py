@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_generative.data.arguments import height_and_width
 from lit_generative.data.columns import Classes, find_image_column, find_label_column, read_labels
 from lit_generative.data.conditions import ConditionColumns
 from lit_generative.data.decode import Decoder, different_sizes
@@ -115,7 +116,7 @@ def _open_streams(source: Source, found: dict[str, Share], image: str, label: st
     return Parts(parts, found, classes, (image, label))
 
 
-def look(parts: Parts, image_size: int | None, channels: int | str, skip_unreadable: bool) -> Survey:
+def look(parts: Parts, image_size: int | tuple[int, int] | None, channels: int | str, skip_unreadable: bool) -> Survey:
     """Look at the images' headers: at fewer of them where size and channels are given.
 
     Raises:
@@ -125,19 +126,21 @@ def look(parts: Parts, image_size: int | None, channels: int | str, skip_unreada
     return survey(_sample(parts, _LOOKED_AT_IF_GIVEN if is_given else _LOOKED_AT), skip_unreadable)
 
 
-def choose_decoder(seen: Survey, image_size: int | None, channels: int | str, background: str) -> Decoder:
+def choose_decoder(
+    seen: Survey, image_size: int | tuple[int, int] | None, channels: int | str, background: str
+) -> Decoder:
     """Decide shape and channels, as far as they are not given, and what is white.
 
     Args:
         seen: What the images' headers tell.
-        image_size: Height and width in pixels, or None to keep the size that all images have.
+        image_size: Height and width in pixels, one number for both or two. None keeps the size that all images have.
         channels: 1, 3, or ``auto``: 3 if any of the images looked at is in colour.
         background: The colour behind transparent pixels.
 
     Raises:
         ValueError: If no size is given and the images have several.
     """
-    size = None if image_size is None else (image_size, image_size)
+    size = height_and_width(image_size)
     if size is None and len(seen.sizes) > 1:
         (h1, w1), (h2, w2) = sorted(seen.sizes)[:: len(seen.sizes) - 1]
         raise ValueError(different_sizes(f"from {h1}x{w1} to {h2}x{w2}, height x width"))

@@ -113,7 +113,12 @@ class Augmentation(Described, nn.Module, ABC):
 
     def plan(self) -> str:
         """Say what is done, for the plan before a training."""
-        return f"what the discriminator sees, real and generated images alike, by {type(self).__name__}"
+        return f"what the discriminator sees, real and generated images alike, by {self.name}"
+
+    @property
+    def name(self) -> str:
+        """What it is called in the plan."""
+        return type(self).__name__
 
 
 class DiffAugment(Augmentation):
@@ -290,3 +295,8 @@ class ComposedAugment(Augmentation):
         """Pass it on to all."""
         for augmentation in self.augmentations:
             augmentation.observe(margins, num_images)  # type: ignore[operator]
+
+    @property
+    def name(self) -> str:
+        """Their names."""
+        return " and ".join(str(augmentation.name) for augmentation in self.augmentations)

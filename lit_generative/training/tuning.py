@@ -87,7 +87,7 @@ class Tuning:
         if self.data is not None and not has_others:
             return self.data
         shape: Any = _find(self.model, "image_shape") or ()
-        size = {"image_size": shape[1]} if len(shape) == 3 and shape[1] == shape[2] else {}
+        size = {"image_size": shape[1] if shape[1] == shape[2] else list(shape[1:])} if len(shape) == 3 else {}
         channels = {"channels": shape[0]} if len(shape) == 3 and shape[0] in (1, 3) else {}
         is_other = self._says("data", ("--data", "--data.class_path"))
         return {"class_path": "ImageDataModule", "init_args": {} if is_other else size | channels}

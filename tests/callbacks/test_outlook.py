@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lit_generative import DDPM, VAE, ImageDataModule
 from lit_generative.callbacks import Budget, Outlook, TrainingClock, plan
 from lit_generative.diffusion import ConditionalAugment
-from lit_generative.gan import AdaptiveAugment, GeometricAugment
+from lit_generative.gan import AdaptiveAugment, ComposedAugment, DiffAugment, GeometricAugment
 from lit_generative.nn import UNet
 
 
@@ -162,10 +162,12 @@ def test_the_plan_says_how_images_are_augmented(
 def test_the_plan_says_what_the_discriminator_sees(
     make_gan: Any, make_trainer: Any, capsys: pytest.CaptureFixture
 ) -> None:
-    model = make_gan(augment=AdaptiveAugment(GeometricAugment(), limit=0.7))
+    augmentation = ComposedAugment([GeometricAugment(), DiffAugment()])
+    model = make_gan(augment=AdaptiveAugment(augmentation, limit=0.7))
     make_trainer(max_steps=2, callbacks=[Outlook()]).fit(model, ImageDataModule(subset=60, batch_size=6))
     told = line(capsys.readouterr().out.splitlines(), "augmented")
-    assert "by GeometricAugment, as often as its overfitting asks, with a chance of at most 0.7" in told
+    by = "by GeometricAugment and DiffAugment"
+    assert f"{by}, as often as its overfitting asks, with a chance of at most 0.7" in told
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(8, "8 s"), (80, "80 s"), (100, "1.7 min"), (9000, "2.5 h")])

@@ -36,7 +36,7 @@ ARGUMENTS = [
             "~nobody-there/x",
         )
     ),
-    *(("image_size", value) for value in (0, -1, 28.5, "28", True, NAN, (28, 28), 10**9)),
+    *(("image_size", value) for value in (0, -1, 28.5, "28", True, NAN, [28], [28, 0], [1, 2, 3], [28, 10**9], 10**9)),
     *(("batch_size", value) for value in (0, -8, 1.5, "many", None, False, INF)),
     *(("config_name", value) for value in ("", 3, "plain")),
     *(("revision", value) for value in ("", 3, "main")),

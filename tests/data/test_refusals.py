@@ -97,6 +97,8 @@ def test_mixed_sizes_need_image_size(folder):
     with pytest.raises(ValueError, match=r"20x40.*28x28.*give image_size"):
         _ = ImageDataModule(str(folder)).image_shape
     assert ImageDataModule(str(folder), image_size=16).image_shape == (1, 16, 16)
+    for size in ((24, 12), [24, 12]):
+        assert ImageDataModule(str(folder), image_size=size).image_shape == (1, 24, 12)
 
 
 def test_options_of_the_hub_are_refused_elsewhere():
