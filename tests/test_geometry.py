@@ -101,11 +101,16 @@ def test_zeros_mean_no_augmentation_to_the_network(images: Tensor) -> None:
     assert not torch.allclose(network(images[:4], t, y, torch.ones(4, NUMBERS)), plain)
 
 
+def settled(augment: ConditionalAugment, num_images: int | None) -> float:
+    augment.settle(num_images)
+    return augment.chance
+
+
 def test_fewer_images_are_augmented_more_and_a_given_chance_stays() -> None:
-    chances = [ConditionalAugment().settle(n) for n in (10, 1_000, 10_000, 100_000)]
-    assert chances == sorted(set(chances), reverse=True)
-    assert chances[-1] == 0
-    assert ConditionalAugment(0.4).settle(100_000) == 0.4
+    chances = [settled(ConditionalAugment(), n) for n in (10, 1_000, 10_000, 100_000, None)]
+    assert chances[:-1] == sorted(set(chances), reverse=True)
+    assert chances[-2:] == [0, 0]
+    assert settled(ConditionalAugment(0.4), 100_000) == 0.4
     with pytest.raises(ValueError, match="probability=2"):
         ConditionalAugment(2)
 

@@ -28,6 +28,7 @@ class ConditionalAugment(Described):
 
     Attributes:
         numbers: How many numbers the network gets; its ``augmentations``.
+        chance: The probability in use, 0 before it is chosen.
     """
 
     numbers: ClassVar[int] = NUMBERS
@@ -35,7 +36,7 @@ class ConditionalAugment(Described):
     def __init__(self, probability: float | None = None) -> None:
         check_range("probability", probability, at_least=0, at_most=1, hint="null chooses it by the set's size")
         self.probability = probability
-        self._settled = probability or 0.0
+        self.chance = probability or 0.0
 
     def check(self, condition: Condition | None) -> None:
         """Refuse a condition that is an image, which would stay where its picture is moved.
@@ -53,19 +54,19 @@ class ConditionalAugment(Described):
         """Choose the probability for a set of so many training images (None: very many); one that was given stays."""
         if self.probability is None:
             total = inf if num_images is None else num_images
-            self._settled = next((chance for limit, chance in _BY_SIZE if total < limit), 0.0)
+            self.chance = next((chance for limit, chance in _BY_SIZE if total < limit), 0.0)
 
     def plan(self) -> str:
         """Say what is done to images, and how often."""
-        if not self._settled:
+        if not self.chance:
             return "not at all: there are enough images"
         why = "as the set's size asks" if self.probability is None else "as augment.probability says"
         return (
-            f"each of mirrored, turned, scaled, stretched and moved with the chance {self._settled:g}, {why}; "
+            f"each of mirrored, turned, scaled, stretched and moved with the chance {self.chance:g}, {why}; "
             "the network is told, samples show none of it"
         )
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return augmented images (B, C, H, W) in the range of ``x``, and their numbers (B, 9)."""
-        matrix, numbers = draw_affine(x, self._settled)
+        matrix, numbers = draw_affine(x, self.chance)
         return warp(x, matrix), numbers
