@@ -189,8 +189,9 @@ class Budget(TrainingBudget):
 
     def _can_afford(self, trainer: L.Trainer) -> bool:
         """Return whether there is time for an evaluation before the end, the same in each process."""
-        if self.minutes is None or self._clock is None:
+        if self.minutes is None:
             return True
+        assert self._clock is not None
         is_cheap = self._evaluating.total + self._evaluating.latest <= IN_BETWEEN * self._clock.read()
         return bool(trainer.strategy.broadcast(is_cheap))
 

@@ -58,9 +58,9 @@ class ConditionalAugment(Described):
 
     def plan(self) -> str:
         """Say what is done to images, and how often."""
-        if not self.chance:
-            return "not at all: there are enough images"
         why = "as the set's size asks" if self.probability is None else "as augment.probability says"
+        if not self.chance:
+            return f"not at all, {why}"
         return (
             f"each of mirrored, turned, scaled, stretched and moved with the chance {self.chance:g}, {why}; "
             "the network is told, samples show none of it"

@@ -183,6 +183,9 @@ class UNet(Described, nn.Module):
         check_count("augmentations", augmentations, at_least=0)
         check_range("dropout", dropout, at_least=0, below=1)
         by_size = unet_sizes(*image_shape[1:])
+        sizes = zip({"patch": patch, "widths": widths, "attention": attention}.items(), by_size, strict=True)
+        # a checkpoint has its sizes, whatever later versions choose
+        self._init_args |= {name: chosen for (name, given), chosen in sizes if given is None}
         patch = by_size[0] if patch is None else patch
         widths = by_size[1] if widths is None else widths
         attention = by_size[2] if attention is None else attention

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_generative.data import ImageDataModule
+from lit_generative.description import describe, rebuild
 from lit_generative.evaluation.grid import grid_strength
 from lit_generative.nn import (
     ConvDecoder,
@@ -99,6 +100,14 @@ def test_larger_images_get_larger_patches_sixteen_at_most() -> None:
         assert patch == 1 or -(-side // (patch // 2)) > 16  # no larger than needed
         assert (len(widths), attention) == (2, [])
     assert unet_sizes(96, 64) == unet_sizes(64, 96) == unet_sizes(64, 64)
+
+
+def test_what_was_chosen_by_size_is_in_the_description() -> None:
+    network = UNet((1, 40, 24), widths=None, attention=None, patch=None, blocks=1, groups=16)
+    patch, widths, attention = unet_sizes(40, 24)
+    sizes = {"patch": patch, "widths": widths, "attention": attention}
+    assert describe(network)["init_args"] | sizes == describe(network)["init_args"]
+    assert rebuild(describe(network)).load_state_dict(network.state_dict())
 
 
 def test_a_network_that_is_told_nothing_refuses_an_augmentation() -> None:
