@@ -134,6 +134,7 @@ def _quiet() -> None:
         ".*callbacks used to create the checkpoint need to be provided.*",  # test needs none of fit's
         ".*args parameter is intended to run from within Python.*",
         ".*isinstance.treespec, LeafSpec.*",
+        ".*module.s. in eval mode at the start of training.*",  # a frozen autoencoder
     ):
         warnings.filterwarnings("ignore", message)
     import logging

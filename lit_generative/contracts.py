@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 Batch = dict[str, Tensor]
 Split = Literal["train", "val", "test"]
@@ -173,6 +174,23 @@ class HasLatentSpace(Protocol):
         self, columns: int = 16, y: Tensor | None = None, *, dimensions: tuple[int, int] = (0, 1)
     ) -> Tensor:
         """Return the images of a plane of the latent space, (columns, columns, C, H, W)."""
+
+
+@runtime_checkable
+class Autoencodes(Protocol):
+    """A model whose latents, a grid or a vector, another model can learn to draw."""
+
+    latent_shape: tuple[int, int, int]
+    """(c, h, w); (d, 1, 1) of a vector."""
+
+    def latent_posterior(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        """Return q(z|x), batch shape (B,), event shape (c h w,), for images (B, C, H, W)."""
+
+    def from_latents(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the images (B, C, H, W) of latents (B, c, h, w)."""
+
+    def reconstruction_nll(self, x: Tensor, z: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """Return -log P(x|z) of 8-bit images at latents (B, c, h, w), (B,), in nats; None where it has no meaning."""
 
 
 @runtime_checkable

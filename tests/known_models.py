@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from lit_generative import DDPM, GAN, VAE, GenerativeModule
-from lit_generative.diffusion import DDIM, CosineSchedule, VelocityPrediction
+from lit_generative.diffusion import DDIM, CosineSchedule, Latents, VelocityPrediction
 from lit_generative.gan import R1, AdaptiveAugment, DiffAugment, NonSaturatingLoss
 from lit_generative.nn import (
     CodeTransformer,
@@ -19,6 +19,7 @@ from lit_generative.nn import (
     MLPEncoder,
     SpatialDecoder,
     SpatialEncoder,
+    SpatialGaussianEncoder,
     UNet,
 )
 from lit_generative.vae import (
@@ -37,6 +38,11 @@ SHAPE = (1, 28, 28)
 def vae() -> VAE:
     encoder, decoder = (cls(SHAPE, 4, widths=(8, 12)) for cls in (ConvEncoder, ConvDecoder))
     return VAE(encoder, decoder, DiscretizedLogisticLikelihood(), 4)
+
+
+def spatial_vae() -> VAE:
+    encoder = SpatialGaussianEncoder(SHAPE, 3, widths=(8, 12))
+    return VAE(encoder, SpatialDecoder(SHAPE, 3, widths=(8, 12)), GaussianLikelihood())
 
 
 def vae_with_flows() -> VAE:
@@ -71,6 +77,13 @@ def transformer() -> DDPM:
     return DDPM(DiT(SHAPE, patch=7, dim=16, depth=1, heads=2), SHAPE, sampler=DDIM(4))
 
 
+def latent_ddpm() -> DDPM:
+    latents = Latents(spatial_vae())
+    latents.is_fitted.fill_(True)  # so that it is trained without a data module, too
+    network = UNet(latents.shape, widths=(8, 8), blocks=1, groups=4)
+    return DDPM(network, SHAPE, CosineSchedule(), VelocityPrediction(), sampler=DDIM(4), latents=latents)
+
+
 def _seeded(make: Callable[[], GenerativeModule]) -> Callable[[], GenerativeModule]:
     def seeded() -> GenerativeModule:
         torch.manual_seed(0)
@@ -79,4 +92,5 @@ def _seeded(make: Callable[[], GenerativeModule]) -> Callable[[], GenerativeModu
     return seeded
 
 
-MODELS = {make.__name__: _seeded(make) for make in (vae, vae_with_flows, ladder_vae, vqvae, gan, ddpm, transformer)}
+ALL = (vae, spatial_vae, vae_with_flows, ladder_vae, vqvae, gan, ddpm, transformer, latent_ddpm)
+MODELS = {make.__name__: _seeded(make) for make in ALL}

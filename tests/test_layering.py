@@ -47,7 +47,7 @@ FAMILIES = ("vae", "gan", "diffusion")
 MODELS = {
     "vae": ("__init__", "module", "iwae", "vq", "ladder", "active_units"),
     "gan": ("__init__", "module", "health"),
-    "diffusion": ("__init__", "module", "denoising_pictures", "checkpoint_guidance"),
+    "diffusion": ("__init__", "module", "image_edits", "latents", "denoising_pictures", "checkpoint_guidance"),
 }
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from known_models import MODELS
 
-from lit_generative import DDPM, GenerativeModule
+from lit_generative import DDPM, GenerativeModule, ImageDataModule
 from lit_generative.cli import main
 from lit_generative.recipes import configs_folder, recipes, resolve
 from lit_generative.training import cli as trainer
@@ -17,6 +19,7 @@ EXPERIMENTS = [name for name in SHIPPED if not name.startswith("extras/")]
 # where the images would have to be downloaded, others of the same shape
 LOCAL = ["--data.dataset", "fashion-mnist", "--data.image_size", "32", "--data.channels", "3"]
 CPU = ["--trainer.accelerator", "cpu"]
+OF_LATENTS = [name for name in EXPERIMENTS if "latents: Latents" in SHIPPED[name].path.read_text()]
 DOWNLOADED = [name for name in EXPERIMENTS if "dataset: uoft-cs/cifar10" in SHIPPED[name].path.read_text()]
 
 
@@ -27,6 +30,16 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trainer.TrainerCLI, "_run_subcommand", lambda cli, command: found.append(cli))
     return found
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a small autoencoder of the embedded images."""
+    path = tmp_path_factory.mktemp("autoencoder") / "last.ckpt"
+    trainer = L.Trainer(max_steps=1, limit_val_batches=0, logger=False, enable_progress_bar=False, accelerator="cpu")
+    trainer.fit(MODELS["spatial_vae"](), datamodule=ImageDataModule(subset=50, batch_size=25))
+    trainer.save_checkpoint(path)
+    return path
 
 
 def test_there_are_recipes() -> None:
@@ -43,9 +56,10 @@ def test_a_recipe_is_short_and_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_is_built(name: str, built: list[Any]) -> None:
+def test_an_experiment_is_built(name: str, built: list[Any], autoencoder: Path) -> None:
     images = LOCAL if name in DOWNLOADED else []
-    assert main(["fit", "--config", name, *CPU, *images]) == 0
+    first_stage = ["--model.latents.autoencoder", str(autoencoder)] if name in OF_LATENTS else []
+    assert main(["fit", "--config", name, *CPU, *images, *first_stage]) == 0
     (cli,) = built
     if isinstance(cli.model, DDPM):
         cli.model.sampler.steps = 2

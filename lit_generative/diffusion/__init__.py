@@ -10,6 +10,7 @@ from lit_generative.diffusion.denoising_pictures import DenoisingPictures
 from lit_generative.diffusion.editing import encode, inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
 from lit_generative.diffusion.guidance import AutoGuidance, ClassifierFree, Guidance
+from lit_generative.diffusion.latents import Latents
 from lit_generative.diffusion.likelihood import BoundTerms, VariationalBound
 from lit_generative.diffusion.module import DDPM
 from lit_generative.diffusion.predictions import (

@@ -95,9 +95,13 @@ class ChainStep(NamedTuple):
         r = v * self.log_ratio
         return (r + torch.expm1(-r) + torch.exp(-r) * self.fall * (x0 - x0_hat).square()).flatten(1).sum(1) / 2
 
-    def decoder_nll(self, x0: Tensor, x0_hat: Tensor, v: Tensor | float) -> Tensor:
+    def decoder_nll(self, x0: Tensor, x0_hat: Tensor, v: Tensor | float, is_density: bool = False) -> Tensor:
         """Return -log p(x_0|x_1), (B,), where i = 1, of mean x0_hat; arguments as in :meth:`divergence`."""
-        return -discretized_gaussian(x0, x0_hat, self.log_tilde + v * self.log_ratio).flatten(1).sum(1)
+        log_variance = self.log_tilde + v * self.log_ratio
+        if is_density:
+            half = (log_variance + (x0 - x0_hat).square() * torch.exp(-log_variance) + math.log(2 * math.pi)) / 2
+            return half.expand_as(x0).flatten(1).sum(1)
+        return -discretized_gaussian(x0, x0_hat, log_variance).flatten(1).sum(1)
 
     def optimal_v(self, variance: Tensor) -> Tensor:
         """Return the v of the optimal variance of a step, (B, 1, ...), where i > 1 (Bao et al. 2022, theorem 1).
@@ -154,6 +158,8 @@ class VariationalBound(Described):
         v: The variance where estimates have none, from beta-tilde, 0, to beta, 1. Neither suits all data. None: the
             optimal variance of a step that is the same for all values of an image (Bao et al. 2022), see
             :meth:`posterior_variance`; the denoiser must be differentiable, and each evaluation costs a gradient, too.
+        is_density: For x_0 of any values, such as latents: p(x_0|x_1) is a Gaussian density, and the bound is on
+            -log p(x_0). Otherwise x_0 has 256 levels, and the bound is on the logarithm of their probability.
     """
 
     def __init__(
@@ -162,11 +168,12 @@ class VariationalBound(Described):
         evaluations: int | None = None,
         thresholding: Thresholding | None = None,
         v: float | None = 0.0,
+        is_density: bool = False,
     ) -> None:
         check_count("num_steps", num_steps, at_least=2, hint="Ho et al. have 1000")
         check_count("evaluations", evaluations, at_least=2, at_most=num_steps, hint="None takes all steps")
         check_range("v", v, at_least=0, at_most=1, hint="None is the optimal variance")
-        self.num_steps, self.thresholding, self.v = num_steps, thresholding, v
+        self.num_steps, self.thresholding, self.v, self.is_density = num_steps, thresholding, v, is_density
         self.evaluations = num_steps if evaluations is None else evaluations
 
     def terms(
@@ -212,7 +219,8 @@ class VariationalBound(Described):
         else:
             (x0_hat, v), best = denoise(x_t, t), self.v
         x0_hat = self.thresholding(x0_hat) if self.thresholding else x0_hat
-        return (step.decoder_nll if is_first else step.divergence)(x0, x0_hat, best if v is None else v)
+        best = best if v is None else v
+        return step.decoder_nll(x0, x0_hat, best, self.is_density) if is_first else step.divergence(x0, x0_hat, best)
 
     @staticmethod
     def posterior_variance(

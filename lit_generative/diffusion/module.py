@@ -12,33 +12,31 @@ from torch import Tensor, nn
 from lit_generative.calls import NetworkCall
 from lit_generative.checks import check_count, check_image_shape
 from lit_generative.contracts import ImageData
-from lit_generative.core import GenerativeModule
+from lit_generative.data import image_data
 from lit_generative.description import describe
 from lit_generative.diffusion.augment import ConditionalAugment
 from lit_generative.diffusion.couplings import Coupling
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
-from lit_generative.diffusion.editing import encode, inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
 from lit_generative.diffusion.guidance import Guidance
+from lit_generative.diffusion.image_edits import EditsImages
+from lit_generative.diffusion.latents import Latents
 from lit_generative.diffusion.likelihood import VariationalBound
 from lit_generative.diffusion.predictions import NoisePrediction, Prediction
-from lit_generative.diffusion.samplers import DDIM, HeunSampler, Sampler
+from lit_generative.diffusion.samplers import DDIM, Sampler
 from lit_generative.diffusion.schedules import LEAST_ALPHA, LinearBetaSchedule, Schedule, per_image
-from lit_generative.diffusion.spacings import KarrasSpacing
 from lit_generative.diffusion.thresholding import StaticThresholding
 from lit_generative.diffusion.times import TimeSampler, UniformTimes
 from lit_generative.diffusion.variance import LearnedVariance
 from lit_generative.diffusion.weights import Weight
 from lit_generative.eight_bit import bits_per_dim
-from lit_generative.interpolation import spherical
 from lit_generative.nn.conditions import Condition
-from lit_generative.nn.image_conditions import MaskedCondition
-from lit_generative.sampling import check_images, check_labels, inference, sampling_mode
+from lit_generative.sampling import check_images, inference, sampling_mode
 
 __all__ = ["DDPM"]
 
 
-class DDPM(GenerativeModule):
+class DDPM(EditsImages):
     """Denoising diffusion (Ho et al. 2020): a network that undoes a little noise, many times.
 
     Noise is added to an image, x_t = alpha_t x_0 + sigma_t eps. The network learns to tell it from the image, on the
@@ -69,6 +67,8 @@ class DDPM(GenerativeModule):
         lr_scheduler: Makes the learning rate's schedule, which advances every step.
         condition: What else the model is told of each image, such as a smaller one; the network takes the same.
             ``num_classes`` is short for one of classes. None: nothing. Labels ``y`` of the methods are what it says.
+        latents: The latents of a trained autoencoder, which are noised in place of images (Rombach et al. 2022); the
+            network is then one of their shape. None: images are.
     """
 
     family = "DDPM"
@@ -91,17 +91,19 @@ class DDPM(GenerativeModule):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         condition: Condition | None = None,
+        latents: Latents | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr_scheduler, condition)
         check_image_shape(image_shape)
         self.network = network
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(image_shape)  # type: ignore[assignment]
+        self.latents = latents
         self.schedule = schedule or LinearBetaSchedule()
         self.prediction = prediction or NoisePrediction()
         self.weight = weight
         self.times = times or UniformTimes()
         self.variance = variance
-        self.sampler = sampler or DDIM(thresholding=StaticThresholding())
+        self.sampler = sampler or DDIM(thresholding=None if latents else StaticThresholding())
         self.guidance = guidance
         self.coupling = coupling
         self.prediction.check(self.schedule)
@@ -113,12 +115,15 @@ class DDPM(GenerativeModule):
         if guidance is not None:
             guidance.check_condition(self.condition)
             guidance.prepare(network, self.num_classes)
-            guidance.check(self.schedule, self.prediction, self.image_shape)
+            guidance.check(self.schedule, self.prediction, self.state_shape)
+        if latents is not None:
+            latents.check(self)
 
     def network_calls(self, x: Tensor, y: Tensor | None = None) -> list[NetworkCall]:
         """Return how the network is called, unless :meth:`predict` is another one."""
         if type(self).predict is not DDPM.predict:
             return []
+        x = x.new_zeros(len(x), *self.state_shape)
         channels = x.shape[1] if self.variance is None else 2 * x.shape[1]
         y = self._told(y)
         arguments = {"x_t": x, "t": torch.full((len(x),), 0.5, device=x.device), "y": y}
@@ -135,6 +140,23 @@ class DDPM(GenerativeModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.augment is not None and isinstance(data, ImageData):
             self.augment.settle(data.num_images("train"))
+        if self.latents is not None:
+            self._prepare_latents(self.latents)
+
+    def _prepare_latents(self, latents: Latents) -> None:
+        """Let the latents learn their scale from the training images, and keep what they are of them."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None and not latents.is_fitted:
+            raise ValueError("latents need a data module: trainer.fit(model, datamodule=ImageDataModule(...))")
+        keeps = self.augment is None
+        limit = max(latents.cache if keeps else 0, 0 if latents.is_fitted else latents.num_images)
+        if data is None or not limit:
+            return
+        as_trained = self.trainer.precision_plugin.convert_input
+        with inference(self):
+            batches = image_data(data).loader("train", limit=limit)
+            on_device = ({name: value.to(self.device) for name, value in batch.items()} for batch in batches)
+            latents.prepare((self.unpack(as_trained(batch)) for batch in on_device), keeps=keeps)
 
     def plan(self) -> dict[str, str]:
         """Say how images are augmented, for the plan before a training."""
@@ -194,6 +216,7 @@ class DDPM(GenerativeModule):
         augmentation = None
         if self.augment is not None and self.training:
             x, augmentation = self.augment(x)
+        x = x if self.latents is None else self.latents.draw(x, y)
         (t, importance), noise = self.sample_time(len(x)), torch.randn_like(x)
         noise = noise if self.coupling is None else self.coupling(x, noise, y)
         y = self._told(y)
@@ -208,7 +231,7 @@ class DDPM(GenerativeModule):
     def losses_at(
         self, t: Tensor, x: Tensor, noise: Tensor, y: Tensor | None = None, augmentation: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the losses of images ``x`` (B, C, H, W) with given times (B,) and noise, as :meth:`losses` does.
+        """Return the losses of images, or latents, ``x`` (B, C, H, W) at given times (B,) and noise (:meth:`losses`).
 
         ``augmentation`` (B, 9) says what was done to the images; None: nothing.
         """
@@ -236,6 +259,7 @@ class DDPM(GenerativeModule):
         check_count("num_levels", num_levels)
         x, y = x.to(self.device), None if y is None else y.to(self.device)
         with inference(self, torch.Generator(self.device).manual_seed(0)):
+            x = self.states_of(x, y)
             noise, y = torch.randn_like(x), self._told(y)
             times = (torch.arange(num_levels, device=x.device) + 0.5) / num_levels
             errors = [self.losses_at(t.expand(len(x)), x, noise, y)["noise_mse"].mean() for t in times]
@@ -285,111 +309,7 @@ class DDPM(GenerativeModule):
             y: Labels (n,) of a conditional model, here as in all that follows.
             generator: The source of all randomness, here as in all that follows; None: torch's global one.
         """
-        return self.sampler.sample(self.denoiser(y), self._noise(n, self.sampler), self.schedule)
-
-    def trajectory(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Return x_t (n, C, H, W) from pure noise to the images that :meth:`sample` returns, after every step."""
-        with self._drawing(n, y, generator) as denoise:
-            return list(self.sampler.trajectory(denoise, self._noise(n, self.sampler), self.schedule))
-
-    def inpaint(
-        self,
-        image: Tensor,
-        known: Tensor,
-        y: Tensor | None = None,
-        *,
-        passes: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return ``image`` (B, C, H, W) in [-1, 1] with all that is not ``known`` made up.
-
-        ``known`` is boolean and broadcast against ``image``; what is not known may be any finite number. More
-        ``passes`` make the two agree better (:meth:`~lit_generative.diffusion.samplers.Sampler.resampled`); a model
-        with a coupling has one.
-        """
-        check_images(self, image=image)
-        if y is None and isinstance(self.condition, MaskedCondition):
-            y = self.condition.given(image, known.expand(image.shape)[:, :1])
-        with self._drawing(len(image), y, generator) as denoise:
-            image, known = image.to(self.device), known.to(self.device)
-            sampler = self.sampler.resampled(passes) if self.coupling is None else self.sampler
-            return inpaint(sampler, denoise, image, known, self.schedule).clamp(-1, 1)
-
-    def sdedit(
-        self, image: Tensor, start: float, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Return images like ``image`` (B, C, H, W): noised to the time ``start`` in (0, 1], then sampled (SDEdit)."""
-        check_images(self, image=image)
-        with self._drawing(len(image), y, generator) as denoise:
-            return sdedit(self.sampler, denoise, image.to(self.device), self.schedule, start=start).clamp(-1, 1)
-
-    def encode(self, x: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None) -> Tensor:
-        """Return the noise x_T (B, C, H, W) that :meth:`decode` makes images ``x`` from, without guidance.
-
-        As the map is an ODE's (:func:`~lit_generative.diffusion.editing.encode`) there is exactly one; the error is
-        that of the steps. Encoded images differ from fresh noise, in length for instance, as far as the model is
-        imperfect or the images are unlike its training images. ``sampler`` is a deterministic one, by default 25 steps
-        of Heun's method.
-        """
-        check_images(self, x=x)
-        with self._drawing(len(x), y, is_guided=False) as denoise:
-            return encode(sampler or self._ode(), denoise, x.to(self.device), self.schedule)
-
-    def decode(
-        self, x_T: Tensor, y: Tensor | None = None, *, sampler: Sampler | None = None, is_guided: bool = False
-    ) -> Tensor:
-        """Return images (B, C, H, W) in [-1, 1] made from ``x_T``, by a sampler as in :meth:`encode`.
-
-        Guided, if the model is to be guided, they are better ones, but not those that were encoded.
-        """
-        check_images(self, x_T=x_T)
-        with self._drawing(len(x_T), y, is_guided=is_guided) as denoise:
-            images = (sampler or self._ode()).sample(denoise, x_T.to(self.device), self.schedule)
-            return images.float().clamp(-1, 1)
-
-    def interpolate(
-        self, x_0: Tensor, x_1: Tensor, steps: int = 8, y: Tensor | None = None, *, sampler: Sampler | None = None
-    ) -> Tensor:
-        """Return what is between images, (steps, B, C, H, W): along great arcs between their latents x_T.
-
-        The first and the last are ``x_0`` and ``x_1`` (B, C, H, W) but for the error of :meth:`encode`.
-        """
-        z_0, z_1 = (self.encode(x, y, sampler=sampler) for x in (x_0, x_1))
-        return torch.stack([self.decode(z, y, sampler=sampler) for z in spherical(z_0, z_1, steps)])
-
-    def interpolate_samples(
-        self,
-        n: int,
-        steps: int = 8,
-        y: Tensor | None = None,
-        *,
-        sampler: Sampler | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return images on great arcs between fresh noises, (steps, n, C, H, W) (Song et al. 2021, section 5.3).
-
-        They are guided, if the model is, and each path is of one class. ``sampler`` is as in :meth:`encode`.
-        """
-        sampler = sampler or self._ode()
-        with self._drawing(n, y, generator):
-            z_0, z_1 = self._noise(2 * n, sampler).chunk(2)
-        path = spherical(z_0, z_1, steps)
-        return torch.stack([self.decode(z, y, sampler=sampler, is_guided=True) for z in path])
-
-    @contextmanager
-    def _drawing(
-        self, n: int, y: Tensor | None, generator: torch.Generator | None = None, *, is_guided: bool = True
-    ) -> Iterator[Denoiser]:
-        """Check the labels, and yield the denoiser where images are drawn."""
-        y = check_labels(self, n, y)
-        with inference(self, generator):
-            yield self.denoiser(y, is_guided=is_guided)
-
-    def _noise(self, n: int, sampler: Sampler) -> Tensor:
-        return torch.randn(n, *self.image_shape, device=self.device) * sampler.levels(self.schedule)[0].sigma
-
-    def _ode(self) -> Sampler:
-        return HeunSampler(25, KarrasSpacing(), self.sampler.thresholding)
+        return self.images_of(self.sampler.sample(self.denoiser(y), self._noise(n, self.sampler), self.schedule), y)
 
     # ---------------------------------------------------------------- what is known of sampling
 
@@ -451,6 +371,7 @@ class DDPM(GenerativeModule):
         ``bound`` is a sample of the terms of a :class:`~lit_generative.diffusion.likelihood.VariationalBound` of the
         optimal variance, or the learned one; it is that of independent noise, so that a model with a coupling has none.
         ``flow`` is that of the sampler as an ODE (:class:`~lit_generative.diffusion.flow_likelihood.FlowLikelihood`).
+        With ``latents`` the two are of the latents' prior, and what a draw of them costs otherwise is added.
         Each takes about so many ``evaluations`` of the network for an image, and neither is guided. Points of the plane
         have no levels, and so none of the two.
         """
@@ -458,6 +379,8 @@ class DDPM(GenerativeModule):
         check_images(self, x=x)
         if self.image_shape[1:] == (1, 1):
             return {}
+        if self.latents is not None:
+            return self._likelihoods_of_latents(self.latents, x, y, evaluations, generator)
         denoise = self.denoiser(y, is_guided=False)
         num_steps = 1000 if self.variance is None else self.variance.num_steps
         bound = VariationalBound(num_steps, min(max(evaluations, 2), num_steps), StaticThresholding(), v=None)
@@ -466,6 +389,27 @@ class DDPM(GenerativeModule):
         if self.coupling is None:
             found["bound"] = bound.terms(denoise, x, self.schedule, generator=generator).total
         return found | {"flow": -flow.log_prob(denoise, x, self.schedule, generator=generator)}
+
+    def _likelihoods_of_latents(
+        self, latents: Latents, x: Tensor, y: Tensor | None, evaluations: int, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Return E_q[-log P(x|z)] + E_q[log q(z|x)] + E_q[-log p(z)], by one draw, for each estimate of the last term.
+
+        It is the bound of a VAE whose prior is the diffusion model (Vahdat et al. 2021, eq. 3).
+        """
+        with inference(self, generator):
+            q = latents.posterior(x, y)
+            raw = q.sample()
+            z = latents.standardised(raw)
+            rest = latents.nll_beside_prior(x, raw, q, y)
+        if rest is None:
+            return {}
+        denoise, found = self.denoiser(y, is_guided=False), {}
+        if self.coupling is None:
+            prior = VariationalBound(evaluations=min(max(evaluations, 2), 1000), v=None, is_density=True)
+            found["bound"] = rest + prior.terms(denoise, z, self.schedule, generator=generator).total
+        flow = FlowLikelihood(max(evaluations // 2, 1), dequantise=False)
+        return found | {"flow": rest - flow.log_prob(denoise, z, self.schedule, generator=generator)}
 
     # ---------------------------------------------------------------- guidance that follows the training
 

@@ -3,7 +3,7 @@
 from lit_generative.nn.adapters import LowRankAdapters
 from lit_generative.nn.code_prior import CodeTransformer
 from lit_generative.nn.conditions import AttributeCondition, ClassCondition, Condition, VectorCondition
-from lit_generative.nn.conv import ConvDecoder, ConvEncoder, SpatialDecoder, SpatialEncoder
+from lit_generative.nn.conv import ConvDecoder, ConvEncoder, SpatialDecoder, SpatialEncoder, SpatialGaussianEncoder
 from lit_generative.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from lit_generative.nn.diffusers_weights import from_diffusers, to_diffusers
 from lit_generative.nn.dit import DiT

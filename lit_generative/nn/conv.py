@@ -12,13 +12,13 @@ from lit_generative.checks import check_range
 from lit_generative.description import Described
 from lit_generative.nn.conditions import Condition, condition_of, embedding_of
 from lit_generative.nn.embeddings import ClassEmbedding
-from lit_generative.nn.heads import PosteriorHead
+from lit_generative.nn.heads import PosteriorHead, diagonal_normal
 from lit_generative.nn.layers import hidden_layers
 from lit_generative.nn.levels import ChannelNorm, DownLevels, UpLevels
 from lit_generative.nn.sizes import ImageShape, autoencoder_widths, check_sizes, check_widths, level_shapes
 from lit_generative.numerics import at_least_single
 
-__all__ = ["ConvDecoder", "ConvEncoder", "SpatialDecoder", "SpatialEncoder"]
+__all__ = ["ConvDecoder", "ConvEncoder", "SpatialDecoder", "SpatialEncoder", "SpatialGaussianEncoder"]
 
 
 class ConvEncoder(Described, nn.Module):
@@ -164,8 +164,50 @@ class SpatialEncoder(Described, nn.Module):
         return F.layer_norm(features, features.shape[3:]).movedim(3, 1)
 
 
+class SpatialGaussianEncoder(Described, nn.Module):
+    """q(z|x), a diagonal normal over a grid of latents, for latent diffusion (Rombach et al. 2022, section 3.1).
+
+    Each level halves the size: k of them are a downsampling by 2^k. Its decoder is :class:`SpatialDecoder`.
+
+    Args:
+        image_shape: (C, H, W) of the images; sizes that do not halve evenly are padded.
+        code_dim: Channels of the latents.
+        widths: Channels at each level, from the finest (half the image's size) to the coarsest.
+        blocks: Residual blocks a level.
+        num_classes: For q(z|x, y): how many classes there are.
+
+    Attributes:
+        latent_shape: (code_dim, h, w) of an image's latents.
+
+    Raises:
+        ValueError: If ``widths`` is empty.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        code_dim: int = 4,
+        widths: Sequence[int] = (64, 128),
+        blocks: int = 1,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_sizes(image_shape, code_dim=code_dim, blocks=blocks, num_classes=num_classes)
+        check_widths(widths)
+        self.levels = DownLevels(image_shape, widths, blocks)
+        self.latent_shape = (code_dim, *self.levels.shape[1:])
+        self.classes = ClassEmbedding(num_classes, widths[-1])
+        self.head = nn.Sequential(ChannelNorm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * code_dim, 1))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        """Return q(z|x, y) over (B, code_dim * h * w), the grids in a row, for images (B, C, H, W) in [-1, 1]."""
+        mean, log_variance = self.head(self.classes(self.levels(x), y)).chunk(2, dim=1)
+        return diagonal_normal(mean.flatten(1), 0.5 * log_variance.flatten(1))
+
+
 class SpatialDecoder(Described, nn.Module):
-    """The parameters of p(x|z) from a grid z, the mirror image of :class:`SpatialEncoder`.
+    """The parameters of p(x|z) from a grid z, the mirror image of the two spatial encoders.
 
     Args:
         image_shape: (C, H, W) of the images.
@@ -175,6 +217,9 @@ class SpatialDecoder(Described, nn.Module):
         num_classes: For p(x|z, y): how many classes there are.
         output_channels: As many as the likelihood needs for an image. None: those of the images.
         smooth: Whether sizes are doubled without the trace of a grid, see :class:`~lit_generative.nn.levels.UpLevels`.
+
+    Attributes:
+        latent_shape: (code_dim, h, w) of an image's latents.
 
     Raises:
         ValueError: If ``widths`` is empty or ``output_channels`` below 1.
@@ -193,11 +238,13 @@ class SpatialDecoder(Described, nn.Module):
         super().__init__()
         check_sizes(image_shape, code_dim=code_dim, blocks=blocks, num_classes=num_classes)
         check_widths(widths)
+        self.latent_shape = (code_dim, *level_shapes(image_shape, widths)[-1][1:])
         self.stem = nn.Conv2d(code_dim, widths[-1], 3, padding="same")
         self.classes = ClassEmbedding(num_classes, widths[-1])
         self.levels = UpLevels(image_shape, widths, blocks, output_channels, smooth)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the likelihood's parameters (B, output_channels, H, W) for ``z`` (B, code_dim, h, w)."""
+        """Return the likelihood's parameters (B, output_channels, H, W) for ``z`` (B, code_dim, h, w), or in a row."""
+        z = z.unflatten(1, self.latent_shape) if z.ndim == 2 else z
         return self.levels(self.classes(self.stem(z.contiguous(memory_format=torch.channels_last)), y))

@@ -67,6 +67,8 @@ def check_sizes(
     check_image_shape(image_shape)
     for name, values in (lists or {}).items():
         check_counts(name, values)
+    if counts.get("latent_dim", 1) is None:
+        raise ValueError("latent_dim=None: this network's latents are a vector; give the model its size, such as 64")
     for name, value in counts.items():
         check_count(name, value)
 

@@ -38,6 +38,7 @@ from lit_generative.checkpoints import data_of, read_checkpoint
 from lit_generative.core import GenerativeModule
 from lit_generative.data import ImageDataModule  # noqa: F401
 from lit_generative.data.adapter import declared_shape
+from lit_generative.diffusion import Latents
 from lit_generative.evaluation import Evaluator
 from lit_generative.files import make_folder, replacing
 from lit_generative.fine_tuning import take_weights
@@ -240,10 +241,15 @@ class TrainerCLI(LightningCLI):
         """Let networks learn shape and classes from the data and the model."""
         for part in PARTS:
             target = f"model.init_args.{part}.init_args"
-            parser.link_arguments("data", f"{target}.image_shape", declared_shape, apply_on="instantiate")
+            shape = self._shape_of_states if part == "network" else declared_shape
+            parser.link_arguments("data", f"{target}.image_shape", shape, apply_on="instantiate")
             for shared in ("latent_dim", "num_classes", "condition"):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
         parser.link_arguments("data", "model.init_args.image_shape", declared_shape, apply_on="instantiate")
+
+    def _shape_of_states(self, data: L.LightningDataModule) -> tuple[int, int, int]:
+        """Return the shape of what a network denoises: of the images, or of a trained autoencoder's latents."""
+        return declared_shape(data) if self.latent_shape is None else self.latent_shape
 
     def _restored_defaults(self, checkpoint: Path) -> dict[str, Any]:
         """Return what a checkpoint decides: model, data, precision, and that the run's folder goes beside its own."""
@@ -261,6 +267,9 @@ class TrainerCLI(LightningCLI):
         Those are the number of classes, the loggers' place below the trainer's root, and the runs to go on with.
         """
         if self.restored_from is None:
+            latents = self._get(self.config, "model")["init_args"].get("latents")
+            # before data are read
+            self.latent_shape = None if latents is None else Latents(latents["init_args"].get("autoencoder")).shape
             fill_in_classes(self._get(self.config, "model"), self._get(self.config, "data"))
         config = self._get(self.config, "trainer")
         loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]

@@ -1,6 +1,7 @@
 """The variational autoencoder."""
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from lit_generative.checks import check_count, check_range
 from lit_generative.contracts import Batch, as_batch
 from lit_generative.core import GenerativeModule
 from lit_generative.data import image_data
-from lit_generative.description import describe
+from lit_generative.description import describe, unwrapped
 from lit_generative.interpolation import linear, spherical
 from lit_generative.nn.conditions import Condition
 from lit_generative.nn.image_conditions import refuse_images
@@ -46,7 +47,8 @@ class VAE(GenerativeModule):
         decoder: Maps latents (B, latent_dim) and labels to the likelihood's parameters (B, C, H, W):
             ``forward(z, y)``.
         likelihood: Maps these to a distribution over images.
-        latent_dim: The size of z.
+        latent_dim: The size of z. None: the encoder says it, as ``latent_shape`` (c, h, w) of a grid of latents, which
+            z has in a row.
         prior_model: p(z). None: N(0, I).
         regulariser: What the latents cost in training in place of the KL. None: the KL.
         aggregate_prior: Fits a mixture to q(z) at each validation, from which samples are drawn instead of from the
@@ -71,7 +73,7 @@ class VAE(GenerativeModule):
         encoder: nn.Module,
         decoder: nn.Module,
         likelihood: Likelihood,
-        latent_dim: int,
+        latent_dim: int | None = None,
         prior_model: Prior | None = None,
         regulariser: Regulariser | None = None,
         aggregate_prior: AggregatePrior | None = None,
@@ -86,7 +88,8 @@ class VAE(GenerativeModule):
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
-        self.latent_dim = latent_dim
+        self.latent_shape = _latent_shape(encoder, latent_dim)
+        self.latent_dim = latent_dim = prod(self.latent_shape)
         self.prior_model = prior_model or StandardNormalPrior(latent_dim)
         self.regulariser = regulariser or BetaRegulariser(1.0)
         self.aggregate_prior = aggregate_prior
@@ -238,6 +241,19 @@ class VAE(GenerativeModule):
         return log_p.unflatten(0, (len(z), -1))
 
     # ---------------------------------------------------------------- the latent space
+
+    def latent_posterior(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        """Return q(z|x, y) as :meth:`encode` does, for what works on the latents of a trained model."""
+        return self.encode(x, y)
+
+    def from_latents(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the means of p(x|z), (B, C, H, W), for latents (B, *latent_shape)."""
+        return self.decode(z.flatten(1), y).mean
+
+    def reconstruction_nll(self, x: Tensor, z: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """Return -log P(x|z) of 8-bit images at latents (B, *latent_shape), (B,), in nats; None where there is no P."""
+        has_mass = self.likelihood.has_mass and x.shape[2:] != (1, 1)
+        return -self.log_likelihood(x, z.flatten(1)[None], y, is_mass=True)[0] if has_mass else None
 
     def posterior_means(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the means of q(z|x, y), (B, latent_dim), for images ``x`` (B, C, H, W) and labels (B,)."""
@@ -392,3 +408,17 @@ class VAE(GenerativeModule):
         of_classes = [z[y == label] for label in range(self.num_classes or 1)]
         fitted = [self.aggregate_prior.fit(own if len(own) > 1 else z) for own in of_classes]
         self.mixture.keep(fitted, self.images_seen)
+
+
+def _latent_shape(encoder: nn.Module, latent_dim: int | None) -> tuple[int, int, int]:
+    """Return (c, h, w) of the encoder's grid of latents, or a vector's (latent_dim, 1, 1).
+
+    Raises:
+        ValueError: If neither says it, or they differ.
+    """
+    grid = getattr(unwrapped(encoder), "latent_shape", None)
+    if grid is None and latent_dim is None:
+        raise ValueError("latent_dim=None, and the encoder has no latent_shape: give the size of z, such as 64")
+    if grid is not None and latent_dim not in (None, prod(grid)):
+        raise ValueError(f"latent_dim={latent_dim}, but the encoder's latents have {grid}: leave latent_dim out")
+    return (latent_dim, 1, 1) if grid is None else tuple(grid)  # type: ignore[return-value]

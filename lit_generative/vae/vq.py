@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, Normal
 from torch.nn import functional as F
 
 from lit_generative.checks import check_range
@@ -155,6 +155,26 @@ class VQVAE(GenerativeModule):
         q = self.codebook.lookup(self.codes(x, y))
         with inference(self):
             return self.decode(q, check_labels(self, len(x), y)).mean.float().clamp(-1, 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(D, h, w) of the features."""
+        return (self.codebook.code_dim, *self.encoder.grid)
+
+    def latent_posterior(self, x: Tensor, y: Tensor | None = None) -> Independent:
+        """Return the features e before they become codes, (B, D h w), as in VQ-reg. of Rombach et al. 2022.
+
+        They are a function of the image: a normal without width, which has no density.
+        """
+        e = self.encode(x, y).flatten(1)
+        return Independent(Normal(e, torch.zeros_like(e), validate_args=False), 1)
+
+    def from_latents(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the means of p(x|q), (B, C, H, W), for the codes nearest to features (B, D, h, w)."""
+        return self.decode(self.codebook(z).q, y).mean
+
+    def reconstruction_nll(self, x: Tensor, z: Tensor, y: Tensor | None = None) -> None:
+        """Return None: latents that are a function of the image have no density, of which a bound could be made."""
 
     def likelihoods(
         self, x: Tensor, y: Tensor | None = None, *, evaluations: int = 1, generator: torch.Generator | None = None

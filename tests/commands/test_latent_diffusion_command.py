@@ -1,0 +1,80 @@
+"""An autoencoder and then a diffusion model of its latents, on the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from running import TINY, Outcome, run
+
+from lit_generative import GenerativeModule
+
+Run = Callable[..., Outcome]
+QUICK = [*TINY, "--evaluate.every_n_epochs", "2", "--trainer.precision", "32-true"]
+SMALL = ["--model.network.widths", "[8, 8]", "--model.network.groups", "4", "--model.network.head_dim", "8"]
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a spatial autoencoder of the embedded images."""
+    root = tmp_path_factory.mktemp("autoencoder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("LIT_GENERATIVE_CACHE", str(root / "cache"))
+        sizes = ["--model.encoder.widths", "[8, 12]", "--model.decoder.widths", "[8, 12]"]
+        outcome = run("fit", "--config", "vae/autoencoder", *QUICK, *sizes)
+    assert outcome.status == 0, outcome.err
+    return root / outcome.folder / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="session")
+def whole(autoencoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a diffusion model of its latents, in a folder from which the autoencoder cannot be found."""
+    root = tmp_path_factory.mktemp("latent")
+    given = ["--model.latents.autoencoder", str(autoencoder), "--model.sampler.steps", "3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("LIT_GENERATIVE_CACHE", str(root / "cache"))
+        outcome = run("fit", "--config", "diffusion/latent", *QUICK, *SMALL, *given)
+    assert outcome.status == 0, outcome.err
+    return root / outcome.folder / "checkpoints" / "last.ckpt"
+
+
+def test_the_network_is_made_for_the_latents(whole: Path) -> None:
+    model = GenerativeModule.load_from_checkpoint(whole)
+    assert model.network._init_args["image_shape"] == (4, 7, 7)
+    assert model.latents.is_fitted
+    assert str(whole.parents[6]) not in str(model.latents._init_args)  # the autoencoder itself, not where it was
+
+
+def test_the_checkpoint_draws_is_tested_and_goes_on_without_the_autoencoders(
+    whole: Path, lit_generative: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = lit_generative("sample", str(whole), "--num_samples", "4", "--output", "drawn")
+    assert drawn.status == 0, drawn.err
+    tested = lit_generative(
+        "test", str(whole), *TINY[:4], "--evaluation.num_samples", "60", "--evaluation.num_real", "60"
+    )
+    assert tested.status == 0, tested.err
+    assert "kernel_distance" in tested.out
+    configuration = whole.parents[1] / "config.yaml"
+    gone_on = lit_generative(
+        "fit", "--config", str(configuration), "--ckpt_path", str(whole), "--trainer.max_epochs", "3"
+    )
+    assert gone_on.status == 0, gone_on.err
+    assert torch.load(gone_on.folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "latents.autoencoder=None: give the checkpoint of an autoencoder"),
+        (["--model.latents.autoencoder", "nowhere.ckpt"], "nowhere.ckpt: there is no such file"),
+    ],
+)
+def test_a_bad_autoencoder_is_one_sentence(given: list[str], said: str, lit_generative: Run) -> None:
+    outcome = lit_generative("fit", "--config", "diffusion/latent", *given)
+    assert outcome.status != 0
+    assert said in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not Path("runs").exists()
