@@ -45,7 +45,7 @@ ROOMS = (
 FAMILIES = ("vae", "gan", "diffusion")
 # the files of a family that know Lightning: its models, and its own callbacks
 MODELS = {
-    "vae": ("__init__", "module", "iwae", "vq", "ladder", "active_units"),
+    "vae": ("__init__", "module", "iwae", "vq", "ladder", "active_units", "adversary", "adversarial"),
     "gan": ("__init__", "module", "health"),
     "diffusion": ("__init__", "module", "image_edits", "latents", "denoising_pictures", "checkpoint_guidance"),
 }

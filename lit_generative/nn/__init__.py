@@ -10,5 +10,6 @@ from lit_generative.nn.dit import DiT
 from lit_generative.nn.image_conditions import GrayCondition, ImageCondition, LowResolutionCondition, MaskedCondition
 from lit_generative.nn.ladder import LadderNetwork
 from lit_generative.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
+from lit_generative.nn.patch import PatchDiscriminator
 from lit_generative.nn.residual import ResidualDiscriminator, ResidualGenerator
 from lit_generative.nn.unet import ADMConventions, DDPMPlusPlusConventions, UNet, UNetConventions

@@ -74,7 +74,7 @@ FROM = """Begin a new run with the weights of this checkpoint, as far as they fi
 says what the model is."""
 PARTS = (
     *("encoder", "decoder", "encoder.init_args.posterior", "prior_model", "code_prior"),
-    *("generator", "discriminator", "network"),
+    *("generator", "discriminator", "adversary.init_args.discriminator", "network"),
 )
 DEFAULTS = {
     "data": {"class_path": "ImageDataModule"},

@@ -1,5 +1,7 @@
 """Variational autoencoders."""
 
+from lit_generative.vae.adversarial import VAEGAN, VQGAN
+from lit_generative.vae.adversary import Adversary
 from lit_generative.vae.aggregate import (
     GaussianKernel,
     InverseMultiquadricKernel,

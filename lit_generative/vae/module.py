@@ -150,14 +150,19 @@ class VAE(GenerativeModule):
 
         Without gradients, as in validation, the regulariser's terms are there, too.
         """
+        return self.losses_and_decoded(x, y)[0]
+
+    def losses_and_decoded(self, x: Tensor, y: Tensor | None = None) -> tuple[dict[str, Tensor], Distribution]:
+        """Return what :meth:`losses` does, and the p(x|z) that the bound was estimated with."""
         q, p = self.encode(x, y), self.prior()
         z = q.rsample()
-        nll, kl = -self.decode(z, y).log_prob(x), self.kl(q, p, z)
+        decoded = self.decode(z, y)
+        nll, kl = -decoded.log_prob(x), self.kl(q, p, z)
         share = self.share_of_training if self.regulariser.follows_training else None
         latents = LatentBatch(q, z, p, kl, self.images_seen, self._num_training_images, share)
         losses = {"loss": self.objective(nll, self.regulariser(latents))}
         terms = {} if torch.is_grad_enabled() else self.regulariser.terms(latents)
-        return losses | negative_bound(self.likelihood, x, nll, {"kl": kl}) | terms
+        return losses | negative_bound(self.likelihood, x, nll, {"kl": kl}) | terms, decoded
 
     @property
     def _num_training_images(self) -> int | None:

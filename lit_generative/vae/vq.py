@@ -117,12 +117,17 @@ class VQVAE(GenerativeModule):
         ``perplexity`` is that of the batch's codes, for each image the same; ``bits_per_dim`` is given for a discrete
         likelihood. In training the codebook moves.
         """
+        return self.losses_and_decoded(x, y)[0]
+
+    def losses_and_decoded(self, x: Tensor, y: Tensor | None = None) -> tuple[dict[str, Tensor], Distribution]:
+        """Return what :meth:`losses` does, and p(x|q)."""
         q, codes, commitment = self.codebook(self.encode(x, y))
-        nll = -self.decode(q, y).log_prob(x)
+        decoded = self.decode(q, y)
+        nll = -decoded.log_prob(x)
         prior_nll = self.prior_nll(codes, y)
         losses = {"loss": self.objective(nll, commitment, prior_nll), "commitment": commitment}
         losses |= negative_bound(self.likelihood, x, nll, {"prior_nll": prior_nll})
-        return losses | {"perplexity": perplexity(codes, self.codebook.num_codes).expand(len(x))}
+        return losses | {"perplexity": perplexity(codes, self.codebook.num_codes).expand(len(x))}, decoded
 
     # ---------------------------------------------------------------- sampling
 
