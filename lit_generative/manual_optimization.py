@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Paralle
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["accumulate", "check_trainer", "cut", "end_batch", "frozen", "optimizer_step"]
+__all__ = ["accumulate", "average", "check_trainer", "cut", "end_batch", "frozen", "optimizer_step"]
 
 
 def check_trainer(trainer: L.Trainer, instead: dict[str, str]) -> None:
@@ -76,7 +76,7 @@ def optimizer_step(model: L.LightningModule, index: int, *, counts: bool) -> Non
     """
     optimizer: Optimizer = model.trainer.optimizers[index]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    _average(model.trainer, [p.grad for p in parameters if p.grad is not None])
+    average(model.trainer, [p.grad for p in parameters if p.grad is not None])
     if counts:
         model.optimizers()[index].step()  # type: ignore[index, union-attr]
     else:
@@ -86,7 +86,7 @@ def optimizer_step(model: L.LightningModule, index: int, *, counts: bool) -> Non
 
 def end_batch(model: L.LightningModule) -> None:
     """Average what the model keeps in buffers over the processes, and let all schedules advance."""
-    _average(model.trainer, model.buffers())
+    average(model.trainer, model.buffers())
     for config in model.trainer.lr_scheduler_configs:
         model.lr_scheduler_step(config.scheduler, None)  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _average(trainer: L.Trainer, tensors: Iterable[Tensor]) -> None:
+def average(trainer: L.Trainer, tensors: Iterable[Tensor]) -> None:
     """Replace floating-point tensors by their means over all processes, in one exchange."""
     tensors = [tensor for tensor in tensors if tensor.is_floating_point()]
     if trainer.world_size == 1 or not tensors:

@@ -1,6 +1,7 @@
 """One small model of every kind, for what all of them have to do."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -17,13 +18,17 @@ from lit_generative.nn import (
     LadderNetwork,
     MLPDecoder,
     MLPEncoder,
+    PatchDiscriminator,
     SpatialDecoder,
     SpatialEncoder,
     SpatialGaussianEncoder,
     UNet,
 )
 from lit_generative.vae import (
+    VAEGAN,
+    VQGAN,
     VQVAE,
+    Adversary,
     Codebook,
     DiscretizedLogisticLikelihood,
     GaussianLikelihood,
@@ -61,6 +66,24 @@ def vqvae() -> VQVAE:
     return VQVAE(encoder, decoder, DiscretizedLogisticLikelihood(), Codebook(16, 4), CodeTransformer(16, 16, 1, 2))
 
 
+def vaegan() -> VAEGAN:
+    encoder, decoder = (cls(SHAPE, 4, widths=(8, 12)) for cls in (ConvEncoder, ConvDecoder))
+    return VAEGAN(
+        encoder=encoder, decoder=decoder, likelihood=GaussianLikelihood(), latent_dim=4, adversary=adversary()
+    )
+
+
+def vqgan() -> VQGAN:
+    encoder, decoder = (cls(SHAPE, 4, widths=(8, 12)) for cls in (SpatialEncoder, SpatialDecoder))
+    parts = {"encoder": encoder, "decoder": decoder, "likelihood": GaussianLikelihood(), "codebook": Codebook(16, 4)}
+    return VQGAN(**parts, code_prior=CodeTransformer(16, 16, 1, 2), adversary=adversary(features_weight=0.01))
+
+
+def adversary(**options: Any) -> Adversary:
+    penalties = [R1(0.1, every=2)]
+    return Adversary(PatchDiscriminator(SHAPE, (8, 8)), penalties=penalties, after_images=0, **options)
+
+
 def gan() -> GAN:
     generator = DCGANGenerator(SHAPE, 8, widths=(4, 8))
     discriminator = DCGANDiscriminator(SHAPE, widths=(4, 8), batch_norm=False)
@@ -92,5 +115,5 @@ def _seeded(make: Callable[[], GenerativeModule]) -> Callable[[], GenerativeModu
     return seeded
 
 
-ALL = (vae, spatial_vae, vae_with_flows, ladder_vae, vqvae, gan, ddpm, transformer, latent_ddpm)
+ALL = (vae, spatial_vae, vae_with_flows, ladder_vae, vqvae, vaegan, vqgan, gan, ddpm, transformer, latent_ddpm)
 MODELS = {make.__name__: _seeded(make) for make in ALL}

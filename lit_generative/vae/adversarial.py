@@ -12,10 +12,10 @@ from torch.distributions import Distribution
 from lit_generative.contracts import Batch
 from lit_generative.core import GenerativeModule
 from lit_generative.gan.losses import AdversarialLoss
-from lit_generative.manual_optimization import accumulate, check_trainer, end_batch, frozen, optimizer_step
+from lit_generative.manual_optimization import accumulate, average, check_trainer, end_batch, frozen, optimizer_step
 from lit_generative.optimisation import make_optimizer, make_schedule
 from lit_generative.sampling import inference
-from lit_generative.vae.adversary import Adversary, balance, last_weight
+from lit_generative.vae.adversary import Adversary, balance, gradients, last_weight
 from lit_generative.vae.module import VAE
 from lit_generative.vae.vq import VQVAE
 
@@ -46,8 +46,8 @@ class PlaysAgainstDiscriminator(GenerativeModule):
         self.loss = adversary.loss  # what GANHealth asks for
 
     def decoded_samples(self, n: int, y: Tensor | None = None) -> Tensor:
-        """Return images (n, C, H, W) of latents from the prior, through which gradients reach the decoder."""
-        raise ValueError(f"adversary.sees_samples=True: the prior of a {type(self).__name__} has no gradient")
+        """Return images (n, C, H, W) as samples are, through which gradients reach the decoder."""
+        raise ValueError(f"adversary.sees_samples=True: samples of a {type(self).__name__} have no gradient")
 
     # ---------------------------------------------------------------- a step
 
@@ -78,8 +78,9 @@ class PlaysAgainstDiscriminator(GenerativeModule):
         """Return what the adversary adds to the autoencoder's loss, (B,)."""
         adversary = self.adversary
         judged = adversary.generator_loss(x, fakes, y)
-        ratio = balance(nll, judged, last_weight(self.decoder))
-        terms = {"adversarial_loss": adversary.weight * ratio * judged}
+        found = gradients(nll, judged, last_weight(self.decoder))
+        average(self.trainer, found)  # else each process had a balance of its own
+        terms = {"adversarial_loss": adversary.weight * balance(*found) * judged}
         if adversary.features_weight:
             terms["features_loss"] = adversary.features_weight * adversary.features_distance(x, fakes[0])
         return terms
@@ -142,8 +143,8 @@ class VAEGAN(PlaysAgainstDiscriminator, VAE):
     """
 
     def decoded_samples(self, n: int, y: Tensor | None = None) -> Tensor:
-        """Return the means of p(x|z) for z from the prior, (n, C, H, W)."""
-        return self.decode(self.prior().sample(torch.Size([n])), y).mean
+        """Return the means of p(x|z), (n, C, H, W), for z as :meth:`sample` draws them."""
+        return self.decode(self.draw_latents(n, y), y).mean
 
 
 class VQGAN(PlaysAgainstDiscriminator, VQVAE):

@@ -20,7 +20,7 @@ from lit_generative.processes import world_size
 __all__ = ["Adversary"]
 
 LEAST_NORM = 1e-6  # of a gradient that is divided by
-LARGEST_BALANCE = 1e4  # Esser et al.'s code
+LARGEST_BALANCE = 1e6  # a likelihood is a sum over pixels; theirs are means, and 1e4 is the bound in their code
 
 
 class Adversary(Described, nn.Module):
@@ -43,7 +43,8 @@ class Adversary(Described, nn.Module):
         penalties: What is added to the discriminator's loss.
         augment: Changes what the discriminator sees while training.
         after_images: The game begins when so many training images were seen: before, there is little to tell apart.
-        sees_samples: Whether images of latents from the prior are in the game, too (Larsen et al., algorithm 1).
+        sees_samples: Whether images of latents that samples are drawn from are in the game, too (Larsen et al.,
+            algorithm 1).
         optimizer: Makes the discriminator's optimizer. None: Adam, lr 2e-4, betas 0.5 and 0.9.
         lr_scheduler: Makes the schedule of its learning rate.
 
@@ -124,10 +125,16 @@ class Adversary(Described, nn.Module):
         return torch.stack([(a.float() - b.float()).square().flatten(1).sum(1) for a, b in pairs]).sum(0) / 2
 
 
-def balance(nll: Tensor, adversarial: Tensor, at: nn.Parameter) -> Tensor:
-    """Return lambda, the ratio of the norms of two losses' gradients (B,) at a weight, detached."""
-    wanted, own = (torch.autograd.grad(loss.mean(), at, retain_graph=True)[0].norm() for loss in (nll, adversarial))
-    return (wanted / own.clamp(min=LEAST_NORM)).clamp(max=LARGEST_BALANCE).detach()
+def gradients(nll: Tensor, adversarial: Tensor, at: nn.Parameter) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the means of two losses (B,) at a weight, both in its shape, float32."""
+    losses = (nll.mean(), adversarial.mean())
+    nll_gradient, own = (torch.autograd.grad(loss, at, retain_graph=True)[0].float() for loss in losses)
+    return nll_gradient, own
+
+
+def balance(nll_gradient: Tensor, adversarial_gradient: Tensor) -> Tensor:
+    """Return lambda, the ratio of the norms of two gradients, a scalar."""
+    return (nll_gradient.norm() / adversarial_gradient.norm().clamp(min=LEAST_NORM)).clamp(max=LARGEST_BALANCE)
 
 
 def last_weight(network: nn.Module) -> nn.Parameter:

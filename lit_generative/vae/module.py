@@ -186,9 +186,12 @@ class VAE(GenerativeModule):
 
         z is drawn from the prior; with ``aggregate_prior``, once it is fitted, from the mixture.
         """
+        return self.decode(self.draw_latents(n, y), y).mean
+
+    def draw_latents(self, n: int, y: Tensor | None = None) -> Tensor:
+        """Return what samples are decoded from, (n, latent_dim): from the mixture once it is fitted, or the prior."""
         mixture = self.fitted_mixture
-        z = self.prior().sample(torch.Size([n])) if mixture is None else mixture.sample(n, y)
-        return self.decode(z, y).mean
+        return self.prior().sample(torch.Size([n])) if mixture is None else mixture.sample(n, y)
 
     @property
     def fitted_mixture(self) -> GaussianMixture | None:
