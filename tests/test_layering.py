@@ -47,7 +47,15 @@ FAMILIES = ("vae", "gan", "diffusion")
 MODELS = {
     "vae": ("__init__", "module", "iwae", "vq", "ladder", "active_units", "adversary", "adversarial"),
     "gan": ("__init__", "module", "health"),
-    "diffusion": ("__init__", "module", "image_edits", "latents", "denoising_pictures", "checkpoint_guidance"),
+    "diffusion": (
+        "__init__",
+        "module",
+        "image_edits",
+        "latents",
+        "diffusers_autoencoder",
+        "denoising_pictures",
+        "checkpoint_guidance",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from lit_generative.diffusion.conditioning import LogSNRPosition
 from lit_generative.diffusion.couplings import Coupling, OptimalTransportCoupling
 from lit_generative.diffusion.denoiser import Denoiser, Estimate
 from lit_generative.diffusion.denoising_pictures import DenoisingPictures
+from lit_generative.diffusion.diffusers_autoencoder import DiffusersAutoencoder
 from lit_generative.diffusion.editing import encode, inpaint, sdedit
 from lit_generative.diffusion.flow_likelihood import FlowLikelihood
 from lit_generative.diffusion.guidance import AutoGuidance, ClassifierFree, Guidance

@@ -14,6 +14,7 @@ from lit_generative.nn.image_conditions import ImageCondition
 __all__ = ["ConditionalAugment"]
 
 _BY_SIZE = ((500, 0.3), (5_000, 0.12), (50_000, 0.06))
+_PASSES = (100, 300)  # over the set, between which the chance rises: images that are new teach more as they are
 
 
 class ConditionalAugment(Described):
@@ -24,11 +25,12 @@ class ConditionalAugment(Described):
 
     Args:
         probability: The chance of each part of a map, in [0, 1]; theirs is 0.12 to 0.15. None: by the training set's
-            size, 0.3 below 500 images, 0.12 below 5,000, 0.06 below 50,000, and 0 from there on.
+            size, up to 0.3 below 500 images, 0.12 below 5,000, 0.06 below 50,000, and 0 from there on. It is 0 until
+            each image was seen a hundred times, rises from there, and is full after three hundred.
 
     Attributes:
         numbers: How many numbers the network gets; its ``augmentations``.
-        chance: The probability in use, 0 before it is chosen.
+        chance: The highest probability, 0 before it is chosen.
     """
 
     numbers: ClassVar[int] = NUMBERS
@@ -37,6 +39,7 @@ class ConditionalAugment(Described):
         check_range("probability", probability, at_least=0, at_most=1, hint="null chooses it by the set's size")
         self.probability = probability
         self.chance = probability or 0.0
+        self.num_images: int | None = None
 
     def check(self, condition: Condition | None) -> None:
         """Refuse a condition that is an image, which would stay where its picture is moved.
@@ -52,21 +55,37 @@ class ConditionalAugment(Described):
 
     def settle(self, num_images: int | None) -> None:
         """Choose the probability for a set of so many training images (None: very many); one that was given stays."""
+        self.num_images = num_images
         if self.probability is None:
             total = inf if num_images is None else num_images
             self.chance = next((chance for limit, chance in _BY_SIZE if total < limit), 0.0)
 
+    def at(self, images_seen: int) -> float:
+        """Return the chance after so many training images."""
+        if self.probability is not None or not self.num_images:
+            return self.chance
+        start, end = _PASSES
+        return self.chance * min(max(images_seen / self.num_images - start, 0) / (end - start), 1)
+
     def plan(self) -> str:
         """Say what is done to images, and how often."""
-        why = "as the set's size asks" if self.probability is None else "as augment.probability says"
         if not self.chance:
+            why = "as the set's size asks" if self.probability is None else "as augment.probability says"
             return f"not at all, {why}"
+        start, end = _PASSES
+        rising = f" at most, after {start} passes more and more up to {end}, as the set's size asks"
+        how = rising if self.probability is None else ", as augment.probability says"
         return (
-            f"each of mirrored, turned, scaled, stretched and moved with the chance {self.chance:g}, {why}; "
+            f"each of mirrored, turned, scaled, stretched and moved with the chance {self.chance:g}{how}; "
             "the network is told, samples show none of it"
         )
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return augmented images (B, C, H, W) in the range of ``x``, and their numbers (B, 9)."""
-        matrix, numbers = draw_affine(x, self.chance)
+    def __call__(self, x: Tensor, images_seen: int = 0) -> tuple[Tensor, Tensor]:
+        """Return augmented images (B, C, H, W) in the range of ``x``, and their numbers (B, 9).
+
+        Args:
+            x: The images.
+            images_seen: Training images before these.
+        """
+        matrix, numbers = draw_affine(x, self.at(images_seen))
         return warp(x, matrix), numbers

@@ -16,6 +16,7 @@ from lit_generative.checks import check_count
 from lit_generative.contracts import Autoencodes
 from lit_generative.core import GenerativeModule
 from lit_generative.description import Described, describe, unwrapped
+from lit_generative.diffusion.diffusers_autoencoder import DiffusersAutoencoder
 from lit_generative.nn.sizes import ImageShape
 from lit_generative.numerics import at_least_single
 from lit_generative.processes import gather
@@ -38,10 +39,11 @@ class Latents(Described, nn.Module):
 
     Args:
         autoencoder: A trained :class:`~lit_generative.vae.VAE` or :class:`~lit_generative.vae.VQVAE`, or the path of
-            its checkpoint.
+            its checkpoint, or of a folder of diffusers' ``AutoencoderKL``.
         cache: Posteriors of so many training images are kept in memory, and found again by the images' bytes; 0 encodes
             images each time, as those are that are augmented.
         num_images: The moments are those of so many training images, the first.
+        image_size: Of a diffusers folder, whose networks take images of any size. None: its ``sample_size``.
 
     Attributes:
         shape: (c, h, w) of an image's latents.
@@ -54,13 +56,18 @@ class Latents(Described, nn.Module):
     is_fitted: Tensor
 
     def __init__(
-        self, autoencoder: GenerativeModule | str | Path | None = None, cache: int = 100_000, num_images: int = 5_000
+        self,
+        autoencoder: GenerativeModule | DiffusersAutoencoder | str | Path | None = None,
+        cache: int = 100_000,
+        num_images: int = 5_000,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         check_count("cache", cache, at_least=0)
         check_count("num_images", num_images, at_least=2)
-        self.autoencoder = _loaded(autoencoder).requires_grad_(False).eval()
-        self._init_args["autoencoder"] = describe(self.autoencoder)  # a checkpoint holds it, not where it was
+        self.autoencoder = _loaded(autoencoder, image_size).requires_grad_(False).eval()
+        # a checkpoint holds it, not where it was
+        self._init_args |= {"autoencoder": describe(self.autoencoder), "image_size": None}
         self.shape: ImageShape = self.autoencoder.latent_shape
         self.cache, self.num_images = cache, num_images
         channels = (self.shape[0], 1, 1)
@@ -194,15 +201,19 @@ class Latents(Described, nn.Module):
         self._kept |= dict(zip(_digests(x, self._labels(y)), moments, strict=True))
 
 
-def _loaded(autoencoder: GenerativeModule | str | Path | None) -> GenerativeModule:
-    """Return the autoencoder, from its checkpoint if a path is given.
+def _loaded(autoencoder: Any, image_size: int | None) -> Any:
+    """Return the autoencoder, from its checkpoint or folder if a path is given.
 
     Raises:
         ValueError: If there is none, or the model has no latents that images can be made of.
     """
     if autoencoder is None:
         raise ValueError(NONE_GIVEN)
-    if not isinstance(autoencoder, GenerativeModule):
+    if isinstance(autoencoder, str | Path) and Path(autoencoder).is_dir():
+        return DiffusersAutoencoder.from_folder(autoencoder, image_size)
+    if image_size is not None:
+        raise ValueError(f"latents.image_size={image_size} is that of a diffusers folder; a checkpoint says its own")
+    if isinstance(autoencoder, str | Path):
         autoencoder = GenerativeModule.load_from_checkpoint(autoencoder, map_location="cpu")
     if not isinstance(autoencoder, Autoencodes):
         raise ValueError(

@@ -215,7 +215,7 @@ class DDPM(EditsImages):
             )
         augmentation = None
         if self.augment is not None and self.training:
-            x, augmentation = self.augment(x)
+            x, augmentation = self.augment(x, self.images_seen)
         x = x if self.latents is None else self.latents.draw(x, y)
         (t, importance), noise = self.sample_time(len(x)), torch.randn_like(x)
         noise = noise if self.coupling is None else self.coupling(x, noise, y)

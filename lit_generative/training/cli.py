@@ -269,7 +269,7 @@ class TrainerCLI(LightningCLI):
         if self.restored_from is None:
             latents = self._get(self.config, "model")["init_args"].get("latents")
             # before data are read
-            self.latent_shape = None if latents is None else Latents(latents["init_args"].get("autoencoder")).shape
+            self.latent_shape = None if latents is None else Latents(**latents["init_args"]).shape
             fill_in_classes(self._get(self.config, "model"), self._get(self.config, "data"))
         config = self._get(self.config, "trainer")
         loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -249,6 +250,65 @@ def test_augmented_images_are_encoded_anew(make_trainer: MakeTrainer) -> None:
     make_trainer(max_epochs=1).fit(model, datamodule=ImageDataModule(subset=100, batch_size=25))
     assert latents.is_fitted
     assert not latents._kept
+
+
+# -------------------------------------------------------------------- diffusers' AutoencoderKL
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that diffusers has written."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4, "in_channels": 1, "out_channels": 1}
+    path = tmp_path_factory.mktemp("kl")
+    diffusers.AutoencoderKL(**blocks, **sizes, latent_channels=2, sample_size=64).save_pretrained(path)
+    return path
+
+
+def test_a_diffusers_folder_makes_the_latents_that_diffusers_makes(folder: Path) -> None:
+    import diffusers
+
+    theirs, x = diffusers.AutoencoderKL.from_pretrained(folder), images(6)
+    latents = prepared(Latents(folder, image_size=28), images(100))
+    assert latents.shape == (2, 14, 14)
+    with torch.no_grad():
+        q = theirs.encode(x).latent_dist
+        torch.testing.assert_close(latents.means(x) * latents.scale + latents.mean, q.mean)
+        torch.testing.assert_close(latents.posterior(x).stddev.view_as(q.std), q.std)
+        torch.testing.assert_close(latents.images(latents.means(x)), theirs.decode(q.mean).sample.clamp(-1, 1))
+
+
+def test_a_model_of_a_diffusers_folder_is_one_checkpoint(
+    folder: Path, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    model = DDPM(PerPlace(), SHAPE, sampler=DDIM(2), latents=Latents(folder, image_size=28))
+    trainer = make_trainer(max_steps=2)
+    trainer.fit(model, datamodule=ImageDataModule(subset=100, batch_size=25))
+    trainer.save_checkpoint(tmp_path / "whole.ckpt")
+    again = GenerativeModule.load_from_checkpoint(tmp_path / "whole.ckpt")
+    assert torch.equal(*(m.sample(2, generator=torch.Generator().manual_seed(1)) for m in (model, again)))
+    assert model.likelihoods(images(2), evaluations=2) == {}
+
+
+def test_a_bad_folder_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"it has no config.json"):
+        Latents(tmp_path)
+    shutil.copy(folder / "config.json", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"it has no diffusion_pytorch_model.safetensors"):
+        Latents(tmp_path)
+    shutil.copy(folder / "diffusion_pytorch_model.safetensors", tmp_path)
+    with pytest.raises(ValueError, match="image_size=29: the networks halve it 1 times"):
+        Latents(tmp_path, image_size=29)
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    with pytest.raises(ValueError, match="is of a UNet2DModel"):
+        Latents(tmp_path)
+    (tmp_path / "config.json").write_text('{"in_channels": 1}')
+    with pytest.raises(ValueError, match="do not go together"):
+        Latents(tmp_path)
+    with pytest.raises(ValueError, match=r"latents.image_size=28 is that of a diffusers folder"):
+        Latents(MODELS["vae"](), image_size=28)
 
 
 # -------------------------------------------------------------------- what does not go
