@@ -86,7 +86,7 @@ def our_samples(name: str, factor: float, given: argparse.Namespace, folder: Pat
 
 def samples_of(name: str, factor: float, given: argparse.Namespace, images: Tensor) -> Path:
     """Return the folder of samples of one training, which is done if there is none."""
-    run = given.output / f"{name.replace('/', '-').replace(' ', '-')}-{factor:g}"
+    run = given.output / f"{slug(name)}-{factor:g}"
     if not (run / "minutes.json").is_file():
         start = time.perf_counter()
         torch.manual_seed(0)
@@ -122,18 +122,32 @@ def main() -> None:
     data = ImageDataModule(given.folder, image_size=given.image_size)
     export(data, given.output / "data")
     images = torch.cat([batch["image"] for batch in data.loader("train")])
-    rows = ["| model | learning rate | features | kernel distance | recall | memorised |", "|---" * 6 + "|"]
     for name in given.only:
-        by_rate = {factor: samples_of(name, factor, given, images) for factor in given.factors}
-        quality = {f: measure(path, "val", "imagenet", given)["kernel_distance"] for f, path in by_rate.items()}
-        best = min(quality, key=quality.__getitem__)
-        for extractor in ("imagenet", "random"):
-            found = measure(by_rate[best], "test", extractor, given)
-            cells = [f"{found[metric]:.3g}" for metric in ("kernel_distance", "recall", "memorised")]
-            rate = best * {**OURS, **PEERS}[name].rate
-            rows.append(f"| {name} | {rate:g} | {extractor} | {' | '.join(cells)} |")
-    (given.output / "table.md").write_text("\n".join(rows) + "\n")
-    print("\n".join(rows))
+        (given.output / f"{slug(name)}.md").write_text("\n".join(rows(name, given, images)) + "\n")
+    done = [given.output / f"{slug(name)}.md" for name in (*OURS, *PEERS)]
+    head = "| model | learning rate | features | kernel distance | recall | memorised |\n" + "|---" * 6 + "|\n"
+    table = head + "".join(path.read_text() for path in done if path.is_file())  # those of former calls, too
+    (given.output / "table.md").write_text(table)
+    print(table)
+
+
+def rows(name: str, given: argparse.Namespace, images: Tensor) -> list[str]:
+    """Return a model's rows of the table, at the best of its learning rates."""
+    by_rate = {factor: samples_of(name, factor, given, images) for factor in given.factors}
+    quality = {f: measure(path, "val", "imagenet", given)["kernel_distance"] for f, path in by_rate.items()}
+    best = min(quality, key=quality.__getitem__)
+    found = []
+    for extractor in ("imagenet", "random"):
+        metrics = measure(by_rate[best], "test", extractor, given)
+        cells = [f"{metrics[metric]:.3g}" for metric in ("kernel_distance", "recall", "memorised")]
+        rate = best * {**OURS, **PEERS}[name].rate
+        found.append(f"| {name} | {rate:g} | {extractor} | {' | '.join(cells)} |")
+    return found
+
+
+def slug(name: str) -> str:
+    """Return a name as that of a file."""
+    return name.replace("/", "-").replace(" ", "-")
 
 
 if __name__ == "__main__":
