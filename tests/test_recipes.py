@@ -19,7 +19,7 @@ EXPERIMENTS = [name for name in SHIPPED if not name.startswith("extras/")]
 # where the images would have to be downloaded, others of the same shape
 LOCAL = ["--data.dataset", "fashion-mnist", "--data.image_size", "32", "--data.channels", "3"]
 CPU = ["--trainer.accelerator", "cpu"]
-OF_LATENTS = [name for name in EXPERIMENTS if "latents: Latents" in SHIPPED[name].path.read_text()]
+OF_LATENTS = [name for name in EXPERIMENTS if "latents:" in SHIPPED[name].path.read_text()]
 DOWNLOADED = [name for name in EXPERIMENTS if "dataset: uoft-cs/cifar10" in SHIPPED[name].path.read_text()]
 
 

@@ -9,7 +9,7 @@ import torch
 from lit_generative.core import GenerativeModule
 from lit_generative.evaluation import Evaluation
 
-__all__ = ["TrainingClock"]
+__all__ = ["TrainingClock", "in_all"]
 
 
 class TrainingClock(L.Callback):
@@ -19,13 +19,18 @@ class TrainingClock(L.Callback):
     that a resumed run goes on with it. The records get ``training_minutes`` and ``device_minutes``: the same times the
     devices at work, which are the accelerators of all processes, or on a CPU the threads that torch computes with.
 
+    Args:
+        before: Seconds, and seconds times devices, of the training of another model that this one builds on. The
+            records count them; a budget, which this training has for itself, does not.
+
     Attributes:
         seconds: Seconds of training so far; None if that is not known, because the run was resumed from a checkpoint
             that was saved without a clock.
         device_seconds: The same times the devices.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.before = before
         self.seconds: float | None = 0.0
         self.device_seconds = 0.0
         self._since: float | None = None
@@ -75,12 +80,20 @@ class TrainingClock(L.Callback):
         """Return the minutes, or nothing if they are not known."""
         if self.seconds is None:
             return {}
-        return {"training_minutes": self.seconds / 60, "device_minutes": self.device_seconds / 60}
+        seconds, device_seconds = in_all(self.state_dict())
+        return {"training_minutes": seconds / 60, "device_minutes": device_seconds / 60}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count."""
-        return {"seconds": self.seconds, "device_seconds": self.device_seconds}
+        return {"seconds": self.seconds, "device_seconds": self.device_seconds, "before": list(self.before)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a count."""
         self.seconds, self.device_seconds = state_dict["seconds"], state_dict["device_seconds"]
+        self.before = tuple(state_dict.get("before", self.before))
+
+
+def in_all(state: dict[str, Any]) -> tuple[float, float]:
+    """Return the seconds, and the seconds times devices, of a clock's state, with those of what it builds on."""
+    before, device_before = state.get("before", (0.0, 0.0))
+    return state["seconds"] + before, state["device_seconds"] + device_before

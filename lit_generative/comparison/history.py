@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lit_generative.callbacks.clock import in_all
 from lit_generative.checkpoints import read_checkpoint
 from lit_generative.files import read_yaml
 from lit_generative.report.results import Point, Training
@@ -28,8 +29,8 @@ def read_training(source: Path) -> Training | None:
     health = [record["health"] for records in versions for record in reversed(records) if "health" in record]
     return Training(
         images=checkpoint["lit_generative"]["state"]["images_seen"],
-        minutes=clock["seconds"] / 60 if is_timed else None,
-        device_minutes=clock["device_seconds"] / 60 if is_timed else None,
+        minutes=in_all(clock)[0] / 60 if is_timed else None,
+        device_minutes=in_all(clock)[1] / 60 if is_timed else None,
         history=_history(versions),
         verdict=health[0]["verdict"] if health else None,
         is_finite=not health or health[0].get("signs", {}).get("is_finite") is not False,

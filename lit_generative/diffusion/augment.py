@@ -14,7 +14,7 @@ from lit_generative.nn.image_conditions import ImageCondition
 __all__ = ["ConditionalAugment"]
 
 _BY_SIZE = ((500, 0.3), (5_000, 0.12), (50_000, 0.06))
-_PASSES = (100, 300)  # over the set, between which the chance rises: images that are new teach more as they are
+_PASSES = (30, 100)  # over the set, between which the chance rises: images that are new teach more as they are
 
 
 class ConditionalAugment(Described):

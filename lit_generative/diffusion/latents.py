@@ -39,7 +39,7 @@ class Latents(Described, nn.Module):
 
     Args:
         autoencoder: A trained :class:`~lit_generative.vae.VAE` or :class:`~lit_generative.vae.VQVAE`, or the path of
-            its checkpoint, or of a folder of diffusers' ``AutoencoderKL``.
+            its checkpoint, of that of a model of its latents, or of a folder of diffusers' ``AutoencoderKL``.
         cache: Posteriors of so many training images are kept in memory, and found again by the images' bytes; 0 encodes
             images each time, as those are that are augmented.
         num_images: The moments are those of so many training images, the first.
@@ -215,6 +215,8 @@ def _loaded(autoencoder: Any, image_size: int | None) -> Any:
         raise ValueError(f"latents.image_size={image_size} is that of a diffusers folder; a checkpoint says its own")
     if isinstance(autoencoder, str | Path):
         autoencoder = GenerativeModule.load_from_checkpoint(autoencoder, map_location="cpu")
+        if isinstance(latents := getattr(autoencoder, "latents", None), Latents):
+            return latents.autoencoder  # of a model of latents: the same autoencoder
     if not isinstance(autoencoder, Autoencodes):
         raise ValueError(
             f"latents.autoencoder is a {type(autoencoder).__name__}, which has no latents that images can be made of: "

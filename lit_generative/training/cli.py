@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from lit_generative.finite import check_finite_weights
 from lit_generative.loggers import IN_RUN_FOLDER, settle
 from lit_generative.recipes import configs_folder
 from lit_generative.training.classes import fill_in_classes
+from lit_generative.training.first_stage import autoencoder_of, is_recipe, seconds_of, train_first_stage
 from lit_generative.training.folder import (
     RunFolder,
     folder_below,
@@ -183,6 +185,8 @@ class TrainerCLI(LightningCLI):
             hint = of_fit if command == "fit" else f"a checkpoint: lit-generative {command} CKPT"
             raise ValueError(f"no model is given; add for instance {hint}")
         self.command, self.callbacks, self.says_where = command, callbacks, says_where
+        self.latent_shape: tuple[int, int, int] | None = None
+        self.seconds_before = 0.0, 0.0  # of the training of a first stage
         self.checkpoint_path = checkpoint_path
         self.saved = {} if checkpoint_path is None else _said_by(checkpoint_path)
         is_restored = command != "fit" and not has_model
@@ -247,6 +251,20 @@ class TrainerCLI(LightningCLI):
                 parser.link_arguments(f"model.init_args.{shared}", f"{target}.{shared}")
         parser.link_arguments("data", "model.init_args.image_shape", declared_shape, apply_on="instantiate")
 
+    def _settle_latents(self, config: Any) -> None:
+        """Train the autoencoder, if a recipe is given for it, and learn the latents' shape before data are read."""
+        autoencoder = autoencoder_of(config)
+        if self.command == "fit" and is_recipe(autoencoder):
+            arguments = config["model"]["init_args"]["latents"]["init_args"]
+            if self.checkpoint_path is not None:  # which has it
+                arguments["autoencoder"] = self.checkpoint_path
+            else:
+                fit = partial(TrainerCLI, "fit", says_where=self.says_where)
+                self.seconds_before = seconds_of(train_first_stage(config, fit))
+                self._set_seed()
+        if (latents := config["model"]["init_args"].get("latents")) is not None:
+            self.latent_shape = Latents(**latents["init_args"]).shape
+
     def _shape_of_states(self, data: L.LightningDataModule) -> tuple[int, int, int]:
         """Return the shape of what a network denoises: of the images, or of a trained autoencoder's latents."""
         return declared_shape(data) if self.latent_shape is None else self.latent_shape
@@ -267,9 +285,7 @@ class TrainerCLI(LightningCLI):
         Those are the number of classes, the loggers' place below the trainer's root, and the runs to go on with.
         """
         if self.restored_from is None:
-            latents = self._get(self.config, "model")["init_args"].get("latents")
-            # before data are read
-            self.latent_shape = None if latents is None else Latents(**latents["init_args"]).shape
+            self._settle_latents(self.config[self.command])
             fill_in_classes(self._get(self.config, "model"), self._get(self.config, "data"))
         config = self._get(self.config, "trainer")
         loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
@@ -299,7 +315,7 @@ class TrainerCLI(LightningCLI):
             callbacks.append(ImagesProgressBar())
         if self.command == "fit":
             callbacks += [Outlook()] if self.says_where else []
-            callbacks.append(TrainingClock())  # it counts a step before anything is saved
+            callbacks.append(TrainingClock(self.seconds_before))  # it counts a step before anything is saved
             callbacks += [] if config["enable_checkpointing"] is False else [LastCheckpoint()]
         callbacks += [SampleWriter()] if self.command == "predict" else []
         callbacks.append(SaveOnSignal())

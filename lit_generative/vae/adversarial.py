@@ -15,7 +15,7 @@ from lit_generative.gan.losses import AdversarialLoss
 from lit_generative.manual_optimization import accumulate, average, check_trainer, end_batch, frozen, optimizer_step
 from lit_generative.optimisation import make_optimizer, make_schedule
 from lit_generative.sampling import inference
-from lit_generative.vae.adversary import Adversary, gradients, last_weight
+from lit_generative.vae.adversary import Adversary, balance, gradients, last_weight
 from lit_generative.vae.module import VAE
 from lit_generative.vae.vq import VQVAE
 
@@ -78,11 +78,9 @@ class PlaysAgainstDiscriminator(GenerativeModule):
         """Return what the adversary adds to the autoencoder's loss, (B,)."""
         adversary = self.adversary
         judged = adversary.generator_loss(x, fakes, y)
-        if adversary.is_measuring:
-            found = gradients(nll, judged, last_weight(self.decoder))
-            average(self.trainer, found)  # else each process had a balance of its own
-            adversary.measure(*found)
-        terms = {"adversarial_loss": adversary.weight * adversary.ratio * judged}
+        found = gradients(nll, judged, last_weight(self.decoder))
+        average(self.trainer, found)  # else each process had a balance of its own
+        terms = {"adversarial_loss": adversary.weight * balance(*found) * judged}
         if adversary.features_weight:
             terms["features_loss"] = adversary.features_weight * adversary.features_distance(x, fakes[0])
         return terms

@@ -19,7 +19,6 @@ from lit_generative.processes import world_size
 
 __all__ = ["Adversary"]
 
-MEASURED_STEPS = 100
 LEAST_NORM = 1e-6  # of a gradient that is divided by
 LARGEST_BALANCE = 1e6  # a likelihood is a sum over pixels; theirs are means, and 1e4 is the bound in their code
 
@@ -33,10 +32,9 @@ class Adversary(Described, nn.Module):
 
     where L_G is the generator's loss at the images x_hat and lambda = |grad -log p(x|z)| / |grad L_G|, both with
     respect to the decoder's last weight (Esser et al. 2021, eq. 7), so that ``weight`` is the ratio of two gradients,
-    whatever their units. They measure lambda at each step. Here it is the mean over the first hundred steps of the
-    game, and stays: worse images have a likelihood of larger gradients, so that a lambda that followed them would let
-    the adversary count the more, the less the images are like the data. f are the discriminator's activations (Larsen
-    et al. 2016, eq. 7), all levels together.
+    whatever their units. It is measured at each step. Above 1 nothing holds the images where they are: the adversary
+    counts the more, the less they are like the data. f are the discriminator's activations (Larsen et al. 2016, eq. 7),
+    all levels together.
 
     Args:
         discriminator: Maps images (B, C, H, W) and labels to logits, (B,) or (B, h, w) of patches; with
@@ -52,16 +50,9 @@ class Adversary(Described, nn.Module):
         optimizer: Makes the discriminator's optimizer. None: Adam, lr 2e-4, betas 0.5 and 0.9.
         lr_scheduler: Makes the schedule of its learning rate.
 
-    Attributes:
-        ratio: lambda, as far as it is measured.
-        measured: Over how many steps.
-
     Raises:
         ValueError: If a weight is negative, or activations are asked for that the discriminator does not have.
     """
-
-    ratio: Tensor
-    measured: Tensor
 
     def __init__(
         self,
@@ -93,18 +84,6 @@ class Adversary(Described, nn.Module):
         self.after_images, self.sees_samples = after_images, sees_samples
         self.make_optimizer = optimizer or functools.partial(Adam, lr=2e-4, betas=(0.5, 0.9))
         self.make_lr_scheduler = lr_scheduler
-        self.register_buffer("ratio", torch.zeros(()))
-        self.register_buffer("measured", torch.zeros((), dtype=torch.long))
-
-    @property
-    def is_measuring(self) -> bool:
-        """Whether lambda is still to be told gradients."""
-        return bool(self.measured < MEASURED_STEPS)
-
-    def measure(self, nll_gradient: Tensor, own_gradient: Tensor) -> None:
-        """Take the gradients of the likelihood's and of the game's loss at the decoder's last weight into lambda."""
-        self.measured += 1
-        self.ratio.lerp_(balance(nll_gradient, own_gradient), 1 / int(self.measured))
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the logits, (B,) or (B, h, w), of images (B, C, H, W), which are augmented while training."""

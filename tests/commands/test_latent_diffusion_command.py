@@ -65,16 +65,8 @@ def test_the_checkpoint_draws_is_tested_and_goes_on_without_the_autoencoders(
     assert torch.load(gone_on.folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ([], "latents.autoencoder=None: give the checkpoint of an autoencoder"),
-        (["--model.latents.autoencoder", "nowhere.ckpt"], "nowhere.ckpt: there is no such file"),
-    ],
-)
-def test_a_bad_autoencoder_is_one_sentence(given: list[str], said: str, lit_generative: Run) -> None:
-    outcome = lit_generative("fit", "--config", "diffusion/latent", *given)
+def test_a_bad_autoencoder_is_one_sentence(lit_generative: Run) -> None:
+    outcome = lit_generative("fit", "--config", "diffusion/latent", "--model.latents.autoencoder", "nowhere.ckpt")
     assert outcome.status != 0
-    assert said in outcome.err
-    assert len(outcome.err.strip().splitlines()) == 1
+    assert outcome.err == "lit-generative: error: checkpoint nowhere.ckpt: there is no such file\n"
     assert not Path("runs").exists()

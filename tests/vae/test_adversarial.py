@@ -46,15 +46,6 @@ def test_the_balance_makes_two_gradients_equally_long() -> None:
     assert not ratio.requires_grad
 
 
-def test_the_balance_is_measured_for_a_while_and_stays() -> None:
-    game = adversary()
-    for scale in range(1, 101):
-        assert game.is_measuring
-        game.measure(torch.full((4,), float(scale)), torch.ones(4))
-    assert not game.is_measuring
-    assert float(game.ratio) == pytest.approx(50.5)
-
-
 def test_a_gradient_that_vanishes_does_not_blow_the_balance_up() -> None:
     layer = nn.Linear(3, 2)
     out = layer(torch.randn(5, 3))
