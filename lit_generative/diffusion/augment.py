@@ -26,7 +26,7 @@ class ConditionalAugment(Described):
     Args:
         probability: The chance of each part of a map, in [0, 1]; theirs is 0.12 to 0.15. None: by the training set's
             size, up to 0.3 below 500 images, 0.12 below 5,000, 0.06 below 50,000, and 0 from there on. It is 0 until
-            each image was seen a hundred times, rises from there, and is full after three hundred.
+            each image was seen thirty times, rises from there, and is full after a hundred.
 
     Attributes:
         numbers: How many numbers the network gets; its ``augmentations``.
