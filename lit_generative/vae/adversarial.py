@@ -78,9 +78,12 @@ class PlaysAgainstDiscriminator(GenerativeModule):
         """Return what the adversary adds to the autoencoder's loss, (B,)."""
         adversary = self.adversary
         judged = adversary.generator_loss(x, fakes, y)
-        found = gradients(nll, judged, last_weight(self.decoder))
-        average(self.trainer, found)  # else each process had a balance of its own
-        terms = {"adversarial_loss": adversary.weight * balance(*found) * judged}
+        weight: float | Tensor = adversary.weight
+        if adversary.is_balanced:
+            found = gradients(nll, judged, last_weight(self.decoder))
+            average(self.trainer, found)  # else each process had a balance of its own
+            weight = weight * balance(*found)
+        terms = {"adversarial_loss": weight * judged}
         if adversary.features_weight:
             terms["features_loss"] = adversary.features_weight * adversary.features_distance(x, fakes[0])
         return terms

@@ -33,18 +33,19 @@ class Adversary(Described, nn.Module):
     where L_G is the generator's loss at the images x_hat and lambda = |grad -log p(x|z)| / |grad L_G|, both with
     respect to the decoder's last weight (Esser et al. 2021, eq. 7), so that ``weight`` is the ratio of two gradients,
     whatever their units. It is measured at each step. Above 1 nothing holds the images where they are: the adversary
-    counts the more, the less they are like the data. f are the discriminator's activations (Larsen et al. 2016, eq. 7),
-    all levels together.
+    counts the more, the less they are like the data. Unless ``is_balanced``, lambda is 1 and ``weight`` in nats. f are
+    the discriminator's activations (Larsen et al. 2016, eq. 7), all levels together.
 
     Args:
         discriminator: Maps images (B, C, H, W) and labels to logits, (B,) or (B, h, w) of patches; with
             ``features_weight`` it has ``features(x)``, as :class:`~lit_generative.nn.PatchDiscriminator` has.
         loss: What the two minimise. None: the hinge loss.
-        weight: The ratio of the gradients.
+        weight: The ratio of the gradients, or that of the losses.
         features_weight: The weight of the squared distance of activations; 0 leaves it out.
         penalties: What is added to the discriminator's loss.
         augment: Changes what the discriminator sees while training.
         after_images: The game begins when so many training images were seen: before, there is little to tell apart.
+        is_balanced: Whether the weight is a ratio of gradients.
         sees_samples: Whether images of latents that samples are drawn from are in the game, too (Larsen et al.,
             algorithm 1).
         optimizer: Makes the discriminator's optimizer. None: Adam, lr 2e-4, betas 0.5 and 0.9.
@@ -63,6 +64,7 @@ class Adversary(Described, nn.Module):
         penalties: Sequence[Penalty] = (),
         augment: Augmentation | None = None,
         after_images: int = 10_000,
+        is_balanced: bool = True,
         sees_samples: bool = False,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -81,7 +83,7 @@ class Adversary(Described, nn.Module):
         self.loss = loss or HingeLoss()
         self.weight, self.features_weight = weight, features_weight
         self.penalties, self.augment = penalties, augment
-        self.after_images, self.sees_samples = after_images, sees_samples
+        self.after_images, self.is_balanced, self.sees_samples = after_images, is_balanced, sees_samples
         self.make_optimizer = optimizer or functools.partial(Adam, lr=2e-4, betas=(0.5, 0.9))
         self.make_lr_scheduler = lr_scheduler
 

@@ -113,6 +113,17 @@ def test_the_bound_is_that_of_the_vae() -> None:
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("is_balanced", [True, False])
+def test_without_a_balance_the_weight_is_in_nats(is_balanced: bool) -> None:
+    model, x = build(weight=3.0, is_balanced=is_balanced), images()
+    losses, p = model.losses_and_decoded(x)
+    judged = model.adversary.generator_loss(x, [p.mean])
+    found = gradients(losses["nll"], judged, last_weight(model.decoder))
+    expected = 3 * judged * (balance(*found) if is_balanced else 1)
+    model._trainer = L.Trainer(logger=False, accelerator="cpu")
+    torch.testing.assert_close(model._terms(losses["nll"], x, [p.mean], None)["adversarial_loss"], expected)
+
+
 def test_samples_are_judged_too_where_they_should_be(make_trainer: MakeTrainer) -> None:
     model = build(num_classes=10, sees_samples=True)
     make_trainer(max_steps=2).fit(model, datamodule=ImageDataModule(subset=100, batch_size=25))
