@@ -87,7 +87,8 @@ def _show_images(model: GenerativeModule, selection: Selection, space: LatentSpa
     elif isinstance(model, Inverts):
         x_T = model.encode(x_0, y)
         decoded = model.decode(x_T, y)
-        space.pictures["encoded_and_decoded"] = _rows([x_0, x_T / x_T.std(), decoded], by_column=True)
+        noise = [x_T / x_T.std()] if x_T.shape == x_0.shape else []  # that of latents is no picture
+        space.pictures["encoded_and_decoded"] = _rows([x_0, *noise, decoded], by_column=True)
         error = (decoded - x_0).square().mean().sqrt().item()
         space.numbers["encoded and decoded: root mean square error, of a range of 2"] = f"{error:.2g}"
     if isinstance(model, HasLatentSpace):

@@ -8,6 +8,7 @@ import torch
 from running import TINY, Outcome, run
 
 from lit_generative import GenerativeModule
+from lit_generative.pictures import save_png
 
 Run = Callable[..., Outcome]
 QUICK = [*TINY, "--evaluate.every_n_epochs", "2", "--trainer.precision", "32-true"]
@@ -57,6 +58,13 @@ def test_the_checkpoint_draws_is_tested_and_goes_on_without_the_autoencoders(
     )
     assert tested.status == 0, tested.err
     assert "kernel_distance" in tested.out
+    shown = lit_generative("latent", str(whole), "--output", "shown", "--num_images", "2", "--steps", "3", *TINY[:2])
+    assert shown.status == 0, shown.err
+    assert Path("shown/encoded_and_decoded.png").is_file()
+    assert Path("shown/interpolations_of_images.png").is_file()
+    save_png(torch.zeros(1, 28, 28), Path("gray.png"))
+    edited = lit_generative("edit", str(whole), "gray.png", "--start", "0.5", "--output", "edited.png")
+    assert edited.status == 0, edited.err
     configuration = whole.parents[1] / "config.yaml"
     gone_on = lit_generative(
         "fit", "--config", str(configuration), "--ckpt_path", str(whole), "--trainer.max_epochs", "3"
