@@ -64,7 +64,7 @@ class CheckpointGuidance(Guidance):
             )
         self.images_seen.fill_(model.images_seen)
         self._origin = {"schedule": describe(model.schedule), "prediction": describe(model.prediction)}
-        self._origin["image_shape"] = tuple(model.image_shape)
+        self._origin["image_shape"] = tuple(model.state_shape)
         return model.network
 
     def prepare(self, network: nn.Module, num_classes: int | None) -> None:
