@@ -23,14 +23,13 @@ from lit_generative.nn import (
     SpatialEncoder,
     UNet,
 )
-from lit_generative.vae import VQVAE, Adversary, Codebook, GaussianLikelihood
-from lit_generative.vae.adversarial import PlaysAgainstDiscriminator
+from lit_generative.vae import VAEGAN, VQVAE, Adversary, Codebook, GaussianLikelihood
 
 STEPS = 4
 Found = dict[str, dict[str, Any]]
 
 
-class NoiselessVAEGAN(PlaysAgainstDiscriminator, NoiselessVAE):
+class NoiselessVAEGAN(VAEGAN, NoiselessVAE):
     """A VAE/GAN whose losses are functions of images and weights alone."""
 
 

@@ -1,5 +1,6 @@
 """Images from images: what a diffusion model does with pictures that are given, by its own sampler."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ from lit_generative.sampling import check_images, check_labels, inference
 __all__ = ["EditsImages"]
 
 
-class EditsImages(GenerativeModule):
+class EditsImages(GenerativeModule, ABC):
     """The part of :class:`~lit_generative.diffusion.DDPM` that completes images, remakes them and finds their noise.
 
     What is noised are states: images themselves or, of a model with ``latents``, those of images.
@@ -33,9 +34,9 @@ class EditsImages(GenerativeModule):
     coupling: Coupling | None
     latents: Latents | None
 
+    @abstractmethod
     def denoiser(self, y: Tensor | None = None, *, is_guided: bool = True) -> Denoiser:
         """Return what a sampler asks, for labels ``y`` (B,), guided if the model is."""
-        raise TypeError(f"{type(self).__name__} does not implement denoiser(y, *, is_guided)")
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

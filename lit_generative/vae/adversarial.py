@@ -1,6 +1,7 @@
 """Autoencoders against a discriminator: VAE/GAN and VQGAN."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ INSTEAD = {
 }
 
 
-class PlaysAgainstDiscriminator(GenerativeModule):
+class PlaysAgainstDiscriminator(GenerativeModule, ABC):
     """What an autoencoder does that has an adversary, beside all that it does without.
 
     Each batch is one ``global_step``: the discriminator takes a step on real images and on those that the autoencoder
@@ -45,9 +46,9 @@ class PlaysAgainstDiscriminator(GenerativeModule):
         self.adversary = adversary
         self.loss = adversary.loss  # what GANHealth asks for
 
+    @abstractmethod
     def decoded_samples(self, n: int, y: Tensor | None = None) -> Tensor:
         """Return images (n, C, H, W) as samples are, through which gradients reach the decoder."""
-        raise ValueError(f"adversary.sees_samples=True: samples of a {type(self).__name__} have no gradient")
 
     # ---------------------------------------------------------------- a step
 
@@ -157,3 +158,11 @@ class VQGAN(PlaysAgainstDiscriminator, VQVAE):
         adversary: The discriminator, and how much it counts.
         **arguments: Those of a VQVAE, by name.
     """
+
+    def decoded_samples(self, n: int, y: Tensor | None = None) -> Tensor:
+        """Refuse: codes are drawn one after the other, which takes long.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("adversary.sees_samples=True: drawing the codes of a VQGAN takes too long for each step")

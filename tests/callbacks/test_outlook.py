@@ -145,7 +145,7 @@ def test_what_came_of_it_goes_by_the_last_third(make_trainer: Any, course: list[
 @pytest.mark.parametrize(
     ("augment", "words"),
     [
-        (ConditionalAugment(), "with the chance 0.3, as the set's size asks"),
+        (ConditionalAugment(), "with the chance 0.3 at most, after 30 passes more and more up to 100"),
         (ConditionalAugment(0.2), "with the chance 0.2, as augment.probability says"),
         (ConditionalAugment(0.0), "not at all"),
     ],

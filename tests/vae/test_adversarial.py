@@ -130,7 +130,7 @@ def test_samples_are_judged_too_where_they_should_be(make_trainer: MakeTrainer) 
     assert all(torch.isfinite(p).all() for p in model.parameters())
     drawn = model.decoded_samples(4, torch.arange(4))
     assert drawn.requires_grad
-    with pytest.raises(ValueError, match=r"adversary.sees_samples=True: samples of a VQGAN"):
+    with pytest.raises(ValueError, match=r"adversary.sees_samples=True: drawing the codes of a VQGAN"):
         MODELS["vqgan"]().decoded_samples(4)
 
 
