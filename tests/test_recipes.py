@@ -36,7 +36,8 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a small autoencoder of the embedded images."""
     path = tmp_path_factory.mktemp("autoencoder") / "last.ckpt"
-    trainer = L.Trainer(max_steps=1, limit_val_batches=0, logger=False, enable_progress_bar=False, accelerator="cpu")
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = L.Trainer(max_steps=1, limit_val_batches=0, accelerator="cpu", **quiet)
     trainer.fit(MODELS["spatial_vae"](), datamodule=ImageDataModule(subset=50, batch_size=25))
     trainer.save_checkpoint(path)
     return path
