@@ -36,13 +36,18 @@ def train_first_stage(config: Any, train: Any) -> Path:
         train: Runs ``fit`` with options.
 
     Raises:
-        ValueError: If there are several devices, whose processes could not wait for each other.
+        ValueError: If there are several devices, whose processes could not wait for each other, or under fast_dev_run.
     """
     recipe, trainer, budget = autoencoder_of(config), config["trainer"], config["budget"]
     if str(trainer["devices"]) not in ("auto", "1") or trainer["num_nodes"] != 1:
         raise ValueError(
             f"latents.autoencoder={recipe} is trained first, on one device, but trainer.devices={trainer['devices']}: "
             "train it by itself, and give its checkpoint, --model.latents.autoencoder CKPT"
+        )
+    if trainer["fast_dev_run"]:
+        raise ValueError(
+            f"latents.autoencoder={recipe} would be trained first, and trainer.fast_dev_run keeps no checkpoint: "
+            "give one, --model.latents.autoencoder CKPT"
         )
     print(f"first {recipe}, whose latents are drawn then")
     options = ["--seed_everything", str(config["seed_everything"])]

@@ -157,12 +157,17 @@ class VQGAN(PlaysAgainstDiscriminator, VQVAE):
     Args:
         adversary: The discriminator, and how much it counts.
         **arguments: Those of a VQVAE, by name.
+
+    Raises:
+        ValueError: If the adversary is to see samples, whose codes are drawn one after the other.
     """
 
-    def decoded_samples(self, n: int, y: Tensor | None = None) -> Tensor:
-        """Refuse: codes are drawn one after the other, which takes long.
+    def __init__(self, *, adversary: Adversary, **arguments: Any) -> None:
+        if adversary.sees_samples:
+            raise ValueError("adversary.sees_samples=True: drawing the codes of a VQGAN takes too long for each step")
+        super().__init__(adversary=adversary, **arguments)
 
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError("adversary.sees_samples=True: drawing the codes of a VQGAN takes too long for each step")
+    def decoded_samples(self, n: int, y: Tensor | None = None) -> Tensor:
+        """Return the means of p(x|q), (n, C, H, W), for codes as :meth:`sample` draws them."""
+        codes = self.code_prior.sample(n, self.encoder.grid, y, self.temperature)
+        return self.decode(self.codebook.lookup(codes), y).mean

@@ -75,12 +75,13 @@ def test_a_run_that_goes_on_trains_no_other_autoencoder(runs: Path, monkeypatch:
     assert all(torch.equal(value, after["state_dict"][name]) for name, value in own.items())
 
 
-def test_several_devices_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", [("--trainer.devices", "2"), ("--trainer.fast_dev_run", "true")])
+def test_what_a_first_stage_cannot_do_is_refused(
+    option: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "--config", "diffusion/latent", *SMALL, "--trainer.devices", "2"]) != 0
-    assert "train it by itself, and give its checkpoint" in capsys.readouterr().err
+    assert main(["fit", "--config", "diffusion/latent", *SMALL, *option]) != 0
+    assert "--model.latents.autoencoder CKPT" in capsys.readouterr().err
     assert not Path("runs").exists()
 
 

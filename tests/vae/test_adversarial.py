@@ -16,7 +16,7 @@ from lit_generative.contracts import Autoencodes, Diagnosable
 from lit_generative.evaluation import radial_spectrum, sharpness
 from lit_generative.gan import GANHealth, LeastSquaresLoss, NonSaturatingLoss, RelativisticLoss
 from lit_generative.nn import DCGANDiscriminator, MLPDecoder, MLPEncoder, PatchDiscriminator
-from lit_generative.vae import VAEGAN, Adversary, GaussianLikelihood
+from lit_generative.vae import VAEGAN, VQGAN, Adversary, GaussianLikelihood
 from lit_generative.vae.adversary import balance, gradients, last_weight
 
 MakeTrainer = Callable[..., L.Trainer]
@@ -130,8 +130,14 @@ def test_samples_are_judged_too_where_they_should_be(make_trainer: MakeTrainer) 
     assert all(torch.isfinite(p).all() for p in model.parameters())
     drawn = model.decoded_samples(4, torch.arange(4))
     assert drawn.requires_grad
-    with pytest.raises(ValueError, match=r"adversary.sees_samples=True: drawing the codes of a VQGAN"):
-        MODELS["vqgan"]().decoded_samples(4)
+
+
+def test_a_vqgan_refuses_to_draw_codes_in_each_step_before_it_is_trained() -> None:
+    like = MODELS["vqgan"]()
+    parts = {name: getattr(like, name) for name in ("encoder", "decoder", "likelihood", "codebook", "code_prior")}
+    with pytest.raises(ValueError, match=r"adversary.sees_samples=True"):
+        VQGAN(**parts, adversary=adversary(sees_samples=True))
+    assert like.decoded_samples(2).shape == (2, *SHAPE)
 
 
 def test_it_makes_details_that_are_missing(make_trainer: MakeTrainer) -> None:
